@@ -1,0 +1,2 @@
+//! hotspare
+fn main() {}

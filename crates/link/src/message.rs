@@ -1,0 +1,171 @@
+//! The messages between a front and an engine.
+//!
+//! The engine speaks first: `Loading` while it loads, then `Hello` when it can serve, or `Fatal` and the
+//! end. The front answers `Hello` with its own; from then on both send what they like.
+//!
+//! Invariant: token ids only. Changing a variant or field means a new [`PROTOCOL_VERSION`].
+
+use std::ops::RangeInclusive;
+
+use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent, StepTimings};
+use serde::{Deserialize, Serialize};
+
+/// The version this build writes; also the newest it reads.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Versions a side can speak; the connection uses the highest common one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtocolRange {
+    /// Oldest version.
+    pub min: u16,
+    /// Newest version.
+    pub max: u16,
+}
+
+impl ProtocolRange {
+    /// What this build speaks.
+    pub const OURS: Self = Self {
+        min: 1,
+        max: PROTOCOL_VERSION,
+    };
+
+    /// The version both sides use, if there is one.
+    pub fn negotiate(self, other: Self) -> Option<u16> {
+        let version = self.max.min(other.max);
+        let common: RangeInclusive<u16> = self.min.max(other.min)..=version;
+        common.contains(&version).then_some(version)
+    }
+}
+
+/// What a front sends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FrontMessage {
+    /// Answer to the engine's `Hello`.
+    Hello {
+        /// Versions the front speaks.
+        protocol: ProtocolRange,
+    },
+    /// Take in a sequence. Answered by `Admitted` or `Rejected`.
+    Generate(Box<Generate>),
+    /// Forget a sequence. Answered by its last event, unless that was sent already.
+    Cancel {
+        /// The sequence.
+        request_id: RequestId,
+    },
+    /// Take nothing new, finish what runs, then end with status 0.
+    Drain,
+    /// Are you there? Answered by `Pong`.
+    Ping {
+        /// Echoed.
+        nonce: u64,
+    },
+}
+
+/// What an engine is, told once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineHello {
+    /// Versions the engine speaks.
+    pub protocol: ProtocolRange,
+    /// Random name of this engine's life: a restarted engine has another.
+    pub engine_id: u64,
+    /// Hash of weights, tokenizer, template and generation config, hexadecimal.
+    pub model_hash: String,
+    /// Equal where two engines compute equal bits (with equal model hash).
+    pub numerics_id: String,
+    /// Device, as `--device` names it.
+    pub device: String,
+    /// Tokens in a sequence at most.
+    pub max_model_len: u32,
+    /// Sequences that run at a time, at most.
+    pub max_num_seqs: u32,
+    /// Number of logits a row.
+    pub vocab_size: u32,
+    /// KV blocks in the pool.
+    pub num_blocks: u32,
+    /// Tokens a block.
+    pub block_size: u32,
+}
+
+/// Counters and gauges of an engine. Counters grow from its start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineStats {
+    /// Steps run.
+    pub num_steps: u64,
+    /// Sequences in the running set.
+    pub num_running: u32,
+    /// Sequences that wait.
+    pub num_waiting: u32,
+    /// KV blocks that live sequences hold.
+    pub num_used_blocks: u32,
+    /// KV blocks that hold reusable prefixes and that nobody references.
+    pub num_cached_blocks: u32,
+    /// Prompt tokens computed.
+    pub num_prompt_tokens: u64,
+    /// Prompt tokens found in the prefix cache.
+    pub num_cached_prompt_tokens: u64,
+    /// Tokens drawn.
+    pub num_generated_tokens: u64,
+    /// Sequences preempted.
+    pub num_preemptions: u64,
+    /// Tokens looked up in the prefix cache.
+    pub num_prefix_cache_queries: u64,
+    /// Tokens found there.
+    pub num_prefix_cache_hits: u64,
+    /// Device time by kind of operation.
+    pub device: StepTimings,
+    /// Time the engine's thread spent scheduling and committing, nanoseconds.
+    pub schedule_ns: u64,
+    /// Time the engine's thread spent reading and writing frames, nanoseconds.
+    pub transport_ns: u64,
+}
+
+/// What an engine sends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum EngineMessage {
+    /// Progress while loading.
+    Loading {
+        /// What is being done, as a noun phrase.
+        stage: String,
+        /// Done so far, in units of `total`.
+        done: u64,
+        /// 0 where unknown.
+        total: u64,
+    },
+    /// Ready to serve.
+    Hello(Box<EngineHello>),
+    /// The sequence was taken in; events follow.
+    Admitted {
+        /// The sequence.
+        request_id: RequestId,
+        /// Its attempt.
+        attempt: u32,
+    },
+    /// The sequence was not taken in; nothing follows.
+    Rejected {
+        /// The sequence.
+        request_id: RequestId,
+        /// Its attempt.
+        attempt: u32,
+        /// Why.
+        reason: RejectReason,
+    },
+    /// All events of one step.
+    Step {
+        /// Number of the step.
+        step: u64,
+        /// Events in the order of the batch.
+        events: Vec<SequenceEvent>,
+    },
+    /// Sent after a step, at most every `stats_interval_ms`, and when the engine falls idle.
+    Stats(Box<EngineStats>),
+    /// Answer to `Ping`.
+    Pong {
+        /// From the ping.
+        nonce: u64,
+    },
+    /// The engine cannot go on and ends with a non-zero status.
+    Fatal {
+        /// A clear message for the operator.
+        message: String,
+    },
+}

@@ -1,0 +1,225 @@
+//! The operations a model is written in; each backend implements them once, each family uses them.
+//!
+//! A model's forward pass is a list of operations on named buffers. Buffers are `[rows, width]`, allocated
+//! once at load for the largest step; `begin` says how many rows are in use. Rows of a batch's tokens are
+//! concatenated in batch order.
+//!
+//! Invariant (batch invariance, DESIGN 3): each row of every operation's result is a function of that row's own
+//! inputs alone, bit for bit: one order over K in a product, attention splits counted from position 0.
+
+use std::sync::Arc;
+
+use hotspare_batch::{Batch, RowOutput, StepTimings};
+
+use crate::weights::WeightView;
+
+/// How a linear layer is cut under tensor parallelism. One device ignores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parallelism {
+    /// Output rows are divided: q, k, v, gate, up.
+    Column,
+    /// Input columns are divided and results summed: o, down.
+    Row,
+    /// Every device holds all of it.
+    Replicated,
+}
+
+/// Which keys a layer's attention sees, and how scores are shaped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionSpec {
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor on q·k.
+    pub scale: f32,
+    /// Only the last so many positions are seen, the own one included.
+    pub sliding_window: Option<usize>,
+    /// `cap * tanh(score / cap)`.
+    pub logits_soft_cap: Option<f32>,
+}
+
+/// Rotary embedding of one kind of layer: angle tables, computed at load in f64 and stored in f32.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RopeTable {
+    /// Leading dimensions of a head that are rotated; even.
+    pub rotary_dim: usize,
+    /// `[max_position, rotary_dim / 2]`, scaled by the attention factor where the scaling has one.
+    pub cos: Vec<f32>,
+    /// As `cos`.
+    pub sin: Vec<f32>,
+}
+
+/// Shape of the paged KV cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvCacheSpec {
+    /// Layers with a cache of their own.
+    pub num_layers: usize,
+    /// Blocks in the pool, shared by all layers (block `b` exists in each).
+    pub num_blocks: usize,
+    /// Tokens a block.
+    pub block_size: usize,
+    /// Key and value heads.
+    pub num_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// A failure while loading onto the device, or of the device itself.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpsError {
+    /// A weight's dtype or shape has no kernel on this backend.
+    #[error("{backend} cannot run {what}")]
+    Unsupported {
+        /// The backend's name.
+        backend: &'static str,
+        /// What it cannot run, as a noun phrase.
+        what: String,
+    },
+    /// Not enough memory: what was needed and for what.
+    #[error("{what} needs {needed_bytes} bytes: {reason}")]
+    OutOfMemory {
+        /// What was being allocated.
+        what: &'static str,
+        /// Its size.
+        needed_bytes: usize,
+        /// What the allocator said.
+        reason: String,
+    },
+    /// The device failed; it cannot be used again.
+    #[error("device error: {0}")]
+    Device(String),
+}
+
+/// Limits that size the buffers, fixed at load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepLimits {
+    /// Tokens in a batch at most.
+    pub max_num_batched_tokens: usize,
+    /// Rows in a batch, and slots, at most.
+    pub max_num_seqs: usize,
+    /// Positions in a sequence at most.
+    pub max_model_len: usize,
+}
+
+/// The operations. One thread owns an implementation; it may use others inside an operation.
+///
+/// Load-time functions allocate; step functions do not, and cannot fail except through the device, which
+/// [`Ops::sample`] reports.
+pub trait Ops: Send + 'static {
+    /// Activations, `[max_rows, width]`.
+    type Buffer: Send;
+    /// A linear layer's weights, `[out, in]`, in any format.
+    type Linear: Send;
+    /// A norm's weights, `[width]`, converted to f32.
+    type Vector: Send;
+    /// The paged KV pools of all layers.
+    type KvCache: Send;
+
+    /// Identifies everything that enters the bits of a result: backend, instruction set or card generation,
+    /// kernel revision, activation and KV dtypes. Part of the engine's `numerics_id`.
+    fn numerics_id(&self) -> String;
+
+    /// Allocates activations of `width` for `max_rows` rows.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn new_buffer(&mut self, max_rows: usize, width: usize) -> Result<Self::Buffer, OpsError>;
+
+    /// Takes a linear layer whose output is the concatenation of the outputs of `parts` (one for most layers,
+    /// three for q, k, v, two for gate, up). The CPU keeps the views: nothing is copied.
+    ///
+    /// # Errors
+    /// A dtype without a kernel, or out of memory.
+    fn new_linear(
+        &mut self,
+        parts: Vec<WeightView>,
+        parallelism: Parallelism,
+    ) -> Result<Self::Linear, OpsError>;
+
+    /// Takes a norm's weights.
+    ///
+    /// # Errors
+    /// As for `new_linear`.
+    fn new_vector(&mut self, view: WeightView) -> Result<Self::Vector, OpsError>;
+
+    /// Allocates the KV pools.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn new_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<Self::KvCache, OpsError>;
+
+    /// Starts a step: applies slot inits, resolves token ids from the device, uploads metadata.
+    fn begin(&mut self, batch: &Batch);
+
+    /// `out[r] = table[token_id(r)] * scale`.
+    fn embed(&mut self, table: &Self::Linear, scale: f32, out: &mut Self::Buffer);
+
+    /// `out = rms_norm(x) * weight`.
+    fn rms_norm(
+        &mut self,
+        x: &Self::Buffer,
+        weight: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Buffer,
+    );
+
+    /// `residual += x; out = rms_norm(residual) * weight`.
+    fn add_rms_norm(
+        &mut self,
+        x: &Self::Buffer,
+        residual: &mut Self::Buffer,
+        weight: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Buffer,
+    );
+
+    /// `out[r] = weight · x[r]`, every row in use of `x`.
+    fn linear(&mut self, x: &Self::Buffer, weight: &Self::Linear, out: &mut Self::Buffer);
+
+    /// Rotates q and k inside `qkv` (`[rows, (heads + 2 kv_heads) * head_dim]`: q, k, v) by each row's position
+    /// and writes k and v to `layer` of the cache.
+    fn rope_kv_write(
+        &mut self,
+        qkv: &mut Self::Buffer,
+        rope: &Arc<RopeTable>,
+        spec: &AttentionSpec,
+        layer: usize,
+        kv: &mut Self::KvCache,
+    );
+
+    /// Causal attention of each row's q in `qkv` over `layer` of the cache;
+    /// `out` is `[rows, heads * head_dim]`.
+    fn attention(
+        &mut self,
+        qkv: &Self::Buffer,
+        spec: &AttentionSpec,
+        layer: usize,
+        kv: &Self::KvCache,
+        out: &mut Self::Buffer,
+    );
+
+    /// `out = silu(gate) * up`, with `gate_up` `[rows, 2 * width]`: gate, then up.
+    fn silu_mul(&mut self, gate_up: &Self::Buffer, out: &mut Self::Buffer);
+
+    /// Keeps the rows of `x` whose logits the batch needs (last tokens of sampling rows, all tokens of rows
+    /// that want prompt log-probabilities) and makes them the rows in use of `out`.
+    fn gather_logits_rows(&mut self, x: &Self::Buffer, out: &mut Self::Buffer);
+
+    /// Draws a token for each sampling row from `logits` (`[gathered rows, vocab]`) and computes the
+    /// log-probabilities asked for. One output for each row of the batch, in order. The drawn token
+    /// becomes its slot's last token.
+    ///
+    /// # Errors
+    /// [`OpsError::Device`] only; a row's failure is in its output.
+    fn sample(&mut self, logits: &mut Self::Buffer) -> Result<Vec<RowOutput>, OpsError>;
+
+    /// Time spent by kind of operation since the last call.
+    fn take_timings(&mut self) -> StepTimings;
+
+    /// Copies the rows in use of `buffer` to f32, row-major. For tests and oracles, not for steps.
+    fn read_rows(&mut self, buffer: &Self::Buffer) -> Vec<f32>;
+}

@@ -1,0 +1,1 @@
+//! protocol: see docs/ARCHITECTURE.md.

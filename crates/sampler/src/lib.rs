@@ -1,0 +1,1 @@
+//! sampler: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! text: see docs/ARCHITECTURE.md.
