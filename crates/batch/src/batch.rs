@@ -1,17 +1,18 @@
 //! One step's work for the device: ragged rows of tokens, their blocks, and who draws a token.
 //!
-//! A row is one sequence's slice of tokens. Prefill chunks (many tokens) and decode rows (one token, or a
-//! few under speculation) stand side by side; nothing else tells them apart.
+//! A row is one sequence's slice of tokens. Prefill chunks (many tokens) and decode rows (one
+//! token, or a few under speculation) stand side by side; nothing else tells them apart.
 //!
-//! Invariant: rows are in order, their token and block ranges partition `token_ids` and `block_tables`.
+//! Invariant: rows are in order, their token and block ranges partition `token_ids` and
+//! `block_tables`.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{BlockId, SamplingParams, SlotId, StepId, StopParams, TokenId};
 
-/// In [`Batch::token_ids`]: take the token that this row's slot drew last. With one step of look-ahead the
-/// host has not seen that token yet when it builds the batch.
+/// In [`Batch::token_ids`]: take the token that this row's slot drew last. With one step of
+/// look-ahead the host has not seen that token yet when it builds the batch.
 pub const TOKEN_FROM_DEVICE: TokenId = TokenId::MAX;
 
 /// One sequence's part of a step.
@@ -19,20 +20,21 @@ pub const TOKEN_FROM_DEVICE: TokenId = TokenId::MAX;
 pub struct Row {
     /// The sequence's slot.
     pub slot: SlotId,
-    /// Tokens of the sequence whose K and V are in the cache already; the position of the row's first token.
+    /// Tokens of the sequence whose K and V are in the cache already; the position of the row's
+    /// first token.
     pub num_computed_tokens: u32,
     /// The row's tokens in [`Batch::token_ids`].
     pub tokens: Range<u32>,
-    /// The row's blocks in [`Batch::block_tables`]: position `p` lives in block `p / block_size`. Covers the
-    /// row's last token.
+    /// The row's blocks in [`Batch::block_tables`]: position `p` lives in block `p / block_size`.
+    /// Covers the row's last token.
     pub blocks: Range<u32>,
     /// Whether a token is drawn from the logits of the row's last token.
     pub samples: bool,
     /// Compute log-probabilities of the prompt tokens that follow each token of the row
     /// (`SamplingParams::num_prompt_logprobs` says how many).
     pub wants_prompt_logprobs: bool,
-    /// The prompt token after the row's last one, where the prompt goes on; only filled for rows that want
-    /// prompt log-probabilities.
+    /// The prompt token after the row's last one, where the prompt goes on; only filled for rows
+    /// that want prompt log-probabilities.
     pub next_prompt_token: Option<TokenId>,
 }
 

@@ -13,7 +13,8 @@ pub enum FinishReason {
     Eos(TokenId),
     /// One of the request's `stop_token_ids` was drawn.
     StopToken(TokenId),
-    /// `max_tokens` or the model's context length was reached, or a `prefill_only` sequence is done.
+    /// `max_tokens` or the model's context length was reached, or a `prefill_only` sequence is
+    /// done.
     Length,
     /// The front cancelled it.
     Cancelled,
@@ -32,8 +33,8 @@ pub enum RejectReason {
         /// The bound.
         max_num_waiting: u32,
     },
-    /// The sequence can never run: it needs more KV blocks than there are, or is longer than the model's
-    /// context, or is empty.
+    /// The sequence can never run: it needs more KV blocks than there are, or is longer than the
+    /// model's context, or is empty.
     #[error("the request cannot run here: {0}")]
     Impossible(String),
     /// The engine is draining and takes nothing new.
@@ -54,7 +55,8 @@ pub struct SequenceEvent {
     pub token_ids: Vec<TokenId>,
     /// One for each of `token_ids`, where asked for.
     pub logprobs: Vec<TokenLogprobs>,
-    /// One for each prompt token but the first, where asked for; in the first event that has tokens.
+    /// One for each prompt token but the first, where asked for; in the first event that has
+    /// tokens.
     pub prompt_logprobs: Vec<TokenLogprobs>,
     /// Prompt tokens found in the prefix cache; in the first event.
     pub num_cached_tokens: Option<u32>,

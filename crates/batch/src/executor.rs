@@ -1,6 +1,7 @@
 //! How the engine drives a device: submit a batch, wait for its output.
 //!
-//! Invariant: outputs come in the order of submission, one for each batch; an error ends the executor.
+//! Invariant: outputs come in the order of submission, one for each batch; an error ends the
+//! executor.
 
 use crate::{Batch, StepOutput};
 
@@ -17,8 +18,8 @@ pub struct ExecutorInfo {
     pub num_slots: usize,
     /// Tokens in a batch at most.
     pub max_num_batched_tokens: usize,
-    /// Batches that may be submitted before the first is waited for: 1 for the plain loop only, 2 for one
-    /// step of look-ahead.
+    /// Batches that may be submitted before the first is waited for: 1 for the plain loop only, 2
+    /// for one step of look-ahead.
     pub max_num_in_flight: usize,
 }
 
@@ -42,8 +43,8 @@ pub trait StepRunner {
     /// What it can hold.
     fn info(&self) -> ExecutorInfo;
 
-    /// Runs `batch` and returns its output. [`crate::TOKEN_FROM_DEVICE`] is resolved from the slot's last
-    /// drawn token.
+    /// Runs `batch` and returns its output. [`crate::TOKEN_FROM_DEVICE`] is resolved from the
+    /// slot's last drawn token.
     ///
     /// # Errors
     /// Only for failures of the device; a row's own failure is in its [`crate::RowOutput`].

@@ -1,7 +1,7 @@
 //! The one request the core knows: continue these ids.
 //!
-//! Invariant: a `Generate` is complete. Whoever holds one can give it to any engine of the same model
-//! hash and get the same continuation; no state of an earlier attempt is needed.
+//! Invariant: a `Generate` is complete. Whoever holds one can give it to any engine of the same
+//! model hash and get the same continuation; no state of an earlier attempt is needed.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,8 @@ pub struct Generate {
     pub attempt: u32,
     /// Prompt ids followed by `num_delivered` output ids of earlier attempts. Never empty.
     pub ids: Vec<TokenId>,
-    /// How many of the last `ids` count as output: for penalties, limits, and the generator's counter.
+    /// How many of the last `ids` count as output: for penalties, limits, and the generator's
+    /// counter.
     pub num_delivered: u32,
     /// How tokens are drawn.
     pub sampling: SamplingParams,
@@ -30,11 +31,11 @@ pub struct Generate {
     pub stop: StopParams,
     /// Lower runs first and is preempted last; vLLM's convention.
     pub priority: i32,
-    /// The sequence is ended with [`crate::FinishReason::Deadline`] when this much time has passed since
-    /// the engine took it in.
+    /// The sequence is ended with [`crate::FinishReason::Deadline`] when this much time has passed
+    /// since the engine took it in.
     pub deadline_ms: Option<u64>,
-    /// Extra keys of the sequence's block hashes, such as a cache salt and an adapter: sequences share
-    /// cached blocks only when these are equal.
+    /// Extra keys of the sequence's block hashes, such as a cache salt and an adapter: sequences
+    /// share cached blocks only when these are equal.
     pub block_hash_keys: Vec<u64>,
     /// Fill the prefix cache and end with [`crate::FinishReason::Length`] without drawing a token.
     pub prefill_only: bool,

@@ -1,8 +1,8 @@
 //! The data seam of the engine: ids, sampling parameters, `Batch` and `StepOutput`.
 //!
 //! Every crate of the core speaks these types and nothing else: the front sends [`Generate`], the
-//! scheduler turns the live sequences into a [`Batch`] a step, an [`Executor`] runs it and answers with
-//! a [`StepOutput`], the scheduler commits that and reports [`SequenceEvent`]s.
+//! scheduler turns the live sequences into a [`Batch`] a step, an [`Executor`] runs it and answers
+//! with a [`StepOutput`], the scheduler commits that and reports [`SequenceEvent`]s.
 //!
 //! Invariant: no text, no JSON, no clock, no device type here; token ids and numbers only.
 #![forbid(unsafe_code)]

@@ -18,7 +18,8 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Drop tokens less likely than this share of the most likely one; 0 drops none.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; 1 is off.
+    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; 1 is
+    /// off.
     pub repetition_penalty: f32,
     /// Subtracted once for each time a token occurs in the output.
     pub frequency_penalty: f32,

@@ -1,7 +1,7 @@
 //! The messages between a front and an engine.
 //!
-//! The engine speaks first: `Loading` while it loads, then `Hello` when it can serve, or `Fatal` and the
-//! end. The front answers `Hello` with its own; from then on both send what they like.
+//! The engine speaks first: `Loading` while it loads, then `Hello` when it can serve, or `Fatal`
+//! and the end. The front answers `Hello` with its own; from then on both send what they like.
 //!
 //! Invariant: token ids only. Changing a variant or field means a new [`PROTOCOL_VERSION`].
 

@@ -1,11 +1,12 @@
 //! The operations a model is written in; each backend implements them once, each family uses them.
 //!
-//! A model's forward pass is a list of operations on named buffers. Buffers are `[rows, width]`, allocated
-//! once at load for the largest step; `begin` says how many rows are in use. Rows of a batch's tokens are
-//! concatenated in batch order.
+//! A model's forward pass is a list of operations on named buffers. Buffers are `[rows, width]`,
+//! allocated once at load for the largest step; `begin` says how many rows are in use. Rows of a
+//! batch's tokens are concatenated in batch order.
 //!
-//! Invariant (batch invariance, DESIGN 3): each row of every operation's result is a function of that row's own
-//! inputs alone, bit for bit: one order over K in a product, attention splits counted from position 0.
+//! Invariant (batch invariance, DESIGN 3): each row of every operation's result is a function of
+//! that row's own inputs alone, bit for bit: one order over K in a product, attention splits
+//! counted from position 0.
 
 use std::sync::Arc;
 
@@ -107,8 +108,8 @@ pub struct StepLimits {
 
 /// The operations. One thread owns an implementation; it may use others inside an operation.
 ///
-/// Load-time functions allocate; step functions do not, and cannot fail except through the device, which
-/// [`Ops::sample`] reports.
+/// Load-time functions allocate; step functions do not, and cannot fail except through the device,
+/// which [`Ops::sample`] reports.
 pub trait Ops: Send + 'static {
     /// Activations, `[max_rows, width]`.
     type Buffer: Send;
@@ -119,8 +120,8 @@ pub trait Ops: Send + 'static {
     /// The paged KV pools of all layers.
     type KvCache: Send;
 
-    /// Identifies everything that enters the bits of a result: backend, instruction set or card generation,
-    /// kernel revision, activation and KV dtypes. Part of the engine's `numerics_id`.
+    /// Identifies everything that enters the bits of a result: backend, instruction set or card
+    /// generation, kernel revision, activation and KV dtypes. Part of the engine's `numerics_id`.
     fn numerics_id(&self) -> String;
 
     /// Allocates activations of `width` for `max_rows` rows.
@@ -129,8 +130,9 @@ pub trait Ops: Send + 'static {
     /// Out of memory.
     fn new_buffer(&mut self, max_rows: usize, width: usize) -> Result<Self::Buffer, OpsError>;
 
-    /// Takes a linear layer whose output is the concatenation of the outputs of `parts` (one for most layers,
-    /// three for q, k, v, two for gate, up). The CPU keeps the views: nothing is copied.
+    /// Takes a linear layer whose output is the concatenation of the outputs of `parts` (one for
+    /// most layers, three for q, k, v, two for gate, up). The CPU keeps the views: nothing is
+    /// copied.
     ///
     /// # Errors
     /// A dtype without a kernel, or out of memory.
@@ -180,8 +182,8 @@ pub trait Ops: Send + 'static {
     /// `out[r] = weight · x[r]`, every row in use of `x`.
     fn linear(&mut self, x: &Self::Buffer, weight: &Self::Linear, out: &mut Self::Buffer);
 
-    /// Rotates q and k inside `qkv` (`[rows, (heads + 2 kv_heads) * head_dim]`: q, k, v) by each row's position
-    /// and writes k and v to `layer` of the cache.
+    /// Rotates q and k inside `qkv` (`[rows, (heads + 2 kv_heads) * head_dim]`: q, k, v) by each
+    /// row's position and writes k and v to `layer` of the cache.
     fn rope_kv_write(
         &mut self,
         qkv: &mut Self::Buffer,
@@ -205,13 +207,13 @@ pub trait Ops: Send + 'static {
     /// `out = silu(gate) * up`, with `gate_up` `[rows, 2 * width]`: gate, then up.
     fn silu_mul(&mut self, gate_up: &Self::Buffer, out: &mut Self::Buffer);
 
-    /// Keeps the rows of `x` whose logits the batch needs (last tokens of sampling rows, all tokens of rows
-    /// that want prompt log-probabilities) and makes them the rows in use of `out`.
+    /// Keeps the rows of `x` whose logits the batch needs (last tokens of sampling rows, all tokens
+    /// of rows that want prompt log-probabilities) and makes them the rows in use of `out`.
     fn gather_logits_rows(&mut self, x: &Self::Buffer, out: &mut Self::Buffer);
 
-    /// Draws a token for each sampling row from `logits` (`[gathered rows, vocab]`) and computes the
-    /// log-probabilities asked for. One output for each row of the batch, in order. The drawn token
-    /// becomes its slot's last token.
+    /// Draws a token for each sampling row from `logits` (`[gathered rows, vocab]`) and computes
+    /// the log-probabilities asked for. One output for each row of the batch, in order. The drawn
+    /// token becomes its slot's last token.
     ///
     /// # Errors
     /// [`OpsError::Device`] only; a row's failure is in its output.

@@ -1,4 +1,5 @@
-//! Where weights live: a view into bytes that are memory-mapped or part of the binary, never copied.
+//! Where weights live: a view into bytes that are memory-mapped or part of the binary, never
+//! copied.
 //!
 //! Invariant: a view's bytes are as long as its shape and dtype say, and outlive it.
 
@@ -61,7 +62,8 @@ impl fmt::Debug for WeightView {
 }
 
 impl WeightView {
-    /// A view of `range` of `owner`; `None` where the range is outside the owner or does not fit the shape.
+    /// A view of `range` of `owner`; `None` where the range is outside the owner or does not fit
+    /// the shape.
     pub fn new(
         owner: Arc<dyn WeightBytes>,
         range: Range<usize>,

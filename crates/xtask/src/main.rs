@@ -1,2 +1,52 @@
-//! xtask
-fn main() {}
+//! `cargo xtask verify|tidy|fix`: the checks a change must pass, and the fixes a machine can make.
+//!
+//! `verify` is read-only: formatting, clippy with warnings as errors, tests, documentation, tidy.
+//! `fix` changes files.
+//!
+//! Invariant: what CI runs, a developer can run with the same words.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool for developers"
+)]
+
+mod tidy;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask <verify|tidy|fix>
+
+  verify   fmt --check, clippy -D warnings, tests, docs, tidy
+  tidy     file and function limits, crate arrows, banned calls, unsafe
+  fix      cargo fmt, cargo clippy --fix";
+
+fn main() -> ExitCode {
+    let root = workspace_root();
+    let command = std::env::args().nth(1).unwrap_or_default();
+    let result = match command.as_str() {
+        "verify" => verify::verify(&root),
+        "tidy" => tidy::run(&root),
+        "fix" => verify::fix(&root),
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root: the folder above `crates/xtask`.
+fn workspace_root() -> PathBuf {
+    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest_dir
+        .ancestors()
+        .nth(2)
+        .unwrap_or(manifest_dir)
+        .to_path_buf()
+}

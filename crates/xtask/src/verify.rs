@@ -1,0 +1,62 @@
+//! `verify` and `fix`: cargo's own checks in the order in which they fail fastest.
+//!
+//! Invariant: the first failing check ends the run and names itself.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Runs every check, without changing a file.
+pub(crate) fn verify(root: &Path) -> Result<(), String> {
+    cargo(root, &["fmt", "--all", "--check"], &[])?;
+    crate::tidy::run(root)?;
+    cargo(
+        root,
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )?;
+    cargo(root, &["test", "--workspace"], &[])?;
+    cargo(
+        root,
+        &["doc", "--workspace", "--no-deps"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )
+}
+
+/// Formats, and applies clippy's machine-applicable suggestions.
+pub(crate) fn fix(root: &Path) -> Result<(), String> {
+    cargo(
+        root,
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--fix",
+            "--allow-dirty",
+        ],
+        &[],
+    )?;
+    cargo(root, &["fmt", "--all"], &[])
+}
+
+fn cargo(root: &Path, args: &[&str], envs: &[(&str, &str)]) -> Result<(), String> {
+    println!("==> cargo {}", args.join(" "));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(args)
+        .envs(envs.iter().copied())
+        .current_dir(root)
+        .status()
+        .map_err(|e| format!("cargo {}: {e}", args.join(" ")))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("failed: cargo {}", args.join(" ")))
+    }
+}
