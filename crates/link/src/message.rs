@@ -5,10 +5,13 @@
 //!
 //! Invariant: token ids only. Changing a variant or field means a new [`PROTOCOL_VERSION`].
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent, StepTimings};
 use serde::{Deserialize, Serialize};
+
+use crate::LinkError;
 
 /// The version this build writes; also the newest it reads.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -34,6 +37,21 @@ impl ProtocolRange {
         let version = self.max.min(other.max);
         let common: RangeInclusive<u16> = self.min.max(other.min)..=version;
         common.contains(&version).then_some(version)
+    }
+
+    /// As [`Self::negotiate`], with an error that says what each side speaks.
+    ///
+    /// # Errors
+    /// [`LinkError::NoCommonVersion`].
+    pub fn agree(self, theirs: Self) -> Result<u16, LinkError> {
+        self.negotiate(theirs)
+            .ok_or(LinkError::NoCommonVersion { ours: self, theirs })
+    }
+}
+
+impl fmt::Display for ProtocolRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.min, self.max)
     }
 }
 
