@@ -1,9 +1,34 @@
 //! Models: where their files are, what their configs say, and their architectures over [`ops::Ops`].
 //!
 //! A family is written once, generic over `Ops`; each backend implements `Ops` once. Nothing here knows a
-//! device.
+//! device. [`ModelSource`] finds the files, [`ModelConfig`] says what they mean, [`ModelRunner`] runs
+//! batches.
 //!
 //! Invariant: a config whose arithmetic is not implemented is refused at load, by name.
+#![deny(unsafe_code)]
 
+mod config;
+mod error;
+mod families;
+mod files;
+mod generation;
+mod hash;
+mod mapped_file;
 pub mod ops;
+mod options;
+mod rope;
+mod runner;
+mod safetensors;
+mod source;
+mod weight_store;
 pub mod weights;
+
+pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use error::ModelError;
+pub use files::ModelFiles;
+pub use generation::GenerationConfig;
+pub use hash::ContentHash;
+pub use options::{LoadOptions, LoadProgress, LoadStage, kv_bytes_per_block};
+pub use runner::ModelRunner;
+pub use source::ModelSource;
+pub use weight_store::WeightStore;

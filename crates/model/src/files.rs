@@ -1,0 +1,186 @@
+//! A model's files, as bytes: config, tokenizer, chat template, weights.
+//!
+//! Small files are read into memory, weights are mapped. Nothing is interpreted but the list of shards.
+//!
+//! Invariant: every file is bounded in size, and shards lie in the model's own directory.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::hash::hash_files;
+use crate::mapped_file::MappedFile;
+use crate::weights::WeightBytes;
+use crate::{ContentHash, GenerationConfig, ModelConfig, ModelError, WeightStore};
+
+/// Bound on each JSON file and template; tokenizers of large vocabularies reach tens of megabytes.
+const MAX_SMALL_FILE_BYTES: u64 = 256 << 20;
+/// Weights in one file.
+const SINGLE_FILE: &str = "model.safetensors";
+/// List of shards, where the weights are in several files.
+const SHARD_INDEX: &str = "model.safetensors.index.json";
+
+/// The bytes of a model's files.
+#[derive(Clone)]
+pub struct ModelFiles {
+    /// `config.json`.
+    pub config_json: Cow<'static, [u8]>,
+    /// `generation_config.json`.
+    pub generation_config_json: Option<Cow<'static, [u8]>>,
+    /// `tokenizer.json`. A model without one is served token ids in, token ids out.
+    pub tokenizer_json: Option<Cow<'static, [u8]>>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config_json: Option<Cow<'static, [u8]>>,
+    /// `chat_template.jinja`; older models have it inside `tokenizer_config.json`.
+    pub chat_template_jinja: Option<Cow<'static, [u8]>>,
+    /// Safetensors files, sorted by name.
+    weights: Vec<(String, Arc<dyn WeightBytes>)>,
+}
+
+impl ModelFiles {
+    /// Opens the model in directory `path`.
+    pub(crate) fn open_directory(path: &Path) -> Result<Self, ModelError> {
+        let required = |name: &str| {
+            read_small(path, name)?.ok_or_else(|| ModelError::Io {
+                path: path.join(name),
+                reason: std::io::ErrorKind::NotFound.into(),
+            })
+        };
+        Ok(Self {
+            config_json: required("config.json")?,
+            generation_config_json: read_small(path, "generation_config.json")?,
+            tokenizer_json: read_small(path, "tokenizer.json")?,
+            tokenizer_config_json: read_small(path, "tokenizer_config.json")?,
+            chat_template_jinja: read_small(path, "chat_template.jinja")?,
+            weights: open_weights(path)?,
+        })
+    }
+
+    /// Parses `config.json`.
+    ///
+    /// # Errors
+    /// A field that is missing, wrong, or not supported.
+    pub fn config(&self) -> Result<ModelConfig, ModelError> {
+        ModelConfig::parse(&self.config_json)
+    }
+
+    /// Parses `generation_config.json`; without one, every default is unset.
+    ///
+    /// # Errors
+    /// A field of the wrong type or out of range.
+    pub fn generation_config(&self) -> Result<GenerationConfig, ModelError> {
+        match &self.generation_config_json {
+            Some(json) => GenerationConfig::parse(json),
+            None => Ok(GenerationConfig::default()),
+        }
+    }
+
+    /// The tensors.
+    ///
+    /// # Errors
+    /// A damaged weight file.
+    pub fn weights(&self) -> Result<WeightStore, ModelError> {
+        WeightStore::new(self.weights.clone())
+    }
+
+    /// Bytes of all weight files.
+    pub fn num_weight_bytes(&self) -> u64 {
+        let lengths = self
+            .weights
+            .iter()
+            .map(|(_, file)| file.bytes().len() as u64);
+        lengths.sum()
+    }
+
+    /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights once, so it is also what
+    /// brings a mapped file into memory; compute it once.
+    pub fn content_hash(&self, progress: &mut dyn FnMut(u64, u64)) -> ContentHash {
+        let mut files: Vec<(&str, &[u8])> = vec![("config.json", &self.config_json)];
+        let optional = [
+            ("generation_config.json", &self.generation_config_json),
+            ("tokenizer.json", &self.tokenizer_json),
+            ("tokenizer_config.json", &self.tokenizer_config_json),
+            ("chat_template.jinja", &self.chat_template_jinja),
+        ];
+        for (name, bytes) in &optional {
+            files.extend(bytes.as_deref().map(|bytes| (*name, bytes)));
+        }
+        let weights = self.weights.iter();
+        files.extend(weights.map(|(name, file)| (name.as_str(), file.bytes())));
+        hash_files(&files, progress)
+    }
+}
+
+/// Reads `directory/name` if it is there.
+fn read_small(directory: &Path, name: &str) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
+    let path = directory.join(name);
+    let io_error = |reason| ModelError::Io {
+        path: path.clone(),
+        reason,
+    };
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io_error(e)),
+    };
+    let mut bytes = Vec::new();
+    let mut bounded = file.take(MAX_SMALL_FILE_BYTES + 1);
+    bounded.read_to_end(&mut bytes).map_err(io_error)?;
+    if bytes.len() as u64 > MAX_SMALL_FILE_BYTES {
+        return Err(ModelError::TooLarge {
+            path: path.clone(),
+            num_bytes: bytes.len() as u64,
+            limit_bytes: MAX_SMALL_FILE_BYTES,
+        });
+    }
+    Ok(Some(Cow::Owned(bytes)))
+}
+
+/// Maps the weight files of `directory`: the single file, or all shards of the index.
+fn open_weights(directory: &Path) -> Result<Vec<(String, Arc<dyn WeightBytes>)>, ModelError> {
+    let names = if directory.join(SINGLE_FILE).exists() {
+        BTreeSet::from([SINGLE_FILE.to_owned()])
+    } else if let Some(index) = read_small(directory, SHARD_INDEX)? {
+        shard_names(&index)?
+    } else {
+        return Err(ModelError::UnknownModel {
+            name: directory.display().to_string(),
+            reason: format!("the directory has neither {SINGLE_FILE} nor {SHARD_INDEX}"),
+        });
+    };
+    let open = |name: String| {
+        let file: Arc<dyn WeightBytes> = Arc::new(MappedFile::open(&directory.join(&name))?);
+        Ok((name, file))
+    };
+    names.into_iter().map(open).collect()
+}
+
+/// The files that a shard index names.
+fn shard_names(index: &[u8]) -> Result<BTreeSet<String>, ModelError> {
+    let json_error = |reason: String| ModelError::Json {
+        file: SHARD_INDEX.to_owned(),
+        reason,
+    };
+    let index: Value = serde_json::from_slice(index).map_err(|e| json_error(e.to_string()))?;
+    let map = index.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| json_error("`weight_map` is not an object".to_owned()))?;
+    let mut names = BTreeSet::new();
+    for (tensor, shard) in map {
+        let name = shard.as_str().unwrap_or_default();
+        let is_plain = !name.is_empty() && !name.contains(['/', '\\', '\0']) && name != "..";
+        if !is_plain {
+            let reason = format!("tensor `{tensor}` is in {shard}, which is no file name");
+            return Err(json_error(reason));
+        }
+        names.insert(name.to_owned());
+    }
+    if names.is_empty() {
+        return Err(json_error("`weight_map` is empty".to_owned()));
+    }
+    Ok(names)
+}

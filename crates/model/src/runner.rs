@@ -1,0 +1,176 @@
+//! Runs batches on a loaded model: the synchronous half of the engine's seam to a device.
+//!
+//! Invariant: a batch that breaks the runner's limits is refused before any operation sees it, so no id, slot,
+//! block or position is out of range below this point.
+
+use std::time::Instant;
+
+use hotspare_batch::{
+    Batch, ExecutorError, ExecutorInfo, Row, StepOutput, StepRunner, TOKEN_FROM_DEVICE,
+};
+
+use crate::config::ModelConfig;
+use crate::families::CausalLm;
+use crate::ops::Ops;
+use crate::options::{LoadOptions, LoadProgress};
+use crate::{ModelError, ModelFiles};
+
+/// One step of look-ahead: the next step takes its tokens from the device.
+const MAX_NUM_IN_FLIGHT: usize = 2;
+
+/// A loaded model and the backend it runs on.
+pub struct ModelRunner<O: Ops> {
+    ops: O,
+    model: CausalLm<O>,
+    info: ExecutorInfo,
+    max_model_len: usize,
+}
+
+impl<O: Ops> ModelRunner<O> {
+    /// Loads the model of `files` onto `ops`.
+    ///
+    /// # Errors
+    /// A damaged or unsupported model, impossible options, or a backend without enough memory.
+    pub fn load(
+        mut ops: O,
+        files: &ModelFiles,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, ModelError> {
+        let config = files.config()?;
+        options.check(&config)?;
+        for field in &config.unknown_fields {
+            tracing::warn!(
+                field,
+                "config.json has a field that is not known and not used"
+            );
+        }
+        let weights = files.weights()?;
+        let model = CausalLm::load(&mut ops, &config, &weights, options, progress)?;
+        for tensor in weights.unused() {
+            tracing::warn!(tensor, "the weights have a tensor that is not used");
+        }
+        Ok(Self {
+            ops,
+            model,
+            info: executor_info(&config, options),
+            max_model_len: options.limits.max_model_len,
+        })
+    }
+
+    /// What enters the bits of this runner's results, beside the model; see [`Ops::numerics_id`].
+    pub fn numerics_id(&self) -> String {
+        self.ops.numerics_id()
+    }
+
+    /// As [`StepRunner::run`], and copies the logits (`[gathered rows, vocab]`, before sampling changes them)
+    /// to `logits`. For tests and oracles.
+    ///
+    /// # Errors
+    /// As [`StepRunner::run`].
+    pub fn run_with_logits(
+        &mut self,
+        batch: &Batch,
+        logits: &mut Vec<f32>,
+    ) -> Result<StepOutput, ExecutorError> {
+        self.step(batch, Some(logits))
+    }
+
+    fn step(
+        &mut self,
+        batch: &Batch,
+        copy: Option<&mut Vec<f32>>,
+    ) -> Result<StepOutput, ExecutorError> {
+        self.check(batch).map_err(ExecutorError::Misuse)?;
+        let start = Instant::now();
+        self.ops.begin(batch);
+        let logits = self.model.forward(&mut self.ops);
+        if let Some(copy) = copy {
+            *copy = self.ops.read_rows(logits);
+        }
+        let rows = self.ops.sample(logits);
+        let rows = rows.map_err(|e| ExecutorError::Device(e.to_string()))?;
+        let mut timings = self.ops.take_timings();
+        timings.total_ns = start.elapsed().as_nanos() as u64;
+        Ok(StepOutput {
+            step: batch.step,
+            rows,
+            timings,
+        })
+    }
+
+    /// What is wrong with `batch`, if anything.
+    fn check(&self, batch: &Batch) -> Result<(), &'static str> {
+        let info = &self.info;
+        if batch.rows.len() > info.num_slots {
+            return Err("more rows than max_num_seqs");
+        }
+        if batch.num_tokens() > info.max_num_batched_tokens {
+            return Err("more tokens than max_num_batched_tokens");
+        }
+        let is_token = |&id: &u32| id == TOKEN_FROM_DEVICE || (id as usize) < info.vocab_size;
+        if !batch.token_ids.iter().all(is_token) {
+            return Err("a token id outside the vocabulary");
+        }
+        if !batch
+            .block_tables
+            .iter()
+            .all(|&block| (block as usize) < info.num_blocks)
+        {
+            return Err("a block outside the pool");
+        }
+        let inits = batch.slot_inits.iter().map(|init| init.slot);
+        let mut slots = inits.chain(batch.rows.iter().map(|row| row.slot));
+        if !slots.all(|slot| (slot as usize) < info.num_slots) {
+            return Err("a slot outside max_num_seqs");
+        }
+        let (mut token, mut block) = (0, 0);
+        for row in &batch.rows {
+            if row.tokens.start != token || row.blocks.start != block {
+                return Err("rows do not partition the batch");
+            }
+            self.check_row(row)?;
+            (token, block) = (row.tokens.end, row.blocks.end);
+        }
+        if token as usize != batch.token_ids.len() || block as usize != batch.block_tables.len() {
+            return Err("rows do not cover the batch");
+        }
+        Ok(())
+    }
+
+    fn check_row(&self, row: &Row) -> Result<(), &'static str> {
+        if row.tokens.end <= row.tokens.start {
+            return Err("a row without tokens");
+        }
+        if row.context_len() > self.max_model_len {
+            return Err("a row beyond max_model_len");
+        }
+        let num_blocks = row.blocks.end.saturating_sub(row.blocks.start) as usize;
+        if num_blocks * self.info.block_size < row.context_len() {
+            return Err("a row without enough blocks");
+        }
+        Ok(())
+    }
+}
+
+impl<O: Ops> StepRunner for ModelRunner<O> {
+    fn info(&self) -> ExecutorInfo {
+        self.info.clone()
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<StepOutput, ExecutorError> {
+        self.step(batch, None)
+    }
+}
+
+/// What a runner with these options can hold.
+fn executor_info(config: &ModelConfig, options: &LoadOptions) -> ExecutorInfo {
+    ExecutorInfo {
+        num_blocks: options.num_blocks,
+        block_size: options.block_size,
+        vocab_size: config.vocab_size,
+        num_slots: options.limits.max_num_seqs,
+        max_num_batched_tokens: options.limits.max_num_batched_tokens,
+        max_num_in_flight: MAX_NUM_IN_FLIGHT,
+    }
+}

@@ -1,0 +1,54 @@
+//! What a model's name stands for.
+//!
+//! Invariant: resolving a name reads no file; opening the result does.
+
+use std::path::{Path, PathBuf};
+
+use crate::{ModelError, ModelFiles};
+
+/// Where a model's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// A folder with `config.json` and safetensors weights.
+    Directory(PathBuf),
+}
+
+impl ModelSource {
+    /// What `name` stands for: a directory.
+    ///
+    /// # Errors
+    /// [`ModelError::UnknownModel`].
+    pub fn resolve(name: &str) -> Result<Self, ModelError> {
+        let path = Path::new(name);
+        if path.is_dir() {
+            return Ok(Self::Directory(path.to_owned()));
+        }
+        let reason = if path.exists() {
+            "it is a file; give the directory that holds config.json and the safetensors weights"
+        } else {
+            "it is neither an embedded model nor a directory"
+        };
+        Err(ModelError::UnknownModel {
+            name: name.to_owned(),
+            reason: reason.to_owned(),
+        })
+    }
+
+    /// The name a server shows where none is given: the embedded model's, or the directory's path as it was
+    /// given.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Directory(path) => path.display().to_string(),
+        }
+    }
+
+    /// Reads the small files and maps the weights.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable or absurdly large.
+    pub fn open(&self) -> Result<ModelFiles, ModelError> {
+        match self {
+            Self::Directory(path) => ModelFiles::open_directory(path),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! All tensors of a model by name, over one file or many shards, checked on the way out.
+//!
+//! Invariant: a view handed out has the shape that was asked for and a dtype that kernels read.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::ModelError;
+use crate::safetensors::{TensorEntry, parse_header, weight_dtype};
+use crate::weights::{WeightBytes, WeightView};
+
+/// Where a tensor is.
+struct Stored {
+    owner: Arc<dyn WeightBytes>,
+    entry: TensorEntry,
+    used: Cell<bool>,
+}
+
+/// The tensors of a model.
+pub struct WeightStore {
+    tensors: BTreeMap<String, Stored>,
+}
+
+impl WeightStore {
+    /// Reads the headers of `files` (name for messages, bytes).
+    ///
+    /// # Errors
+    /// A damaged header, or a tensor that two files hold.
+    pub fn new(files: Vec<(String, Arc<dyn WeightBytes>)>) -> Result<Self, ModelError> {
+        let mut tensors = BTreeMap::new();
+        for (file, owner) in files {
+            let damaged = |reason| ModelError::Safetensors {
+                file: file.clone(),
+                reason,
+            };
+            for entry in parse_header(owner.bytes()).map_err(damaged)? {
+                let name = entry.name.clone();
+                let stored = Stored {
+                    owner: Arc::clone(&owner),
+                    entry,
+                    used: Cell::new(false),
+                };
+                if tensors.insert(name.clone(), stored).is_some() {
+                    return Err(damaged(format!("tensor `{name}` is in another file too")));
+                }
+            }
+        }
+        Ok(Self { tensors })
+    }
+
+    /// Whether there is a tensor `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Number of tensors.
+    pub fn num_tensors(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Bytes of all tensors.
+    pub fn num_bytes(&self) -> usize {
+        self.tensors.values().map(|t| t.entry.range.len()).sum()
+    }
+
+    /// A view of tensor `name`, which must have `shape`.
+    ///
+    /// # Errors
+    /// Missing, of another shape, or of a dtype without a kernel.
+    pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView, ModelError> {
+        let missing = || ModelError::MissingTensor {
+            name: name.to_owned(),
+        };
+        let stored = self.tensors.get(name).ok_or_else(missing)?;
+        let entry = &stored.entry;
+        if entry.shape != shape {
+            return Err(ModelError::TensorShape {
+                name: name.to_owned(),
+                expected: shape.to_vec(),
+                found: entry.shape.clone(),
+            });
+        }
+        let bad_dtype = || ModelError::TensorDtype {
+            name: name.to_owned(),
+            dtype: entry.dtype.clone(),
+        };
+        let dtype = weight_dtype(&entry.dtype).ok_or_else(bad_dtype)?;
+        stored.used.set(true);
+        let owner = Arc::clone(&stored.owner);
+        WeightView::new(owner, entry.range.clone(), dtype, shape.to_vec()).ok_or_else(bad_dtype)
+    }
+
+    /// Names of the tensors that no `view` has asked for.
+    pub fn unused(&self) -> Vec<&str> {
+        let unused = self.tensors.iter().filter(|(_, stored)| !stored.used.get());
+        unused.map(|(name, _)| name.as_str()).collect()
+    }
+}
