@@ -1,1 +1,31 @@
-//! scheduler: see docs/ARCHITECTURE.md.
+//! Continuous batching, pure: which tokens run in the next step, and in which KV blocks they live.
+//!
+//! A step is `schedule()` -> the device runs the batch -> `commit(output)`. Every step has a budget
+//! of tokens; running sequences take theirs first, then waiting ones are admitted. There is no
+//! prefill phase and no decode phase: a sequence has ids and a number of computed ones, and rows
+//! close the gap.
+//!
+//! Invariant: no clock, thread, file or random number here. The same calls give the same batches.
+#![forbid(unsafe_code)]
+
+mod admission;
+mod block_hash;
+mod block_pool;
+mod commit;
+mod config;
+mod error;
+mod finish;
+mod integrity;
+mod kv_blocks;
+mod prefix_cache;
+mod queue;
+mod schedule;
+mod scheduler;
+mod sequence;
+mod slab;
+mod stats;
+
+pub use config::{SchedulerConfig, SchedulingPolicy};
+pub use error::SchedulerError;
+pub use scheduler::Scheduler;
+pub use stats::SchedulerStats;

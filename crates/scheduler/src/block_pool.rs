@@ -1,0 +1,216 @@
+//! Reference counts of KV blocks, and the list of those that nobody references.
+//!
+//! The list is doubly linked through the blocks themselves, so that taking the oldest, taking a
+//! particular one and giving one back are all O(1). Allocation takes from the front.
+//!
+//! Invariant: a block is in the free list if and only if its reference count is zero.
+
+use hotspare_batch::BlockId;
+
+const NIL: u32 = u32::MAX;
+
+/// Where a freed block goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FreeEnd {
+    /// Reused next: its content is of no use.
+    Front,
+    /// Reused last: its content may be wanted again.
+    Back,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    ref_count: u32,
+    prev: u32,
+    next: u32,
+}
+
+/// The blocks of the executor's KV pool.
+#[derive(Debug)]
+pub(crate) struct BlockPool {
+    blocks: Vec<Block>,
+    head: u32,
+    tail: u32,
+    num_free: usize,
+}
+
+impl BlockPool {
+    /// A pool of `num_blocks` free blocks, the first of which is taken first.
+    pub(crate) fn new(num_blocks: usize) -> Self {
+        let block = Block {
+            ref_count: 0,
+            prev: NIL,
+            next: NIL,
+        };
+        let blocks = vec![block; num_blocks];
+        let mut pool = Self {
+            blocks,
+            head: NIL,
+            tail: NIL,
+            num_free: 0,
+        };
+        for block in 0..num_blocks as BlockId {
+            pool.link(block, FreeEnd::Back);
+        }
+        pool
+    }
+
+    pub(crate) fn num_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(crate) fn num_free(&self) -> usize {
+        self.num_free
+    }
+
+    pub(crate) fn ref_count(&self, block: BlockId) -> u32 {
+        self.blocks[block as usize].ref_count
+    }
+
+    /// Takes the free block that is first in line, with one reference.
+    pub(crate) fn take_first(&mut self) -> Option<BlockId> {
+        let block = self.head;
+        if block == NIL {
+            return None;
+        }
+        self.acquire(block);
+        Some(block)
+    }
+
+    /// Adds a reference; a free block leaves the list.
+    pub(crate) fn acquire(&mut self, block: BlockId) {
+        if self.blocks[block as usize].ref_count == 0 {
+            self.unlink(block);
+        }
+        self.blocks[block as usize].ref_count += 1;
+    }
+
+    /// Drops a reference. True if it was the last one, and the block is free now.
+    pub(crate) fn release(&mut self, block: BlockId, end: FreeEnd) -> bool {
+        let entry = &mut self.blocks[block as usize];
+        assert!(
+            entry.ref_count > 0,
+            "block {block} is released once for each reference"
+        );
+        entry.ref_count -= 1;
+        let is_free = entry.ref_count == 0;
+        if is_free {
+            self.link(block, end);
+        }
+        is_free
+    }
+
+    fn link(&mut self, block: BlockId, end: FreeEnd) {
+        let (prev, next) = match end {
+            FreeEnd::Front => (NIL, self.head),
+            FreeEnd::Back => (self.tail, NIL),
+        };
+        self.set_neighbours(prev, next, block, block);
+        let entry = &mut self.blocks[block as usize];
+        (entry.prev, entry.next) = (prev, next);
+        self.num_free += 1;
+    }
+
+    fn unlink(&mut self, block: BlockId) {
+        let Block { prev, next, .. } = self.blocks[block as usize];
+        self.set_neighbours(prev, next, next, prev);
+        let entry = &mut self.blocks[block as usize];
+        (entry.prev, entry.next) = (NIL, NIL);
+        self.num_free -= 1;
+    }
+
+    /// Makes `after_prev` follow `prev` and `before_next` precede `next`; the ends of the list
+    /// stand in where there is no neighbour.
+    fn set_neighbours(&mut self, prev: u32, next: u32, after_prev: u32, before_next: u32) {
+        match prev {
+            NIL => self.head = after_prev,
+            _ => self.blocks[prev as usize].next = after_prev,
+        }
+        match next {
+            NIL => self.tail = before_next,
+            _ => self.blocks[next as usize].prev = before_next,
+        }
+    }
+
+    /// The free blocks, first in line first.
+    pub(crate) fn free_blocks(&self) -> impl Iterator<Item = BlockId> + '_ {
+        let first = (self.head != NIL).then_some(self.head);
+        std::iter::successors(first, |&block| {
+            let next = self.blocks[block as usize].next;
+            (next != NIL).then_some(next)
+        })
+        .take(self.blocks.len() + 1)
+    }
+
+    /// Checks the invariant of this type.
+    ///
+    /// # Panics
+    /// Where the links, the counts and the number of free blocks disagree.
+    pub(crate) fn check_integrity(&self) {
+        let mut prev = NIL;
+        let mut num_free = 0;
+        for block in self.free_blocks() {
+            let entry = &self.blocks[block as usize];
+            assert_eq!(entry.ref_count, 0, "block {block} is free and referenced");
+            assert_eq!(entry.prev, prev, "links of block {block} agree");
+            prev = block;
+            num_free += 1;
+        }
+        assert_eq!(prev, self.tail, "the list ends at its tail");
+        assert_eq!(num_free, self.num_free, "the list is as long as it says");
+        let num_unreferenced = self
+            .blocks
+            .iter()
+            .filter(|block| block.ref_count == 0)
+            .count();
+        assert_eq!(
+            num_unreferenced, self.num_free,
+            "every unreferenced block is in the list"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(pool: &BlockPool) -> Vec<BlockId> {
+        pool.check_integrity();
+        pool.free_blocks().collect()
+    }
+
+    #[test]
+    fn blocks_are_taken_from_the_front_and_come_back_at_either_end() {
+        let mut pool = BlockPool::new(4);
+        assert_eq!((pool.take_first(), pool.take_first()), (Some(0), Some(1)));
+        assert!(pool.release(0, FreeEnd::Back));
+        assert_eq!(free(&pool), [2, 3, 0]);
+        assert!(pool.release(1, FreeEnd::Front));
+        assert_eq!(free(&pool), [1, 2, 3, 0]);
+    }
+
+    #[test]
+    fn a_block_leaves_the_middle_of_the_list() {
+        let mut pool = BlockPool::new(3);
+        pool.acquire(1);
+        assert_eq!(free(&pool), [0, 2]);
+        pool.acquire(2);
+        pool.acquire(0);
+        assert_eq!(free(&pool), [] as [BlockId; 0]);
+        assert_eq!(pool.take_first(), None);
+        assert!(pool.release(2, FreeEnd::Front));
+        assert_eq!(free(&pool), [2]);
+    }
+
+    #[test]
+    fn the_last_reference_frees() {
+        let mut pool = BlockPool::new(1);
+        pool.acquire(0);
+        pool.acquire(0);
+        assert_eq!(pool.ref_count(0), 2);
+        assert!(!pool.release(0, FreeEnd::Back));
+        assert_eq!(pool.num_free(), 0);
+        assert!(pool.release(0, FreeEnd::Back));
+        assert_eq!(free(&pool), [0]);
+    }
+}

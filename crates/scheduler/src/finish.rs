@@ -1,0 +1,108 @@
+//! How a sequence leaves: it ends, or it is preempted; and when what it held is free.
+//!
+//! Blocks and slot of a sequence with rows in flight stay its own until those are committed: the
+//! device may still write there. Until then the sequence lingers as `Finished` or `Preempting`.
+//!
+//! Invariant: whoever calls `finish` calls `settle` after it, and does not touch the sequence
+//! again.
+
+use hotspare_batch::{FinishReason, SequenceEvent};
+
+use crate::queue::QueueKey;
+use crate::scheduler::Scheduler;
+use crate::sequence::{Sequence, Status};
+use crate::slab::SequenceIndex;
+
+impl Scheduler {
+    /// Ends a live sequence with an event that has no tokens.
+    pub(crate) fn finish(&mut self, index: SequenceIndex, reason: FinishReason) {
+        let event = empty_event(self.sequences.get(index));
+        self.report(
+            index,
+            SequenceEvent {
+                finish: Some(reason),
+                ..event
+            },
+        );
+        self.retire(index);
+    }
+
+    /// Takes a sequence whose last event is out from every list; what it holds stays until
+    /// `settle`.
+    pub(crate) fn retire(&mut self, index: SequenceIndex) {
+        let sequence = self.sequences.get_mut(index);
+        let (status, key) = (sequence.status, sequence.key);
+        let was_admitted = sequence.was_admitted;
+        sequence.status = Status::Finished;
+        self.by_id.remove(&sequence.request_id);
+        if let Some(at_ms) = sequence.deadline_at_ms {
+            self.deadlines.remove(&(at_ms, index));
+        }
+        match status {
+            Status::Waiting => self.waiting.remove(key, was_admitted),
+            Status::Running => self.running.remove(key),
+            // It is among the releasing ones already.
+            Status::Preempting | Status::Finished => return,
+        }
+        self.num_releasing += 1;
+    }
+
+    /// Takes the place of a running sequence. Its ids stay; it computes them again when it is
+    /// admitted again.
+    pub(crate) fn preempt(&mut self, victim: QueueKey) {
+        self.running.remove(victim);
+        self.sequences.get_mut(victim.index).status = Status::Preempting;
+        self.num_releasing += 1;
+        self.counters.num_preemptions += 1;
+        self.settle(victim.index);
+    }
+
+    /// Lets a leaving sequence give back what it holds, unless rows of it are in flight.
+    pub(crate) fn settle(&mut self, index: SequenceIndex) {
+        let sequence = self.sequences.get_mut(index);
+        if sequence.num_in_flight > 0 {
+            return;
+        }
+        let key = sequence.key;
+        match sequence.status {
+            Status::Waiting | Status::Running => return,
+            Status::Preempting => {
+                self.blocks.release(&mut sequence.block_table);
+                self.free_slots.extend(sequence.slot.take());
+                sequence.restart();
+                sequence.status = Status::Waiting;
+                self.waiting.insert(key, true);
+            }
+            Status::Finished => {
+                let mut sequence = self.sequences.remove(index);
+                self.blocks.release(&mut sequence.block_table);
+                self.free_slots.extend(sequence.slot);
+            }
+        }
+        self.num_releasing -= 1;
+    }
+
+    /// Ends every sequence whose deadline has come.
+    pub(crate) fn expire(&mut self, now_ms: u64) {
+        while let Some(&(at_ms, index)) = self.deadlines.first()
+            && at_ms <= now_ms
+        {
+            self.finish(index, FinishReason::Deadline);
+            self.settle(index);
+        }
+    }
+}
+
+/// An event of `sequence` without tokens, after those it has.
+pub(crate) fn empty_event(sequence: &Sequence) -> SequenceEvent {
+    SequenceEvent {
+        request_id: sequence.request_id,
+        attempt: sequence.attempt,
+        first_index: sequence.num_output_tokens() as u32,
+        token_ids: Vec::new(),
+        logprobs: Vec::new(),
+        prompt_logprobs: Vec::new(),
+        num_cached_tokens: None,
+        finish: None,
+    }
+}

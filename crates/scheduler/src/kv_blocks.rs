@@ -1,0 +1,275 @@
+//! KV blocks as the scheduler sees them: the pool and the prefix cache, kept in step.
+//!
+//! A freed block that the cache can find goes to the back of the free list, any other to the front,
+//! so what is evicted is the least recently used. A sequence's blocks are freed last one first: the
+//! end of a prefix is evicted before its beginning, without which it could not be found.
+//!
+//! Invariant: `num_cached_free` is the number of cached blocks in the free list.
+
+use std::sync::Arc;
+
+use hotspare_batch::{BlockId, TokenId};
+
+use crate::SchedulerConfig;
+use crate::block_hash::{BlockHasher, HashFn};
+use crate::block_pool::{BlockPool, FreeEnd};
+use crate::prefix_cache::{BlockContent, PrefixCache, PrefixId};
+
+/// A sequence's way through the prefix cache.
+#[derive(Debug)]
+pub(crate) struct PrefixChain {
+    keys: Arc<[u64]>,
+    /// Hashes of the sequence's first full blocks. They depend on the ids alone and outlive a
+    /// preemption.
+    hashes: Vec<u64>,
+    /// Leading blocks of the block table that were found in the cache or offered to it.
+    num_registered: usize,
+    /// The cache entry for the last of them.
+    parent: Option<PrefixId>,
+    /// The content before the next block has no entry, so nothing after it can have one.
+    is_broken: bool,
+}
+
+impl PrefixChain {
+    pub(crate) fn new(keys: Vec<u64>) -> Self {
+        let keys = Arc::from(keys);
+        Self {
+            keys,
+            hashes: Vec::new(),
+            num_registered: 0,
+            parent: None,
+            is_broken: false,
+        }
+    }
+}
+
+/// The pool, and the cache over it where prefix caching is on.
+pub(crate) struct KvBlocks {
+    block_size: usize,
+    pool: BlockPool,
+    cache: Option<PrefixCache>,
+    hasher: BlockHasher,
+    num_cached_free: usize,
+    /// Number of blocks that became free, ever: while it stands still, what did not fit still does
+    /// not.
+    num_freed: u64,
+}
+
+impl KvBlocks {
+    pub(crate) fn new(config: &SchedulerConfig, hash_fn: HashFn) -> Self {
+        let (num_blocks, block_size) = (config.num_blocks, config.block_size);
+        Self {
+            block_size,
+            pool: BlockPool::new(num_blocks),
+            cache: config
+                .enable_prefix_caching
+                .then(|| PrefixCache::new(num_blocks, block_size)),
+            hasher: BlockHasher::new(hash_fn),
+            num_cached_free: 0,
+            num_freed: 0,
+        }
+    }
+
+    pub(crate) fn num_free(&self) -> usize {
+        self.pool.num_free()
+    }
+
+    pub(crate) fn num_used(&self) -> usize {
+        self.pool.num_blocks() - self.pool.num_free()
+    }
+
+    pub(crate) fn num_cached_free(&self) -> usize {
+        self.num_cached_free
+    }
+
+    pub(crate) fn num_freed(&self) -> u64 {
+        self.num_freed
+    }
+
+    pub(crate) fn has_cache(&self) -> bool {
+        self.cache.is_some()
+    }
+
+    /// Appends `num_blocks` blocks to `table`, the least useful ones. The caller has checked that
+    /// there are as many.
+    pub(crate) fn allocate(&mut self, table: &mut Vec<BlockId>, num_blocks: usize) {
+        for _ in 0..num_blocks {
+            let block = self
+                .pool
+                .take_first()
+                .expect("the caller counted the free blocks");
+            if let Some(cache) = &mut self.cache
+                && cache.remove(block)
+            {
+                self.num_cached_free -= 1;
+            }
+            table.push(block);
+        }
+    }
+
+    /// Gives back all of `table`.
+    pub(crate) fn release(&mut self, table: &mut Vec<BlockId>) {
+        for block in table.drain(..).rev() {
+            let is_cached = self
+                .cache
+                .as_ref()
+                .is_some_and(|cache| cache.contains(block));
+            let end = if is_cached {
+                FreeEnd::Back
+            } else {
+                FreeEnd::Front
+            };
+            if self.pool.release(block, end) {
+                self.num_cached_free += usize::from(is_cached);
+                self.num_freed += 1;
+            }
+        }
+    }
+
+    /// Puts the longest cached prefix of `ids`, of `max_num_blocks` blocks at most, into `found`.
+    /// Nothing is referenced yet.
+    pub(crate) fn find_prefix(
+        &mut self,
+        chain: &mut PrefixChain,
+        ids: &[TokenId],
+        max_num_blocks: usize,
+        found: &mut Vec<BlockId>,
+    ) {
+        found.clear();
+        (chain.num_registered, chain.parent, chain.is_broken) = (0, None, false);
+        let Some(cache) = &self.cache else { return };
+        for tokens in ids.chunks_exact(self.block_size).take(max_num_blocks) {
+            let hash = hash_block(&mut self.hasher, chain, found.len(), tokens);
+            let content = BlockContent {
+                hash,
+                parent: chain.parent,
+                tokens,
+                keys: &chain.keys,
+            };
+            let Some((block, id)) = cache.find(&content) else {
+                break;
+            };
+            found.push(block);
+            chain.parent = Some(id);
+        }
+        chain.num_registered = found.len();
+    }
+
+    /// How many of `blocks` are free now and would leave the free list.
+    pub(crate) fn count_free(&self, blocks: &[BlockId]) -> usize {
+        blocks
+            .iter()
+            .filter(|block| self.pool.ref_count(**block) == 0)
+            .count()
+    }
+
+    /// Takes a reference on each of `blocks`, which `find_prefix` found.
+    pub(crate) fn acquire(&mut self, blocks: &[BlockId]) {
+        for &block in blocks {
+            if self.pool.ref_count(block) == 0 {
+                self.num_cached_free -= 1;
+            }
+            self.pool.acquire(block);
+        }
+    }
+
+    /// Offers the full blocks among the first `num_computed_tokens` of `ids`, held by `table`, to
+    /// the cache.
+    pub(crate) fn register(
+        &mut self,
+        chain: &mut PrefixChain,
+        ids: &[TokenId],
+        num_computed_tokens: usize,
+        table: &[BlockId],
+    ) {
+        let Some(cache) = &mut self.cache else { return };
+        while !chain.is_broken {
+            let place = chain.num_registered;
+            let start = place * self.block_size;
+            if start + self.block_size > num_computed_tokens {
+                return;
+            }
+            let tokens = &ids[start..start + self.block_size];
+            let hash = hash_block(&mut self.hasher, chain, place, tokens);
+            let content = BlockContent {
+                hash,
+                parent: chain.parent,
+                tokens,
+                keys: &chain.keys,
+            };
+            let registration = cache.register(table[place], &content);
+            if let Some(dropped) = registration.dropped
+                && self.pool.ref_count(dropped) == 0
+            {
+                self.num_cached_free -= 1;
+            }
+            chain.parent = registration.id;
+            chain.is_broken = registration.id.is_none();
+            chain.num_registered = place + 1;
+        }
+    }
+
+    /// Forgets every cached prefix, unless a sequence holds blocks. True if it did.
+    pub(crate) fn reset_cache(&mut self) -> bool {
+        if self.num_used() > 0 {
+            return false;
+        }
+        if let Some(cache) = &mut self.cache {
+            for block in 0..self.pool.num_blocks() as BlockId {
+                cache.remove(block);
+            }
+        }
+        self.num_cached_free = 0;
+        true
+    }
+
+    /// Checks the invariants of pool and cache, and that the pool counts `held[block]` references
+    /// of each.
+    ///
+    /// # Panics
+    /// Where they disagree.
+    pub(crate) fn check_integrity(&self, held: &[u32]) {
+        self.pool.check_integrity();
+        for (block, &num_held) in held.iter().enumerate() {
+            let ref_count = self.pool.ref_count(block as BlockId);
+            assert_eq!(
+                ref_count, num_held,
+                "references of block {block} are those of sequences"
+            );
+        }
+        let Some(cache) = &self.cache else {
+            assert_eq!(self.num_cached_free, 0, "nothing is cached without a cache");
+            return;
+        };
+        cache.check_integrity();
+        let num_cached_free = self
+            .pool
+            .free_blocks()
+            .filter(|b| cache.contains(*b))
+            .count();
+        assert_eq!(
+            num_cached_free, self.num_cached_free,
+            "cached free blocks are counted"
+        );
+        assert!(
+            num_cached_free <= cache.len(),
+            "cached free blocks are cached"
+        );
+    }
+}
+
+/// The hash of a sequence's block `place`, which holds `tokens`; computed once.
+fn hash_block(
+    hasher: &mut BlockHasher,
+    chain: &mut PrefixChain,
+    place: usize,
+    tokens: &[TokenId],
+) -> u64 {
+    if let Some(&hash) = chain.hashes.get(place) {
+        return hash;
+    }
+    debug_assert_eq!(place, chain.hashes.len(), "blocks are hashed in order");
+    let hash = hasher.hash(chain.hashes.last().copied(), tokens, &chain.keys);
+    chain.hashes.push(hash);
+    hash
+}

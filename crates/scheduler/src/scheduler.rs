@@ -1,0 +1,216 @@
+//! The scheduler's state and the calls that do not run a step.
+//!
+//! `schedule` builds a batch (`schedule.rs`), `commit` takes its output (`commit.rs`); what both
+//! need to end or preempt a sequence is in `finish.rs`, and what may come in is decided in
+//! `admission.rs`.
+//!
+//! Invariant: a sequence that was added gets exactly one event with a finish reason, its last.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use hotspare_batch::{
+    FinishReason, Generate, RejectReason, RequestId, SequenceEvent, SlotId, StepId,
+};
+use rustc_hash::FxHashMap;
+
+use crate::block_hash::{HashFn, xxh3};
+use crate::kv_blocks::KvBlocks;
+use crate::queue::{QueueKey, RunningList, WaitingQueue};
+use crate::sequence::Sequence;
+use crate::slab::{SequenceIndex, Slab};
+use crate::{SchedulerConfig, SchedulerError, SchedulerStats, SchedulingPolicy};
+
+/// What `commit` must know about a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlightRow {
+    pub(crate) index: SequenceIndex,
+    pub(crate) slot: SlotId,
+    /// The sequence's epoch when the row was built.
+    pub(crate) epoch: u32,
+    /// Position of the row's first token.
+    pub(crate) start: usize,
+    /// Position after the row's last token.
+    pub(crate) end: usize,
+    pub(crate) samples: bool,
+}
+
+/// A batch that was scheduled and not committed.
+#[derive(Debug)]
+pub(crate) struct InFlightStep {
+    pub(crate) step: StepId,
+    pub(crate) rows: Vec<InFlightRow>,
+}
+
+/// Decides which tokens run in each step, and where their K and V live.
+pub struct Scheduler {
+    pub(crate) config: SchedulerConfig,
+    pub(crate) sequences: Slab,
+    pub(crate) by_id: FxHashMap<RequestId, SequenceIndex>,
+    pub(crate) waiting: WaitingQueue,
+    pub(crate) running: RunningList,
+    pub(crate) blocks: KvBlocks,
+    pub(crate) free_slots: Vec<SlotId>,
+    pub(crate) deadlines: BTreeSet<(u64, SequenceIndex)>,
+    pub(crate) in_flight: VecDeque<InFlightStep>,
+    /// Row lists of committed steps, for reuse.
+    pub(crate) spare_rows: Vec<Vec<InFlightRow>>,
+    /// Length of the last batch's block tables: the next one's are about as long.
+    pub(crate) last_num_table_blocks: usize,
+    /// Sequences that ended or lost their place, and give back what they hold at a later commit.
+    pub(crate) num_releasing: usize,
+    /// The first waiting sequence, and the blocks freed ever when it was found not to fit.
+    pub(crate) blocked: Option<(QueueKey, u64)>,
+    pub(crate) events: Vec<SequenceEvent>,
+    pub(crate) next_arrival: u64,
+    pub(crate) last_step: StepId,
+    pub(crate) is_draining: bool,
+    /// Counters; gauges in it are filled in by `stats`.
+    pub(crate) counters: SchedulerStats,
+}
+
+impl Scheduler {
+    /// A scheduler without sequences, all of whose blocks are free.
+    ///
+    /// # Errors
+    /// [`SchedulerError::InvalidConfig`].
+    pub fn new(config: SchedulerConfig) -> Result<Self, SchedulerError> {
+        Self::with_hash_fn(config, xxh3)
+    }
+
+    pub(crate) fn with_hash_fn(
+        config: SchedulerConfig,
+        hash_fn: HashFn,
+    ) -> Result<Self, SchedulerError> {
+        config.validate()?;
+        Ok(Self {
+            sequences: Slab::default(),
+            by_id: FxHashMap::default(),
+            waiting: WaitingQueue::default(),
+            running: RunningList::default(),
+            blocks: KvBlocks::new(&config, hash_fn),
+            free_slots: (0..config.max_num_seqs as SlotId).rev().collect(),
+            deadlines: BTreeSet::new(),
+            in_flight: VecDeque::with_capacity(config.max_num_in_flight.min(16)),
+            spare_rows: Vec::new(),
+            last_num_table_blocks: 0,
+            num_releasing: 0,
+            blocked: None,
+            events: Vec::new(),
+            next_arrival: 0,
+            last_step: 0,
+            is_draining: false,
+            counters: SchedulerStats::default(),
+            config,
+        })
+    }
+
+    /// The limits it works within.
+    pub fn config(&self) -> &SchedulerConfig {
+        &self.config
+    }
+
+    /// Takes in a sequence; its events follow. One whose delivered ids already end it (by length,
+    /// or by the last one) ends at once.
+    ///
+    /// # Errors
+    /// Nothing of the request is kept, and it gets no event.
+    pub fn add(&mut self, request: Generate, now_ms: u64) -> Result<(), RejectReason> {
+        let max_len = self.check_request(&request)?;
+        if let Some(finish) = self.find_early_finish(&request, max_len) {
+            self.report_early_finish(&request, finish);
+            return Ok(());
+        }
+        if self.waiting.num_new() >= self.config.max_num_waiting {
+            let max_num_waiting = self.config.max_num_waiting as u32;
+            return Err(RejectReason::QueueFull { max_num_waiting });
+        }
+        let index = self.sequences.next_index();
+        let priority = match self.config.policy {
+            SchedulingPolicy::Fcfs => 0,
+            SchedulingPolicy::Priority => request.priority,
+        };
+        let key = QueueKey {
+            priority,
+            arrival: self.next_arrival,
+            index,
+        };
+        self.next_arrival += 1;
+        let deadline_at_ms = request.deadline_ms.map(|ms| now_ms.saturating_add(ms));
+        if let Some(at_ms) = deadline_at_ms {
+            self.deadlines.insert((at_ms, index));
+        }
+        self.by_id.insert(request.request_id, index);
+        self.waiting.insert(key, false);
+        let inserted = self
+            .sequences
+            .insert(Sequence::new(request, max_len, key, deadline_at_ms));
+        debug_assert_eq!(inserted, index, "the slab keeps its word");
+        Ok(())
+    }
+
+    /// Ends a sequence; its last event comes with the next `drain_events`. What it holds is given
+    /// back now, or when the batches in flight that use it are committed. False where no such
+    /// sequence lives.
+    pub fn cancel(&mut self, id: RequestId) -> bool {
+        let Some(&index) = self.by_id.get(&id) else {
+            return false;
+        };
+        self.finish(index, FinishReason::Cancelled);
+        self.settle(index);
+        true
+    }
+
+    /// Takes nothing new from now on; what was taken in goes on.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Moves the events since the last call to the end of `out`, in the order they happened.
+    pub fn drain_events(&mut self, out: &mut Vec<SequenceEvent>) {
+        out.append(&mut self.events);
+    }
+
+    /// Whether there is something left to schedule or to commit.
+    pub fn has_unfinished(&self) -> bool {
+        self.sequences.len() > 0 || !self.in_flight.is_empty()
+    }
+
+    /// Batches that were scheduled and not committed.
+    pub fn num_in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Gauges of now, counters since the start.
+    pub fn stats(&self) -> SchedulerStats {
+        let num_running = self.running.len();
+        SchedulerStats {
+            num_running: num_running as u32,
+            num_waiting: (self.by_id.len() - num_running) as u32,
+            num_used_blocks: self.blocks.num_used() as u32,
+            num_cached_blocks: self.blocks.num_cached_free() as u32,
+            num_free_blocks: self.blocks.num_free() as u32,
+            ..self.counters
+        }
+    }
+
+    /// Forgets every cached prefix. False, and nothing is forgotten, while sequences hold blocks.
+    pub fn reset_prefix_cache(&mut self) -> bool {
+        self.blocks.reset_cache()
+    }
+
+    /// Queues an event of `index`. The sequence's first one says how much of its prompt was cached,
+    /// and the first with tokens (or the last one) carries the prompt's log-probabilities.
+    pub(crate) fn report(&mut self, index: SequenceIndex, mut event: SequenceEvent) {
+        let sequence = self.sequences.get_mut(index);
+        if !sequence.has_reported {
+            sequence.has_reported = true;
+            event.num_cached_tokens = Some(sequence.num_cached_tokens);
+        }
+        let is_done = event.finish == Some(FinishReason::Length);
+        if sequence.wants_prompt_logprobs && (is_done || !event.token_ids.is_empty()) {
+            sequence.wants_prompt_logprobs = false;
+            event.prompt_logprobs = std::mem::take(&mut sequence.prompt_logprobs);
+        }
+        self.events.push(event);
+    }
+}
