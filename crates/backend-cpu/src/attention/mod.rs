@@ -1,0 +1,120 @@
+//! Paged, ragged, causal attention with grouped heads: which piece of work goes where.
+//!
+//! A row of decode is one item per K/V head; a prefill chunk is cut into runs of a few tokens that pass over the
+//! keys together, so that K and V come from the far caches once a run.
+//!
+//! Invariant: a token's bits depend on its own q and on K and V at positions 0 up to its own: splits of keys
+//! are counted from position 0 and merged in order, in decode, prefill and replay alike.
+
+#[cfg(test)]
+mod attention_test;
+mod kernel;
+
+use std::ops::Range;
+
+use hotspare_batch::BlockId;
+use hotspare_model::ops::AttentionSpec;
+
+use crate::kv_cache::{KvGeometry, KvLayer};
+use crate::simd::Isa;
+use crate::step::Step;
+use crate::workers::{ItemSize, Workers};
+
+/// Tokens of a prefill chunk that pass over the keys together.
+pub(crate) const MAX_RUN_TOKENS: usize = 8;
+
+/// Everything that all items of one call share.
+pub(crate) struct AttentionCall<'a> {
+    pub(crate) spec: &'a AttentionSpec,
+    pub(crate) geometry: KvGeometry,
+    pub(crate) layer: &'a KvLayer,
+    /// `[num_tokens, (num_heads + 2 num_kv_heads) * head_dim]`, q first, rotated.
+    pub(crate) qkv: &'a [f32],
+    pub(crate) step: &'a Step,
+}
+
+impl AttentionCall<'_> {
+    /// Query heads that share a K/V head.
+    pub(crate) fn group(&self) -> usize {
+        self.spec.num_heads / self.spec.num_kv_heads
+    }
+
+    /// The query of `head` of `token`.
+    pub(crate) fn query(&self, token: usize, head: usize) -> &[f32] {
+        let d = self.spec.head_dim;
+        let width = (self.spec.num_heads + 2 * self.spec.num_kv_heads) * d;
+        &self.qkv[token * width + head * d..][..d]
+    }
+
+    /// Positions that the token at `position` sees.
+    pub(crate) fn visible(&self, position: usize) -> Range<usize> {
+        let end = position + 1;
+        end.saturating_sub(self.spec.sliding_window.unwrap_or(end))..end
+    }
+}
+
+/// Tokens of one row, and the K/V heads to compute for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Tokens of the step, all of one row.
+    pub(crate) tokens: Range<usize>,
+    /// Position of the first.
+    pub(crate) position: usize,
+    /// The row's block table in the step's.
+    pub(crate) blocks: Range<usize>,
+    pub(crate) kv_heads: Range<usize>,
+}
+
+/// Computes attention for every token of the step. `items` is scratch.
+pub(crate) fn attend(
+    isa: Isa,
+    workers: &Workers,
+    call: &AttentionCall<'_>,
+    items: &mut Vec<Item>,
+    out: &mut [f32],
+) {
+    let spec = call.spec;
+    plan(call.step, spec.num_kv_heads, items);
+    let group_len = call.group() * spec.head_dim;
+    let size = |item: &Item| ItemSize {
+        len: item.tokens.len() * item.kv_heads.len() * group_len,
+        cost: item.tokens.len()
+            * item.kv_heads.len()
+            * (64 + call.visible(item.position + item.tokens.len() - 1).len()),
+    };
+    // About 25 multiply-adds a nanosecond, two for each key and dimension.
+    let work_ns = items.iter().map(|item| size(item).cost).sum::<usize>() * group_len * 2 / 25;
+    workers.items(items, out, work_ns, &size, &|item, out| {
+        kernel::run(isa, call, item, out)
+    });
+}
+
+/// Items in the order of the output: tokens, then heads.
+fn plan(step: &Step, num_kv_heads: usize, items: &mut Vec<Item>) {
+    items.clear();
+    for row in step.rows() {
+        let blocks = row.blocks.start as usize..row.blocks.end as usize;
+        let (first, num_tokens) = (row.tokens.start as usize, row.num_tokens());
+        let position = row.num_computed_tokens as usize;
+        if num_tokens == 1 {
+            items.extend((0..num_kv_heads).map(|head| Item {
+                tokens: first..first + 1,
+                position,
+                blocks: blocks.clone(),
+                kv_heads: head..head + 1,
+            }));
+            continue;
+        }
+        items.extend((0..num_tokens).step_by(MAX_RUN_TOKENS).map(|at| Item {
+            tokens: first + at..first + num_tokens.min(at + MAX_RUN_TOKENS),
+            position: position + at,
+            blocks: blocks.clone(),
+            kv_heads: 0..num_kv_heads,
+        }));
+    }
+}
+
+/// The blocks of an item.
+pub(crate) fn item_blocks<'a>(call: &AttentionCall<'a>, item: &Item) -> &'a [BlockId] {
+    &call.step.block_tables()[item.blocks.clone()]
+}

@@ -1,0 +1,372 @@
+//! [`CpuOps`]: the operations of a model on this machine's cores.
+//!
+//! A batch that breaks a bound (a block outside the pool, more tokens than the buffers hold) is a fault of the
+//! device, reported by `sample`; until the next `begin` every operation is then empty.
+//!
+//! Invariant: rows in use are equal in all buffers of a step, up to `gather_logits_rows`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hotspare_batch::{Batch, RowOutput, StepTimings};
+use hotspare_model::ops::{
+    AttentionSpec, KvCacheSpec, Ops, OpsError, Parallelism, RopeTable, StepLimits,
+};
+use hotspare_model::weights::WeightView;
+
+use crate::attention::{self, AttentionCall, Item};
+use crate::buffer::CpuBuffer;
+use crate::elementwise::{self, NormRows};
+use crate::kv_cache::CpuKvCache;
+use crate::linear::CpuLinear;
+use crate::rope::{self, RopeRows};
+use crate::sampling::Sampling;
+use crate::simd::Isa;
+use crate::step::{Step, StepBounds};
+use crate::vector::CpuVector;
+use crate::workers::Workers;
+
+/// How a [`CpuOps`] is made.
+#[derive(Clone, Debug)]
+pub struct CpuOptions {
+    /// Threads an operation may use, the device's own included; at least 1.
+    pub num_threads: usize,
+    /// Bounds of a step.
+    pub limits: StepLimits,
+}
+
+/// The CPU backend.
+#[derive(Debug)]
+pub struct CpuOps {
+    isa: Isa,
+    workers: Workers,
+    limits: StepLimits,
+    /// Of the KV cache made last.
+    block_size: usize,
+    num_blocks: usize,
+    step: Step,
+    sampling: Sampling,
+    items: Vec<Item>,
+    timings: StepTimings,
+    step_start: Option<Instant>,
+    fault: Option<String>,
+}
+
+impl CpuOps {
+    /// A backend on the best instruction set of this CPU.
+    ///
+    /// # Errors
+    /// None today; threads start with the first step.
+    pub fn new(options: CpuOptions) -> Result<Self, OpsError> {
+        Ok(Self::with_isa(options, Isa::detect()))
+    }
+
+    /// As [`CpuOps::new`], on an instruction set of the caller's choice. The bits are the same on all.
+    pub fn with_isa(options: CpuOptions, isa: Isa) -> Self {
+        Self {
+            isa,
+            workers: Workers::new(options.num_threads),
+            sampling: Sampling::new(options.limits.max_num_seqs),
+            limits: options.limits,
+            block_size: 1,
+            num_blocks: 0,
+            step: Step::default(),
+            items: Vec::new(),
+            timings: StepTimings::default(),
+            step_start: None,
+            fault: None,
+        }
+    }
+
+    /// The instruction set in use, for logs.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Work of an elementwise operation, estimated.
+    fn elementwise_ns(num_floats: usize) -> usize {
+        num_floats / 4
+    }
+
+    fn fail(&mut self, what: impl Into<String>) {
+        self.fault.get_or_insert_with(|| what.into());
+        self.step.clear();
+    }
+}
+
+/// Puts as many rows of `out` in use as the step has, or faults.
+macro_rules! rows_of {
+    ($self:ident, $out:ident, $num_rows:expr, $width:expr, $what:literal) => {{
+        let (num_rows, width): (usize, usize) = ($num_rows, $width);
+        if $self.fault.is_some() || $out.width() != width {
+            $self.fail(concat!($what, ": widths do not fit"));
+            let _ = $out.resize(0);
+            return;
+        }
+        match $out.resize(num_rows) {
+            Some(rows) => rows,
+            None => return $self.fail(concat!($what, ": more rows than its buffer holds")),
+        }
+    }};
+}
+
+impl Ops for CpuOps {
+    type Buffer = CpuBuffer;
+    type Linear = CpuLinear;
+    type Vector = CpuVector;
+    type KvCache = CpuKvCache;
+
+    fn numerics_id(&self) -> String {
+        // The instruction set does not enter: all paths compute the same bits. A block size that tiles of
+        // sixteen keys do not divide changes where attention splits.
+        match self.block_size {
+            size if size.is_multiple_of(crate::simd::LANES) || self.num_blocks == 0 => {
+                "cpu-lanes16-f32kv-r1".to_owned()
+            }
+            size => format!("cpu-lanes16-f32kv-block{size}-r1"),
+        }
+    }
+
+    fn new_buffer(&mut self, max_rows: usize, width: usize) -> Result<CpuBuffer, OpsError> {
+        CpuBuffer::new(max_rows, width)
+    }
+
+    fn new_linear(
+        &mut self,
+        parts: Vec<WeightView>,
+        _parallelism: Parallelism,
+    ) -> Result<CpuLinear, OpsError> {
+        CpuLinear::new(parts)
+    }
+
+    fn new_vector(&mut self, view: WeightView) -> Result<CpuVector, OpsError> {
+        CpuVector::new(&view)
+    }
+
+    fn new_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<CpuKvCache, OpsError> {
+        let cache = CpuKvCache::new(spec)?;
+        (self.block_size, self.num_blocks) = (spec.block_size, spec.num_blocks);
+        Ok(cache)
+    }
+
+    fn begin(&mut self, batch: &Batch) {
+        self.step_start = Some(Instant::now());
+        self.fault = None;
+        self.step.clear();
+        if let Err(error) = self.workers.enter() {
+            return self.fail(error.to_string());
+        }
+        for init in &batch.slot_inits {
+            if !self.sampling.reset(init) {
+                return self.fail(format!("slot {} does not exist", init.slot));
+            }
+        }
+        let bounds = StepBounds {
+            block_size: self.block_size,
+            num_blocks: self.num_blocks,
+            max_num_batched_tokens: self.limits.max_num_batched_tokens,
+        };
+        if let Err(what) = self.step.take(batch, bounds, self.sampling.slots()) {
+            self.fail(what);
+        }
+    }
+
+    fn embed(&mut self, table: &CpuLinear, scale: f32, out: &mut CpuBuffer) {
+        let width = table.num_inputs();
+        let tokens = self.step.token_ids();
+        let rows = rows_of!(self, out, tokens.len(), width, "embed");
+        let work_ns = Self::elementwise_ns(rows.len());
+        self.workers.rows(rows, width, work_ns, &|first, rows| {
+            for (row, &token) in rows.chunks_exact_mut(width).zip(&tokens[first..]) {
+                table.embed_row(token as usize, scale, row);
+            }
+        });
+    }
+
+    fn rms_norm(&mut self, x: &CpuBuffer, weight: &CpuVector, eps: f32, out: &mut CpuBuffer) {
+        let width = weight.len();
+        let fits = usize::from(x.width() == width) * width;
+        let rows = rows_of!(self, out, x.num_rows(), fits, "rms_norm");
+        let work_ns = Self::elementwise_ns(rows.len());
+        let isa = self.isa;
+        self.workers.rows(rows, width, work_ns, &|first, rows| {
+            let x = &x.rows()[first * width..][..rows.len()];
+            elementwise::rms_norm(isa, &NormRows { x, weight, eps }, rows);
+        });
+    }
+
+    fn add_rms_norm(
+        &mut self,
+        x: &CpuBuffer,
+        residual: &mut CpuBuffer,
+        weight: &CpuVector,
+        eps: f32,
+        out: &mut CpuBuffer,
+    ) {
+        let width = weight.len();
+        let same =
+            x.width() == width && residual.width() == width && residual.num_rows() == x.num_rows();
+        let fits = usize::from(same) * width;
+        let rows = rows_of!(self, out, x.num_rows(), fits, "add_rms_norm");
+        let work_ns = Self::elementwise_ns(2 * rows.len());
+        let isa = self.isa;
+        let outs = [residual.rows_mut(), rows];
+        self.workers
+            .rows2(outs, [width; 2], work_ns, &|first, [residual, rows]| {
+                let x = &x.rows()[first * width..][..rows.len()];
+                elementwise::add_rms_norm(isa, &NormRows { x, weight, eps }, residual, rows);
+            });
+    }
+
+    fn linear(&mut self, x: &CpuBuffer, weight: &CpuLinear, out: &mut CpuBuffer) {
+        let start = Instant::now();
+        let fits = usize::from(x.width() == weight.num_inputs()) * weight.num_outputs();
+        let rows = rows_of!(self, out, x.num_rows(), fits, "linear");
+        weight.forward(self.isa, &self.workers, x.rows(), rows);
+        self.timings.linear_ns += elapsed_ns(start);
+    }
+
+    fn rope_kv_write(
+        &mut self,
+        qkv: &mut CpuBuffer,
+        rope: &Arc<RopeTable>,
+        spec: &AttentionSpec,
+        layer: usize,
+        kv: &mut CpuKvCache,
+    ) {
+        let start = Instant::now();
+        if let Err(what) = check_attention(qkv, spec, layer, kv, &self.step) {
+            return self.fail(what);
+        }
+        if rope.rotary_dim > spec.head_dim {
+            return self.fail("rope: more dimensions than a head has");
+        }
+        let width = qkv.width();
+        let work_ns = Self::elementwise_ns(qkv.rows().len());
+        let (isa, positions) = (self.isa, self.step.positions());
+        self.workers
+            .rows(qkv.rows_mut(), width, work_ns, &|first, rows| {
+                let args = RopeRows {
+                    table: rope,
+                    head_dim: spec.head_dim,
+                    num_rotated_heads: spec.num_heads + spec.num_kv_heads,
+                    width,
+                    positions: &positions[first..],
+                };
+                rope::rotate_rows(isa, &args, rows);
+            });
+        let (q_len, kv_len) = (
+            spec.num_heads * spec.head_dim,
+            spec.num_kv_heads * spec.head_dim,
+        );
+        let places = self.step.kv_places(self.block_size);
+        for (row, (block, in_block)) in qkv.rows().chunks_exact(width).zip(places) {
+            let (keys, values) = row[q_len..].split_at(kv_len);
+            kv.write(layer, block, in_block, keys, values);
+        }
+        self.timings.attention_ns += elapsed_ns(start);
+    }
+
+    fn attention(
+        &mut self,
+        qkv: &CpuBuffer,
+        spec: &AttentionSpec,
+        layer: usize,
+        kv: &CpuKvCache,
+        out: &mut CpuBuffer,
+    ) {
+        let start = Instant::now();
+        let kv_layer = match check_attention(qkv, spec, layer, kv, &self.step) {
+            Ok(kv_layer) => kv_layer,
+            Err(what) => return self.fail(what),
+        };
+        let width = spec.num_heads * spec.head_dim;
+        let rows = rows_of!(self, out, qkv.num_rows(), width, "attention");
+        let call = AttentionCall {
+            spec,
+            geometry: kv.geometry(),
+            layer: kv_layer,
+            qkv: qkv.rows(),
+            step: &self.step,
+        };
+        attention::attend(self.isa, &self.workers, &call, &mut self.items, rows);
+        self.timings.attention_ns += elapsed_ns(start);
+    }
+
+    fn silu_mul(&mut self, gate_up: &CpuBuffer, out: &mut CpuBuffer) {
+        let width = gate_up.width() / 2;
+        let rows = rows_of!(self, out, gate_up.num_rows(), width, "silu_mul");
+        let work_ns = Self::elementwise_ns(4 * rows.len());
+        let isa = self.isa;
+        self.workers.rows(rows, width, work_ns, &|first, rows| {
+            let gate_up = &gate_up.rows()[first * 2 * width..][..2 * rows.len()];
+            elementwise::silu_mul(isa, gate_up, width, rows);
+        });
+    }
+
+    fn gather_logits_rows(&mut self, x: &CpuBuffer, out: &mut CpuBuffer) {
+        let tokens = self.step.logits_tokens();
+        let width = x.width();
+        let rows = rows_of!(self, out, tokens.len(), width, "gather_logits_rows");
+        if x.num_rows() != self.step.token_ids().len() {
+            return self.fail("gather_logits_rows: not a row for each token");
+        }
+        for (row, &token) in rows.chunks_exact_mut(width.max(1)).zip(tokens) {
+            row.copy_from_slice(&x.rows()[token as usize * width..][..width]);
+        }
+    }
+
+    fn sample(&mut self, logits: &mut CpuBuffer) -> Result<Vec<RowOutput>, OpsError> {
+        let start = Instant::now();
+        if self.fault.is_none() && logits.num_rows() != self.step.logits_tokens().len() {
+            self.fail("sample: not a row of logits for each one needed");
+        }
+        if let Some(what) = self.fault.take() {
+            return Err(OpsError::Device(what));
+        }
+        let vocab_size = logits.width();
+        let outputs = self
+            .sampling
+            .run(&self.workers, &self.step, vocab_size, logits.rows_mut());
+        self.timings.sample_ns += elapsed_ns(start);
+        if let Some(step_start) = self.step_start.take() {
+            self.timings.total_ns += elapsed_ns(step_start);
+        }
+        Ok(outputs)
+    }
+
+    fn take_timings(&mut self) -> StepTimings {
+        std::mem::take(&mut self.timings)
+    }
+
+    fn read_rows(&mut self, buffer: &CpuBuffer) -> Vec<f32> {
+        buffer.rows().to_vec()
+    }
+}
+
+fn elapsed_ns(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether buffer, cache, step and spec are about the same thing; the layer's pool if so.
+fn check_attention<'a>(
+    qkv: &CpuBuffer,
+    spec: &AttentionSpec,
+    layer: usize,
+    kv: &'a CpuKvCache,
+    step: &Step,
+) -> Result<&'a crate::kv_cache::KvLayer, String> {
+    let g = kv.geometry();
+    let width = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim;
+    let fits = qkv.width() == width
+        && qkv.num_rows() == step.token_ids().len()
+        && g.head_dim == spec.head_dim
+        && g.num_kv_heads == spec.num_kv_heads
+        && spec.num_heads.is_multiple_of(spec.num_kv_heads);
+    match kv.layer(layer) {
+        Some(kv_layer) if fits => Ok(kv_layer),
+        _ => Err(format!(
+            "attention: {spec:?} of layer {layer} does not fit {g:?}"
+        )),
+    }
+}

@@ -1,0 +1,106 @@
+//! Linear layers: weights as they lie in the file, and the product with a step's rows.
+//!
+//! Invariant: an output element's bits depend on its weight row and its activation row alone, never on the
+//! number of rows, their place, or the number of threads.
+
+mod dense;
+#[cfg(test)]
+mod dense_test;
+mod format;
+mod tile;
+
+use hotspare_model::ops::OpsError;
+use hotspare_model::weights::WeightView;
+
+use crate::simd::Isa;
+use crate::workers::Workers;
+
+use dense::DenseMatrix;
+
+/// A linear layer's weights, `[num_outputs, num_inputs]`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CpuLinear {
+    /// Floats, multiplied by this crate's kernels.
+    Dense(DenseLinear),
+}
+
+/// Dense matrices one above the other.
+#[derive(Debug)]
+pub struct DenseLinear {
+    parts: Vec<DenseMatrix>,
+    num_outputs: usize,
+    num_inputs: usize,
+}
+
+impl CpuLinear {
+    /// Takes views whose outputs are concatenated.
+    ///
+    /// # Errors
+    /// [`OpsError::Unsupported`] for shapes that are not matrices of one width.
+    pub(crate) fn new(parts: Vec<WeightView>) -> Result<Self, OpsError> {
+        let parts = parts
+            .into_iter()
+            .map(DenseMatrix::new)
+            .collect::<Result<Vec<_>, _>>()?;
+        let num_inputs = parts.first().map_or(0, DenseMatrix::num_inputs);
+        if num_inputs == 0 || parts.iter().any(|part| part.num_inputs() != num_inputs) {
+            return Err(unsupported(
+                "linear layers without inputs, or of parts of unlike width",
+            ));
+        }
+        let num_outputs = parts.iter().map(DenseMatrix::num_outputs).sum();
+        Ok(Self::Dense(DenseLinear {
+            parts,
+            num_outputs,
+            num_inputs,
+        }))
+    }
+
+    /// Width of the output.
+    pub fn num_outputs(&self) -> usize {
+        match self {
+            Self::Dense(linear) => linear.num_outputs,
+        }
+    }
+
+    /// Width of the input.
+    pub fn num_inputs(&self) -> usize {
+        match self {
+            Self::Dense(linear) => linear.num_inputs,
+        }
+    }
+
+    /// `out[r] = weight · x[r]` for every row of `x`.
+    pub(crate) fn forward(&self, isa: Isa, workers: &Workers, x: &[f32], out: &mut [f32]) {
+        match self {
+            Self::Dense(linear) => {
+                dense::product(isa, workers, &linear.parts, linear.num_outputs, x, out);
+            }
+        }
+    }
+
+    /// Writes row `index`, widened and multiplied by `scale`, to `out`; NaN where there is no such row, which
+    /// fails the sequence that asked for it and no other.
+    pub(crate) fn embed_row(&self, index: usize, scale: f32, out: &mut [f32]) {
+        match self {
+            Self::Dense(linear) => {
+                let mut index = index;
+                for part in &linear.parts {
+                    if index < part.num_outputs() {
+                        return part.widen_row(index, scale, out);
+                    }
+                    index -= part.num_outputs();
+                }
+                out.fill(f32::NAN);
+            }
+        }
+    }
+}
+
+fn unsupported(what: &str) -> OpsError {
+    OpsError::Unsupported {
+        backend: "cpu",
+        what: what.to_owned(),
+    }
+}

@@ -1,0 +1,149 @@
+//! AVX-512: one register holds the sixteen lanes.
+//!
+//! Only AVX-512 F is asked for, the subset that every CPU with AVX-512 has.
+//!
+//! Invariant: the same bits as every other path.
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Simd};
+
+/// Proof that the CPU has AVX-512 F (and AVX2, FMA, F16C).
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// `Some` where the CPU and the system have it.
+    pub(crate) fn detect() -> Option<Self> {
+        let has = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        has.then_some(Self(()))
+    }
+}
+
+/// An `#[inline(always)]` method of which the whole body is intrinsics without memory operands.
+macro_rules! intrinsics {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) -> $ret {
+            // SAFETY: `self` proves that the CPU has the instructions; no memory is touched.
+            unsafe { $body }
+        }
+    )*};
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> __m512 {
+        // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes read.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES], v: __m512) {
+        // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes written.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn load_f32_bytes(self, from: &[u8; 64]) -> __m512 {
+        // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes read, and the
+        // instruction takes any alignment.
+        unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn load_bf16_bytes(self, from: &[u8; 32]) -> __m512 {
+        // SAFETY: `self` proves the instruction set; the reference covers the 32 bytes read, and the
+        // instruction takes any alignment.
+        unsafe {
+            let words = _mm256_loadu_si256(from.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(words)))
+        }
+    }
+
+    #[inline(always)]
+    fn load_f16_bytes(self, from: &[u8; 32]) -> __m512 {
+        // SAFETY: as for `load_bf16_bytes`.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+
+    intrinsics! {
+        fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
+        fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn div(a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
+        fn max(a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn min(a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
+        fn round(a: __m512) -> __m512 { _mm512_roundscale_ps::<8>(a) }
+        fn pow2(n: __m512) -> __m512 {
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        }
+        fn select_lt(a: __m512, b: __m512, then: __m512, otherwise: __m512) -> __m512 {
+            let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
+            _mm512_mask_blend_ps(mask, otherwise, then)
+        }
+        fn keep_lanes(v: __m512, start: usize, end: usize, fill: f32) -> __m512 {
+            let mask = ((1u32 << end.min(LANES)) - 1) & !((1u32 << start.min(LANES)) - 1);
+            _mm512_mask_blend_ps(mask as __mmask16, _mm512_set1_ps(fill), v)
+        }
+        fn sum(v: __m512) -> f32 {
+            let v = _mm512_add_ps(v, _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v));
+            let v = _mm512_add_ps(v, _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v));
+            let v = _mm512_add_ps(v, _mm512_permute_ps::<0b01_00_11_10>(v));
+            let v = _mm512_add_ps(v, _mm512_permute_ps::<0b10_11_00_01>(v));
+            _mm512_cvtss_f32(v)
+        }
+        fn sum16(v: &[__m512; LANES]) -> __m512 {
+            // Four vectors to one of four partial sums each: lanes i and i + 8, then i and i + 4.
+            #[inline(always)]
+            fn quarters(a: __m512, b: __m512, c: __m512, d: __m512) -> __m512 {
+                // SAFETY: only reached from a method of the token.
+                unsafe {
+                    let ab = _mm512_add_ps(
+                        _mm512_shuffle_f32x4::<0x44>(a, b),
+                        _mm512_shuffle_f32x4::<0xEE>(a, b),
+                    );
+                    let cd = _mm512_add_ps(
+                        _mm512_shuffle_f32x4::<0x44>(c, d),
+                        _mm512_shuffle_f32x4::<0xEE>(c, d),
+                    );
+                    _mm512_add_ps(
+                        _mm512_shuffle_f32x4::<0x88>(ab, cd),
+                        _mm512_shuffle_f32x4::<0xDD>(ab, cd),
+                    )
+                }
+            }
+            // Lanes i and i + 2 of two such vectors.
+            #[inline(always)]
+            fn halves(a: __m512, b: __m512) -> __m512 {
+                // SAFETY: only reached from a method of the token.
+                unsafe {
+                    let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+                    let low = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                    _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
+                }
+            }
+            let even = halves(
+                quarters(v[0], v[4], v[8], v[12]),
+                quarters(v[1], v[5], v[9], v[13]),
+            );
+            let odd = halves(
+                quarters(v[2], v[6], v[10], v[14]),
+                quarters(v[3], v[7], v[11], v[15]),
+            );
+            _mm512_add_ps(
+                _mm512_shuffle_ps::<0x88>(even, odd),
+                _mm512_shuffle_ps::<0xDD>(even, odd),
+            )
+        }
+    }
+}
