@@ -1,0 +1,44 @@
+//! `cargo run --release -p hotspare-benches`: every number that the documents quote, from one
+//! command.
+//!
+//! Sections: the scheduler's step, the device's work and a whole server at 1 to 64 streams with the
+//! time spent in each part, and the cost of HTTP and SSE over an engine without a model. Name
+//! sections to run only those: `scheduler`, `streams`, `http`.
+//!
+//! Invariant: ratios are of numbers from the same run; nothing is quoted from an earlier one.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool"
+)]
+
+mod http;
+mod load;
+mod scheduler;
+mod server;
+mod streams;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let sections: [(&str, fn()); 3] = [
+        ("scheduler", scheduler::run),
+        ("streams", streams::run),
+        ("http", http::run),
+    ];
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| sections.iter().all(|(s, _)| s != name))
+    {
+        eprintln!("no section {unknown:?}; there are: scheduler, streams, http");
+        return ExitCode::FAILURE;
+    }
+    for (name, run) in sections {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            run();
+        }
+    }
+    ExitCode::SUCCESS
+}
