@@ -8,9 +8,13 @@
 #![deny(unsafe_code)]
 
 mod config;
+#[cfg(test)]
+mod config_test;
 mod error;
 mod families;
 mod files;
+#[cfg(test)]
+mod files_test;
 mod generation;
 mod hash;
 mod mapped_file;
@@ -18,8 +22,14 @@ pub mod ops;
 mod options;
 mod rope;
 mod runner;
+#[cfg(test)]
+mod runner_test;
 mod safetensors;
+#[cfg(test)]
+mod safetensors_test;
 mod source;
+#[cfg(test)]
+mod testing;
 mod weight_store;
 pub mod weights;
 

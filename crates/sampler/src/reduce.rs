@@ -20,7 +20,7 @@ const EXP_UNDERFLOW: f32 = -87.0;
 pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     /// 1.5 * 2^23: adding it rounds to a whole number, which then stands in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     let clamped = if x < EXP_UNDERFLOW { EXP_UNDERFLOW } else { x };
     let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
@@ -31,7 +31,7 @@ pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     let mantissa = p * r * r + r + 1.0;
     let scale = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
     if x < EXP_UNDERFLOW {
