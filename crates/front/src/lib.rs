@@ -1,34 +1,43 @@
 //! The front: everything between an HTTP request and an engine process, except HTTP itself.
 //!
 //! It supervises the engine, turns jobs into sequences, routes token events back, detokenizes,
-//! watches stop strings, counts, and says truly what state it is in.
+//! watches stop strings, counts, and says truly what state it is in. [`Front::start`] is the way
+//! in.
 //!
 //! Invariant: every stream it hands out ends with a finish reason or an explicit error, and every
 //! sequence it sent to an engine is finished, cancelled or lost with that engine.
 #![forbid(unsafe_code)]
 
+mod buckets;
+mod choice;
+mod client;
+mod config;
+mod engine_metrics;
+mod engine_state;
+mod error;
+mod front;
+mod in_flight;
 mod job;
+mod launch;
+mod load;
+mod metrics;
 mod model_info;
+mod seeds;
+mod slot;
+mod stats_log;
 mod status;
+mod stream;
+mod supervisor;
+mod target;
+mod wire;
 
+pub use config::FrontConfig;
+pub use engine_state::EngineState;
+pub use error::FrontError;
+pub use front::{Front, FrontHandle};
 pub use job::{ChoiceDelta, ChoiceFinish, GenerateError, GenerationJob};
+pub use launch::{ENGINE_LIFE_ENV, EngineLauncher, LaunchedEngine, ProcessLauncher};
+pub use load::{GenerationConfigSource, ModelInfo, ModelOptions};
 pub use model_info::ServedModel;
 pub use status::{EngineStatus, GpuStatus, NodeStatus, Readiness};
-
-// The API that the http crate uses, beside the types above. `Front` is cheap to clone.
-//
-// impl Front {
-//     async fn generate(&self, job: GenerationJob) -> Result<GenerationStream, GenerateError>;
-//     fn served_model(&self) -> &ServedModel;
-//     fn text(&self) -> Option<&Arc<hotspare_text::TextModel>>;
-//     fn defaults(&self) -> &GenerationDefaults;
-//     fn readiness(&self) -> Readiness;
-//     fn status(&self) -> NodeStatus;
-//     fn metrics_text(&self) -> String;      // Prometheus text format, content type
-// metrics_content_type()     fn server_load(&self) -> u64;          // requests in flight
-//     fn drain(&self);                       // refuse new jobs from now on
-//     fn is_draining(&self) -> bool;
-// }
-// impl futures::Stream for GenerationStream (Unpin, Send) {
-//     type Item = Result<ChoiceDelta, GenerateError>;
-// }
+pub use stream::GenerationStream;

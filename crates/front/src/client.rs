@@ -1,0 +1,241 @@
+//! One life of an engine, seen from the front: who waits for what, and what is still to be written.
+//!
+//! A table maps sequences to the feeds of their streams; a bounded outbox holds messages until the
+//! writer takes them. Neither side ever waits for a stream: a slow client costs its own channel and
+//! nothing else.
+//!
+//! Invariant: an event reaches a feed only if the sequence is in the table with the same attempt;
+//! closing the client empties the table and tells every feed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent};
+use hotspare_link::{EngineHello, EngineMessage, EngineStats, FrontMessage, LinkError};
+use tokio::sync::Notify;
+
+use crate::target::{ArrivalKind, Feed, SubmitError, Target};
+
+struct Sequence {
+    attempt: u32,
+    feed: Feed,
+}
+
+#[derive(Default)]
+struct Table {
+    sequences: HashMap<RequestId, Sequence>,
+    is_closed: bool,
+}
+
+/// Messages that wait for the writer. Only requests are bounded by number: of the others there is
+/// at most one cancellation for each sequence, and a handful of control messages.
+#[derive(Default)]
+struct Outbox {
+    messages: VecDeque<FrontMessage>,
+    num_requests: usize,
+}
+
+/// See the module.
+pub(crate) struct EngineClient {
+    hello: EngineHello,
+    max_num_unsent_requests: usize,
+    table: Mutex<Table>,
+    outbox: Mutex<Outbox>,
+    has_mail: Notify,
+    stats: Mutex<EngineStats>,
+    num_tokens: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The data is consistent between statements; a panic elsewhere does not make it less so.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl EngineClient {
+    pub(crate) fn new(hello: EngineHello, max_num_unsent_requests: usize) -> Self {
+        Self {
+            hello,
+            max_num_unsent_requests,
+            table: Mutex::default(),
+            outbox: Mutex::default(),
+            has_mail: Notify::new(),
+            stats: Mutex::default(),
+            num_tokens: AtomicU64::new(0),
+        }
+    }
+
+    /// What the engine said it is.
+    pub(crate) fn hello(&self) -> &EngineHello {
+        &self.hello
+    }
+
+    /// The engine's latest counters and gauges.
+    pub(crate) fn stats(&self) -> EngineStats {
+        lock(&self.stats).clone()
+    }
+
+    /// Tokens that arrived in this life.
+    pub(crate) fn num_tokens(&self) -> u64 {
+        self.num_tokens.load(Ordering::Relaxed)
+    }
+
+    /// Sequences that have not ended.
+    #[cfg(test)]
+    pub(crate) fn num_sequences(&self) -> usize {
+        lock(&self.table).sequences.len()
+    }
+
+    /// Queues a message that is not a request.
+    pub(crate) fn send_control(&self, message: FrontMessage) {
+        lock(&self.outbox).messages.push_back(message);
+        self.has_mail.notify_one();
+    }
+
+    /// Moves the waiting messages to `out`, after waiting for at least one.
+    pub(crate) async fn take_mail(&self, out: &mut VecDeque<FrontMessage>) {
+        loop {
+            {
+                let mut outbox = lock(&self.outbox);
+                if !outbox.messages.is_empty() {
+                    outbox.num_requests = 0;
+                    out.append(&mut outbox.messages);
+                    return;
+                }
+            }
+            self.has_mail.notified().await;
+        }
+    }
+
+    /// Routes one message of the engine. Returns the text of a `Fatal`.
+    pub(crate) fn on_message(&self, message: EngineMessage) -> Option<String> {
+        let at = Instant::now();
+        match message {
+            EngineMessage::Step { step, events } => {
+                self.on_step(step, events, at);
+            }
+            EngineMessage::Stats(stats) => *lock(&self.stats) = *stats,
+            EngineMessage::Admitted {
+                request_id,
+                attempt,
+            } => self.on_answer(request_id, attempt, at, ArrivalKind::Admitted),
+            EngineMessage::Rejected {
+                request_id,
+                attempt,
+                reason,
+            } => self.on_answer(request_id, attempt, at, ArrivalKind::Rejected(reason)),
+            EngineMessage::Fatal { message } => return Some(message),
+            // Late or unasked: harmless.
+            EngineMessage::Loading { .. }
+            | EngineMessage::Hello(_)
+            | EngineMessage::Pong { .. } => {}
+        }
+        None
+    }
+
+    fn on_step(&self, step: u64, events: Vec<SequenceEvent>, at: Instant) {
+        let mut stats = lock(&self.stats);
+        stats.num_steps = stats.num_steps.max(step);
+        drop(stats);
+        let mut num_tokens = 0;
+        let mut table = lock(&self.table);
+        for event in events {
+            num_tokens += event.token_ids.len() as u64;
+            let (request_id, attempt) = (event.request_id, event.attempt);
+            let Some(sequence) = table.sequences.get(&request_id) else {
+                continue;
+            };
+            if sequence.attempt != attempt {
+                continue;
+            }
+            let is_last = event.finish.is_some();
+            let delivered = sequence
+                .feed
+                .deliver(attempt, at, ArrivalKind::Event(event));
+            if is_last {
+                table.sequences.remove(&request_id);
+            } else if !delivered {
+                // The stream's drop cancels it, or is about to.
+                table.sequences.remove(&request_id);
+                self.send_control(FrontMessage::Cancel { request_id });
+            }
+        }
+        drop(table);
+        self.num_tokens.fetch_add(num_tokens, Ordering::Relaxed);
+    }
+
+    fn on_answer(&self, request_id: RequestId, attempt: u32, at: Instant, kind: ArrivalKind) {
+        let mut table = lock(&self.table);
+        let Some(sequence) = table.sequences.get(&request_id) else {
+            return;
+        };
+        if sequence.attempt != attempt {
+            return;
+        }
+        let is_last = matches!(kind, ArrivalKind::Rejected(_));
+        sequence.feed.deliver(attempt, at, kind);
+        if is_last {
+            table.sequences.remove(&request_id);
+        }
+    }
+
+    /// A message could not be written: where it is a request, it is refused as the engine would.
+    pub(crate) fn on_refused(&self, message: FrontMessage, error: &LinkError) {
+        tracing::warn!(%error, "A message to the engine was not sent.");
+        if let FrontMessage::Generate(request) = message {
+            let reason = RejectReason::Impossible(error.to_string());
+            let kind = ArrivalKind::Rejected(reason);
+            self.on_answer(request.request_id, request.attempt, Instant::now(), kind);
+        }
+    }
+
+    /// The engine is gone: every sequence is lost, and nothing is taken any more.
+    pub(crate) fn close(&self, message: &str) {
+        let at = Instant::now();
+        let mut table = lock(&self.table);
+        table.is_closed = true;
+        for (_, sequence) in table.sequences.drain() {
+            let lost = ArrivalKind::Lost(message.to_owned());
+            sequence.feed.deliver(sequence.attempt, at, lost);
+        }
+        drop(table);
+        lock(&self.outbox).messages.clear();
+    }
+}
+
+impl Target for EngineClient {
+    fn submit(&self, request: Generate, feed: Feed) -> Result<(), SubmitError> {
+        // Both locks are held so that the sequence is in the table before its answer can come,
+        // and in neither place when it is refused. The order is table, then outbox.
+        let mut table = lock(&self.table);
+        if table.is_closed {
+            return Err(SubmitError::Gone);
+        }
+        let mut outbox = lock(&self.outbox);
+        if outbox.num_requests >= self.max_num_unsent_requests {
+            return Err(SubmitError::Full {
+                max_num_unsent_requests: self.max_num_unsent_requests,
+            });
+        }
+        let attempt = request.attempt;
+        table
+            .sequences
+            .insert(request.request_id, Sequence { attempt, feed });
+        outbox.num_requests += 1;
+        outbox
+            .messages
+            .push_back(FrontMessage::Generate(Box::new(request)));
+        drop(outbox);
+        drop(table);
+        self.has_mail.notify_one();
+        Ok(())
+    }
+
+    fn cancel(&self, request_id: RequestId) {
+        let was_live = lock(&self.table).sequences.remove(&request_id).is_some();
+        if was_live {
+            self.send_control(FrontMessage::Cancel { request_id });
+        }
+    }
+}

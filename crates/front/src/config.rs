@@ -1,0 +1,108 @@
+//! Every bound of the front, named and with its unit.
+//!
+//! Invariant: no queue, buffer, timeout or retry of this crate has a bound that is not a field
+//! here.
+
+use std::time::Duration;
+
+/// Settings of a [`crate::Front`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontConfig {
+    /// This node's name in `/ha/status` and in the `x-hotspare-node` header.
+    pub node: String,
+    /// Seed of the sequence of seeds that requests without one are given. `None`: unpredictable
+    /// ones.
+    pub assigned_seed: Option<u64>,
+    /// Sequences (prompts times `n`) in one job at most.
+    pub max_num_sequences_per_job: usize,
+    /// Requests that wait to be written to the engine's socket, at most; more are refused as if
+    /// the engine's own queue were full.
+    pub max_num_unsent_requests: usize,
+    /// Bytes in a message to or from the engine, at most. The engine's own setting is equal.
+    pub max_frame_bytes: usize,
+    /// Bytes that are gathered for one write to the engine's socket before the write starts.
+    pub max_write_batch_bytes: usize,
+    /// What a client is told to wait when the queue is full, seconds.
+    pub queue_full_retry_after_s: u32,
+    /// What a client is told to wait when no engine is ready, seconds.
+    pub not_ready_retry_after_s: u32,
+    /// From the start of an engine process to its `Hello`, at most.
+    pub engine_start_timeout_s: u64,
+    /// From asking an engine to end until it is killed.
+    pub engine_stop_timeout_ms: u64,
+    /// Wait before the first restart; doubles with each failure in a row.
+    pub engine_restart_backoff_min_ms: u64,
+    /// Longest wait before a restart.
+    pub engine_restart_backoff_max_ms: u64,
+    /// An engine that served this long ends a row of failures.
+    pub engine_stable_after_ms: u64,
+    /// Failures in a row after which the front gives up and the server ends.
+    pub max_num_engine_failures: u32,
+    /// Time between two lines of statistics in the log, seconds; 0 turns them off.
+    pub stats_log_interval_s: u64,
+}
+
+impl Default for FrontConfig {
+    fn default() -> Self {
+        Self {
+            node: "hotspare".to_owned(),
+            assigned_seed: None,
+            max_num_sequences_per_job: 4096,
+            max_num_unsent_requests: 1024,
+            max_frame_bytes: hotspare_link::DEFAULT_MAX_FRAME_BYTES,
+            max_write_batch_bytes: 256 << 10,
+            queue_full_retry_after_s: 1,
+            not_ready_retry_after_s: 2,
+            engine_start_timeout_s: 600,
+            engine_stop_timeout_ms: 5_000,
+            engine_restart_backoff_min_ms: 100,
+            engine_restart_backoff_max_ms: 30_000,
+            engine_stable_after_ms: 60_000,
+            max_num_engine_failures: 10,
+            stats_log_interval_s: 10,
+        }
+    }
+}
+
+impl FrontConfig {
+    /// How long to wait before start number `failures_in_a_row` after a failure (1 is the first):
+    /// doubling from the least to the greatest.
+    pub(crate) fn restart_backoff(&self, failures_in_a_row: u32) -> Duration {
+        let doublings = failures_in_a_row.saturating_sub(1).min(32);
+        let wait = self
+            .engine_restart_backoff_min_ms
+            .saturating_mul(1 << doublings);
+        Duration::from_millis(wait.min(self.engine_restart_backoff_max_ms))
+    }
+
+    pub(crate) fn engine_start_timeout(&self) -> Duration {
+        Duration::from_secs(self.engine_start_timeout_s)
+    }
+
+    pub(crate) fn engine_stop_timeout(&self) -> Duration {
+        Duration::from_millis(self.engine_stop_timeout_ms)
+    }
+
+    pub(crate) fn engine_stable_after(&self) -> Duration {
+        Duration::from_millis(self.engine_stable_after_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_bound() {
+        let config = FrontConfig {
+            engine_restart_backoff_min_ms: 100,
+            engine_restart_backoff_max_ms: 1_000,
+            ..FrontConfig::default()
+        };
+        let waits: Vec<u128> = [1, 2, 3, 4, 5, 6, u32::MAX]
+            .into_iter()
+            .map(|failures| config.restart_backoff(failures).as_millis())
+            .collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1_000, 1_000, 1_000]);
+    }
+}

@@ -1,0 +1,400 @@
+//! The front itself: jobs in, streams out, and what it says about itself.
+//!
+//! Invariant: a job is either refused with a reason or its stream is handed out after an engine
+//! admitted every choice of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hotspare_batch::{Generate, RequestId, TokenId};
+use hotspare_link::EngineHello;
+use hotspare_protocol::GenerationDefaults;
+use hotspare_text::{Detokenizer, StopBuffer, TextModel};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::choice::{Choice, ChoiceText};
+use crate::in_flight::InFlight;
+use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::seeds::Seeds;
+use crate::slot::{EngineSlot, Order};
+use crate::stream::{RetryAfter, Start, StreamContext};
+use crate::supervisor::Supervisor;
+use crate::{
+    EngineLauncher, EngineState, EngineStatus, FrontConfig, FrontError, GenerateError,
+    GenerationJob, GenerationStream, ModelInfo, NodeStatus, Readiness, ServedModel,
+};
+
+struct Shared {
+    config: FrontConfig,
+    served: Arc<ServedModel>,
+    text: Option<Arc<TextModel>>,
+    defaults: GenerationDefaults,
+    slot: Arc<EngineSlot>,
+    metrics: Arc<Metrics>,
+    seeds: Seeds,
+    num_request_ids: AtomicU64,
+    in_flight: InFlight,
+    is_draining: AtomicBool,
+}
+
+/// Cheap to clone; see the module.
+#[derive(Clone)]
+pub struct Front {
+    shared: Arc<Shared>,
+}
+
+/// The running parts of a front. Dropping it ends the engine without ceremony.
+pub struct FrontHandle {
+    front: Front,
+    supervisor: JoinHandle<Result<(), FrontError>>,
+    stats_log: JoinHandle<()>,
+}
+
+impl Front {
+    /// Starts the engine and its supervision on the current runtime. Returns at once.
+    pub fn start(
+        config: FrontConfig,
+        model: ModelInfo,
+        launcher: Arc<dyn EngineLauncher>,
+    ) -> FrontHandle {
+        let slot = Arc::new(EngineSlot::new());
+        let served = Arc::new(model.served);
+        let metrics = Metrics::new(served.name(), served.max_model_len, Arc::clone(&slot));
+        let supervisor = Supervisor {
+            slot: Arc::clone(&slot),
+            launcher,
+            config: config.clone(),
+            served: Arc::clone(&served),
+        };
+        let stats_log = tokio::spawn(crate::stats_log::run(
+            Arc::clone(&slot),
+            Duration::from_secs(config.stats_log_interval_s),
+        ));
+        let shared = Shared {
+            seeds: Seeds::new(config.assigned_seed),
+            config,
+            served,
+            text: model.text,
+            defaults: model.defaults,
+            slot,
+            metrics: Arc::new(metrics),
+            num_request_ids: AtomicU64::new(0),
+            in_flight: InFlight::new(),
+            is_draining: AtomicBool::new(false),
+        };
+        FrontHandle {
+            front: Self {
+                shared: Arc::new(shared),
+            },
+            supervisor: tokio::spawn(supervisor.run()),
+            stats_log,
+        }
+    }
+
+    /// Starts a job. Resolves once an engine admitted every choice.
+    ///
+    /// Dropping the future or the stream cancels the job's sequences within one step.
+    ///
+    /// # Errors
+    /// Nothing of the job runs then.
+    pub async fn generate(&self, job: GenerationJob) -> Result<GenerationStream, GenerateError> {
+        let result = self.try_generate(job).await;
+        if let Err(error) = &result {
+            self.shared.metrics.on_rejection(match error {
+                GenerateError::QueueFull { .. } => "queue_full",
+                GenerateError::NotReady { .. } => "not_ready",
+                GenerateError::Impossible(_) => "impossible",
+                GenerateError::EngineFailed(_) => "engine_failed",
+            });
+        }
+        result
+    }
+
+    async fn try_generate(&self, job: GenerationJob) -> Result<GenerationStream, GenerateError> {
+        let shared = &self.shared;
+        let started_at = Instant::now();
+        let readiness = self.readiness();
+        let not_ready = |reason: String| GenerateError::NotReady {
+            reason,
+            retry_after_s: shared.config.not_ready_retry_after_s,
+        };
+        let client = shared.slot.client().filter(|_| readiness.ready);
+        let Some(target) = client else {
+            return Err(not_ready(readiness.reason));
+        };
+        let n = job.n;
+        let starts = self.sequences(job)?;
+        let context = StreamContext {
+            target,
+            metrics: Arc::clone(&shared.metrics),
+            retry_after: RetryAfter {
+                queue_full_s: shared.config.queue_full_retry_after_s,
+                not_ready_s: shared.config.not_ready_retry_after_s,
+            },
+            in_flight: shared.in_flight.enter(),
+            started_at,
+        };
+        let stream = GenerationStream::open(context, starts).await?;
+        shared.metrics.on_job(n);
+        Ok(stream)
+    }
+
+    /// The sequences of a job: `n` for each prompt.
+    fn sequences(&self, job: GenerationJob) -> Result<Vec<Start>, GenerateError> {
+        let max_num = self.shared.config.max_num_sequences_per_job;
+        let num_sequences = job.prompts.len().saturating_mul(job.n as usize);
+        if num_sequences == 0 {
+            let message = "a request needs at least one prompt and one choice";
+            return Err(GenerateError::Impossible(message.to_owned()));
+        }
+        if num_sequences > max_num {
+            return Err(GenerateError::Impossible(format!(
+                "the request asks for {num_sequences} sequences (prompts times n), more than the \
+                 {max_num} that this server takes in one request"
+            )));
+        }
+        let stop_strings: Arc<[String]> = job.stop_strings.clone().into();
+        let block_hash_keys = job.cache_salt.as_deref().map_or(Vec::new(), salt_keys);
+        let seed = job.seed.unwrap_or_else(|| self.shared.seeds.next());
+        let mut starts = Vec::with_capacity(num_sequences);
+        for prompt in &job.prompts {
+            let max_tokens = self.max_tokens(prompt, job.stop.max_tokens)?;
+            for i in 0..job.n {
+                let index = starts.len() as u32;
+                let mut sampling = job.sampling.clone();
+                sampling.seed = seed;
+                // With a seed of the client's, a prompt gives the same text in any list of
+                // prompts; with one of ours, equal prompts of a list differ.
+                sampling.choice = if job.seed.is_some() { i } else { index };
+                let mut stop = job.stop.clone();
+                stop.max_tokens = max_tokens;
+                let request_id = self.shared.num_request_ids.fetch_add(1, Ordering::Relaxed);
+                starts.push(Start {
+                    choice: self.choice(index, prompt, &job, &stop_strings),
+                    request: Generate {
+                        request_id: RequestId(request_id),
+                        attempt: 0,
+                        ids: prompt.clone(),
+                        num_delivered: 0,
+                        sampling,
+                        stop,
+                        priority: job.priority,
+                        deadline_ms: job.deadline_ms,
+                        block_hash_keys: block_hash_keys.clone(),
+                        prefill_only: max_tokens == 0,
+                    },
+                });
+            }
+        }
+        Ok(starts)
+    }
+
+    /// What is left of the context after `prompt`, up to `wanted`.
+    fn max_tokens(&self, prompt: &[TokenId], wanted: u32) -> Result<u32, GenerateError> {
+        let ServedModel {
+            max_model_len,
+            vocab_size,
+            ..
+        } = *self.shared.served;
+        let num_left = u32::try_from(prompt.len())
+            .ok()
+            .filter(|len| *len > 0)
+            .and_then(|len| max_model_len.checked_sub(len));
+        let Some(num_left) = num_left.filter(|left| *left > 0 || wanted == 0) else {
+            return Err(GenerateError::Impossible(format!(
+                "a prompt of {} tokens does not fit a context of {max_model_len}",
+                prompt.len()
+            )));
+        };
+        if let Some(id) = prompt.iter().find(|id| **id >= vocab_size) {
+            return Err(GenerateError::Impossible(format!(
+                "token id {id} is not in the vocabulary of {vocab_size}"
+            )));
+        }
+        Ok(wanted.min(num_left))
+    }
+
+    fn choice(
+        &self,
+        index: u32,
+        prompt: &[TokenId],
+        job: &GenerationJob,
+        stop_strings: &Arc<[String]>,
+    ) -> Choice {
+        let text = self.shared.text.as_ref().filter(|_| job.detokenize);
+        let text = text.map(|text| ChoiceText {
+            detokenizer: Detokenizer::new(text, prompt, job.skip_special_tokens),
+            stop_buffer: StopBuffer::new(stop_strings, job.include_stop_str_in_output),
+            stop_strings: Arc::clone(stop_strings),
+        });
+        let include_stop = job.include_stop_str_in_output;
+        Choice::new(index, text, include_stop, job.stop.min_tokens)
+    }
+
+    /// The model, as `/v1/models` shows it.
+    pub fn served_model(&self) -> &ServedModel {
+        &self.shared.served
+    }
+
+    /// Tokenizer and templates; `None` where only token ids are served.
+    pub fn text(&self) -> Option<&Arc<TextModel>> {
+        self.shared.text.as_ref()
+    }
+
+    /// What requests get where they say nothing.
+    pub fn defaults(&self) -> &GenerationDefaults {
+        &self.shared.defaults
+    }
+
+    /// Whether a request would be served here now.
+    pub fn readiness(&self) -> Readiness {
+        let state = self.shared.slot.state();
+        let reason = match self.is_draining() {
+            true => Some("the server is draining"),
+            false => state.not_ready_reason(),
+        };
+        Readiness {
+            ready: reason.is_none(),
+            reason: reason.unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// The engine's state as it changes.
+    pub fn engine_states(&self) -> watch::Receiver<EngineState> {
+        self.shared.slot.subscribe()
+    }
+
+    /// This node's name.
+    pub fn node(&self) -> &str {
+        &self.shared.config.node
+    }
+
+    /// The body of `/ha/status`.
+    pub fn status(&self) -> NodeStatus {
+        let shared = &self.shared;
+        let state = shared.slot.state();
+        let readiness = self.readiness();
+        let role = match &state {
+            _ if self.is_draining() => "draining",
+            EngineState::Starting | EngineState::Loading { .. } => "starting",
+            EngineState::Draining | EngineState::Stopped => "draining",
+            EngineState::Failed { .. } => "failed",
+            EngineState::Ready | EngineState::Backoff { .. } => "primary-solo",
+        };
+        let mut reasons = Vec::new();
+        if !readiness.ready {
+            reasons.push(readiness.reason);
+        }
+        if let EngineState::Backoff { reason, .. } | EngineState::Failed { reason } = &state {
+            reasons.push(reason.clone());
+        }
+        NodeStatus {
+            node: shared.config.node.clone(),
+            role,
+            epoch: 0,
+            mode: "available",
+            engines: vec![self.engine_status(&state)],
+            gpus: Vec::new(),
+            degraded: false,
+            reasons,
+        }
+    }
+
+    fn engine_status(&self, state: &EngineState) -> EngineStatus {
+        let slot = &self.shared.slot;
+        let hello = slot.hello();
+        let of_hello = |field: fn(&EngineHello) -> &String| {
+            hello.as_ref().map(field).cloned().unwrap_or_default()
+        };
+        let stats = slot.stats();
+        EngineStatus {
+            name: "main".to_owned(),
+            pid: slot.pid(),
+            model: self.shared.served.name().to_owned(),
+            model_hash: of_hello(|hello| &hello.model_hash),
+            numerics_id: of_hello(|hello| &hello.numerics_id),
+            device: of_hello(|hello| &hello.device),
+            state: state.name(),
+            steps: stats.num_steps_this_life,
+            running: stats.engine.num_running,
+            waiting: stats.engine.num_waiting,
+            restarts: stats.num_restarts,
+        }
+    }
+
+    /// All metrics; see [`Front::metrics_content_type`].
+    pub fn metrics_text(&self) -> String {
+        self.shared.metrics.text()
+    }
+
+    /// The media type of [`Front::metrics_text`].
+    pub fn metrics_content_type(&self) -> &'static str {
+        CONTENT_TYPE
+    }
+
+    /// Jobs in flight.
+    pub fn server_load(&self) -> u64 {
+        self.shared.in_flight.count()
+    }
+
+    /// Refuses new jobs from now on; what runs goes on.
+    pub fn drain(&self) {
+        self.shared.is_draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether new jobs are refused.
+    pub fn is_draining(&self) -> bool {
+        self.shared.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// Returns once no job is in flight.
+    pub async fn wait_idle(&self) {
+        self.shared.in_flight.wait_idle().await;
+    }
+}
+
+impl FrontHandle {
+    /// The front.
+    pub fn front(&self) -> &Front {
+        &self.front
+    }
+
+    /// Returns once the engine failed for good.
+    pub async fn failed(&mut self) -> FrontError {
+        match (&mut self.supervisor).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => std::future::pending().await,
+            Err(panic) => FrontError::Supervisor(panic.to_string()),
+        }
+    }
+
+    /// Ends the engine: jobs that still run end with an error.
+    ///
+    /// # Errors
+    /// The engine failed before it could be ended.
+    pub async fn stop(mut self) -> Result<(), FrontError> {
+        self.front.drain();
+        self.front.shared.slot.give_order(Order::Drain);
+        match (&mut self.supervisor).await {
+            Ok(result) => result,
+            Err(panic) => Err(FrontError::Supervisor(panic.to_string())),
+        }
+    }
+}
+
+impl Drop for FrontHandle {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+        self.stats_log.abort();
+    }
+}
+
+/// Two keys from a salt, so that requests of different salts never share a block.
+fn salt_keys(salt: &str) -> Vec<u64> {
+    let hash = blake3::derive_key("hotspare prefix cache salt v1", salt.as_bytes());
+    let (first, rest) = hash.split_first_chunk().expect("the hash has 32 bytes");
+    let (second, _) = rest.split_first_chunk().expect("the hash has 32 bytes");
+    vec![u64::from_le_bytes(*first), u64::from_le_bytes(*second)]
+}

@@ -1,0 +1,94 @@
+//! Starting engines: as child processes, or however a test likes.
+//!
+//! Invariant: the child's standard input is its only channel to the front, so it notices at once
+//! when the front is gone; nothing secret is on its command line or in its environment.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::{Child, Command};
+
+/// Tells a child how often its engine was started before, from 0.
+pub const ENGINE_LIFE_ENV: &str = "HOTSPARE_ENGINE_LIFE";
+
+/// Environment variables that hold secrets of the front.
+const SECRET_ENVS: [&str; 2] = ["HOTSPARE_API_KEY", "VLLM_API_KEY"];
+
+/// A started engine.
+#[derive(Debug)]
+pub struct LaunchedEngine {
+    /// The front's end of the socket.
+    pub stream: UnixStream,
+    /// The process; `None` for an engine on threads of this one.
+    pub process: Option<Child>,
+}
+
+/// Starts an engine.
+pub trait EngineLauncher: Send + Sync + 'static {
+    /// Starts it and returns without waiting until it is ready. `life` counts the starts, from 0.
+    ///
+    /// # Errors
+    /// Where no process or socket can be made.
+    fn launch(&self, life: u32) -> io::Result<LaunchedEngine>;
+}
+
+/// Starts a process whose standard input is the socket.
+#[derive(Clone, Debug)]
+pub struct ProcessLauncher {
+    program: PathBuf,
+    args: Vec<OsString>,
+}
+
+impl ProcessLauncher {
+    /// Starts `program` with `args`.
+    pub fn new(program: PathBuf, args: Vec<OsString>) -> Self {
+        Self { program, args }
+    }
+
+    /// Starts this very program with `args`.
+    ///
+    /// # Errors
+    /// Where the operating system does not say which program this is.
+    pub fn this_program(args: Vec<OsString>) -> io::Result<Self> {
+        Ok(Self::new(std::env::current_exe()?, args))
+    }
+
+    /// The program; where its file was replaced or removed since this process started, the file
+    /// that this process runs, so that a restart never mixes versions by accident.
+    fn program(&self) -> &Path {
+        let running = Path::new("/proc/self/exe");
+        if !self.program.exists() && running.exists() {
+            return running;
+        }
+        &self.program
+    }
+}
+
+impl EngineLauncher for ProcessLauncher {
+    fn launch(&self, life: u32) -> io::Result<LaunchedEngine> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut command = Command::new(self.program());
+        command
+            .arg0("hotspare")
+            .args(&self.args)
+            .env(ENGINE_LIFE_ENV, life.to_string())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit())
+            // A Ctrl-C on the terminal is for the front, which then ends the engine in order.
+            .process_group(0)
+            .kill_on_drop(true);
+        for name in SECRET_ENVS {
+            command.env_remove(name);
+        }
+        let process = command.spawn()?;
+        Ok(LaunchedEngine {
+            stream: ours,
+            process: Some(process),
+        })
+    }
+}
