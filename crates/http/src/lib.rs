@@ -1,1 +1,29 @@
-//! http: see docs/ARCHITECTURE.md.
+//! HTTP: vLLM's and OpenAI's routes over a [`hotspare_front::Front`], and the server that runs them.
+//!
+//! A request is read here byte by byte, parsed by `protocol`, made a prompt by `text`, and given to the
+//! front; the answer is collected, or streamed event by event as the front yields tokens.
+//!
+//! Invariant: whatever a client sends or stops sending, the answer is one of the documented shapes, the
+//! memory for it is bounded, and dropping the connection drops the generation.
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod body;
+mod collect;
+mod config;
+mod headers;
+mod job;
+mod plan;
+mod reply;
+mod router;
+mod routes;
+mod server;
+mod sse;
+mod tally;
+mod texts;
+mod timeout_io;
+
+pub use config::HttpConfig;
+pub use router::router;
+pub use server::{HttpError, serve};

@@ -89,10 +89,10 @@ impl ChatRequest {
     }
 
     /// The text that `echo` puts before each answer.
-    pub fn echo_text(&self) -> &str {
+    pub fn echo_text(&self) -> String {
         match self.template.messages.last() {
-            Some(last) if self.echo && last.role == self.response_role() => &last.content,
-            _ => "",
+            Some(last) if self.echo && last.role == self.response_role() => last.content.text(),
+            _ => String::new(),
         }
     }
 }

@@ -41,7 +41,7 @@ pub use defaults::GenerationDefaults;
 pub use error::ApiError;
 pub use finish::{FinishReason, StopReason};
 pub use limits::{RequestLimits, check_model};
-pub use message::ChatMessage;
+pub use message::{ChatMessage, MessageContent};
 pub use output_fields::{MAX_REQUEST_ID_CHARS, OutputFields};
 pub use sampling::{SamplingFields, TruncationSide};
 pub use stream_options::StreamOptions;

@@ -1,12 +1,12 @@
 //! Chat messages: checked, flattened to text, in the shape chat templates read.
 //!
-//! Content parts are joined with newlines and the arguments of tool calls are parsed, as vLLM does before
-//! it renders a template.
+//! Parts that are not text are refused and the arguments of tool calls are parsed, as vLLM does before it
+//! renders a template. Whether parts are joined is the template's business.
 //!
 //! Invariant: a message that was read holds a role and text content; template values hold nothing else
 //! the client sent but the fields named here.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::fields::Fields;
 use crate::validation::{Loc, Validation, value_error};
@@ -15,13 +15,42 @@ use crate::{ApiError, pyrepr};
 /// Messages a request at most.
 const MAX_NUM_MESSAGES: usize = 10_000;
 
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageContent {
+    /// One text.
+    Text(String),
+    /// The texts of a list of parts.
+    Parts(Vec<String>),
+}
+
+impl MessageContent {
+    /// One text; parts are joined with newlines.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Parts(parts) => parts.join("\n"),
+        }
+    }
+
+    fn to_template_value(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::from(text.as_str()),
+            Self::Parts(parts) => parts
+                .iter()
+                .map(|text| json!({"type": "text", "text": text}))
+                .collect(),
+        }
+    }
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatMessage {
     /// `system`, `user`, `assistant`, `tool`, `developer`, or what the template knows.
     pub role: String,
-    /// Text; parts joined with newlines; empty where the request had null or nothing.
-    pub content: String,
+    /// Text, or texts in parts; empty where the request had null or nothing.
+    pub content: MessageContent,
     /// Further fields for the template: `name`, `tool_calls`, `tool_call_id`, `reasoning`.
     pub extra: Map<String, Value>,
 }
@@ -31,7 +60,7 @@ impl ChatMessage {
     pub fn to_template_value(&self) -> Value {
         let mut map = Map::new();
         map.insert("role".into(), Value::from(self.role.as_str()));
-        map.insert("content".into(), Value::from(self.content.as_str()));
+        map.insert("content".into(), self.content.to_template_value());
         for (key, value) in &self.extra {
             map.insert(key.clone(), value.clone());
         }
@@ -149,10 +178,10 @@ fn read_content(
     content: Option<Value>,
     loc: &Loc,
     validation: &mut Validation,
-) -> Result<String, ApiError> {
+) -> Result<MessageContent, ApiError> {
     match content {
-        None | Some(Value::Null) => Ok(String::new()),
-        Some(Value::String(text)) => Ok(text),
+        None | Some(Value::Null) => Ok(MessageContent::Text(String::new())),
+        Some(Value::String(text)) => Ok(MessageContent::Text(text)),
         Some(Value::Array(parts)) => {
             let mut texts = Vec::with_capacity(parts.len());
             for (index, part) in parts.into_iter().enumerate() {
@@ -160,12 +189,12 @@ fn read_content(
                     texts.push(text);
                 }
             }
-            Ok(texts.join("\n"))
+            Ok(MessageContent::Parts(texts))
         }
         Some(other) => {
             let msg = "Input should be a valid string or a list of content parts";
             validation.push("string_type", loc, msg, &other);
-            Ok(String::new())
+            Ok(MessageContent::Parts(Vec::new()))
         }
     }
 }

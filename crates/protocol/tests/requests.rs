@@ -323,7 +323,8 @@ fn messages_become_template_values() {
     ]}))
     .unwrap();
     let messages = request.template.template_messages();
-    assert_eq!(messages[0], json!({"role": "system", "content": "a\nb"}));
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    assert_eq!(messages[0], json!({"role": "system", "content": parts}));
     let arguments = &messages[1]["tool_calls"][0]["function"]["arguments"];
     assert_eq!(arguments, &json!({"x": 1}));
     assert_eq!(messages[1]["content"], "");

@@ -1,0 +1,88 @@
+//! Every setting of the HTTP side, each bound with its unit.
+//!
+//! Invariant: no buffer, queue or wait of this crate has a bound that is not a field here.
+
+use std::time::Duration;
+
+/// Settings of the HTTP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Keys that open `/v1`; none: open to all.
+    pub api_keys: Vec<String>,
+    /// Origins that browsers may call from (CORS); `*` for all, none for same-origin only.
+    pub allowed_origins: Vec<String>,
+    /// Bytes of a request's body at most; longer ones are a 413.
+    pub max_body_bytes: usize,
+    /// Bytes of a body that is too long that are read and dropped, so that the client, which sends
+    /// before it reads, gets to see the answer.
+    pub max_discarded_body_bytes: usize,
+    /// Bytes of a request's headers at most.
+    pub max_header_bytes: usize,
+    /// Open connections at most; more wait in the listener's backlog.
+    pub max_num_connections: usize,
+    /// From a connection's first wait for a request to the end of that request's headers; also how
+    /// long an idle connection is kept.
+    pub header_timeout_ms: u64,
+    /// For a whole request body.
+    pub body_timeout_ms: u64,
+    /// How long a client may leave an answer unread before its connection is closed.
+    pub write_timeout_ms: u64,
+    /// From the order to stop until connections that still stream are closed.
+    pub shutdown_timeout_ms: u64,
+    /// Time without a token after which a stream gets a comment line; 0 turns that off.
+    pub sse_keep_alive_interval_ms: u64,
+    /// Bodies above this are parsed, rendered and tokenized on a thread that may block.
+    pub max_inline_body_bytes: usize,
+    /// Such threads at a time.
+    pub max_num_text_threads: usize,
+    /// `logprobs` and `top_logprobs` at most; -1 is the size of the vocabulary.
+    pub max_logprobs: i64,
+    /// Sequences of one request, prompts times `n`, at most.
+    pub max_num_choices: usize,
+    /// Whether a request may bring its own chat template.
+    pub trust_request_chat_template: bool,
+    /// Whether `usage` says how many prompt tokens were cached.
+    pub enable_prompt_tokens_details: bool,
+    /// Every stream has usage, asked for or not.
+    pub enable_force_include_usage: bool,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            api_keys: Vec::new(),
+            allowed_origins: Vec::new(),
+            max_body_bytes: 4 << 20,
+            max_discarded_body_bytes: 64 << 20,
+            max_header_bytes: 64 << 10,
+            max_num_connections: 4_096,
+            header_timeout_ms: 30_000,
+            body_timeout_ms: 60_000,
+            write_timeout_ms: 60_000,
+            shutdown_timeout_ms: 30_000,
+            sse_keep_alive_interval_ms: 0,
+            max_inline_body_bytes: 8 << 10,
+            max_num_text_threads: 4,
+            max_logprobs: 20,
+            max_num_choices: 1_024,
+            trust_request_chat_template: false,
+            enable_prompt_tokens_details: false,
+            enable_force_include_usage: false,
+        }
+    }
+}
+
+impl HttpConfig {
+    pub(crate) fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
+    }
+
+    pub(crate) fn shutdown_timeout(&self) -> Duration {
+        Duration::from_millis(self.shutdown_timeout_ms)
+    }
+
+    pub(crate) fn sse_keep_alive_interval(&self) -> Option<Duration> {
+        let interval = Duration::from_millis(self.sse_keep_alive_interval_ms);
+        (!interval.is_zero()).then_some(interval)
+    }
+}

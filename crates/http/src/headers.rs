@@ -1,0 +1,53 @@
+//! What happens to every request: the key is checked, and the answer says which node gave it.
+//!
+//! Invariant: every response carries the node's name and epoch; a request's own id comes back.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use hotspare_protocol::MAX_REQUEST_ID_CHARS;
+
+use crate::app::App;
+use crate::{auth, reply};
+
+const NODE: HeaderName = HeaderName::from_static("x-hotspare-node");
+const EPOCH: HeaderName = HeaderName::from_static("x-hotspare-epoch");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A node without a peer has no epoch.
+const EPOCH_WITHOUT_PAIR: HeaderValue = HeaderValue::from_static("0");
+
+/// The client's name for a request, where it is usable.
+pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers
+        .get(REQUEST_ID)
+        .filter(|value| (1..=MAX_REQUEST_ID_CHARS).contains(&value.len()))
+        .filter(|value| value.to_str().is_ok())
+}
+
+/// The same as text.
+pub(crate) fn request_name(headers: &HeaderMap) -> Option<String> {
+    Some(request_id(headers)?.to_str().ok()?.to_owned())
+}
+
+/// Wraps every route.
+pub(crate) async fn wrap(State(app): State<App>, request: Request, next: Next) -> Response {
+    let request_id = request_id(request.headers()).cloned();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response =
+        match auth::is_allowed(&app.config.api_keys, &method, &path, request.headers()) {
+            true => next.run(request).await,
+            false => reply::unauthorized(),
+        };
+    tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+    let headers = response.headers_mut();
+    if let Ok(node) = HeaderValue::from_str(app.front.node()) {
+        headers.insert(NODE, node);
+    }
+    headers.insert(EPOCH, EPOCH_WITHOUT_PAIR);
+    if let Some(id) = request_id {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}

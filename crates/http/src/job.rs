@@ -1,0 +1,56 @@
+//! A checked request becomes a job for the front.
+//!
+//! Invariant: each prompt has been measured, and each of them fits the context with one token to spare.
+
+use hotspare_batch::StopParams;
+use hotspare_front::GenerationJob;
+use hotspare_protocol::{ApiError, SamplingFields};
+
+use crate::app::App;
+
+/// How many log-probabilities the engine has to report.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NumLogprobs {
+    pub(crate) output: Option<u32>,
+    pub(crate) prompt: Option<u32>,
+}
+
+/// Makes the job. `default_max_tokens` is for a request that names no limit.
+///
+/// # Errors
+/// 400 where a prompt does not fit, or values do not fit a prompt.
+pub(crate) fn make(
+    app: &App,
+    sampling: &SamplingFields,
+    prompts: Vec<Vec<u32>>,
+    logprobs: NumLogprobs,
+    default_max_tokens: Option<u32>,
+) -> Result<GenerationJob, ApiError> {
+    let (defaults, limits) = (app.front.defaults(), &app.limits);
+    // The front clamps `max_tokens` for each prompt; the shortest prompt has the most room.
+    let mut stop: Option<StopParams> = None;
+    for prompt in &prompts {
+        limits.check_prompt_len(prompt.len())?;
+        let own = sampling.stop_params(defaults, limits, default_max_tokens, prompt.len())?;
+        if stop
+            .as_ref()
+            .is_none_or(|stop| stop.max_tokens < own.max_tokens)
+        {
+            stop = Some(own);
+        }
+    }
+    Ok(GenerationJob {
+        prompts,
+        n: sampling.n,
+        sampling: sampling.sampling_params(defaults, limits, logprobs.output, logprobs.prompt)?,
+        seed: sampling.seed_key(),
+        stop: stop.unwrap_or_default(),
+        stop_strings: sampling.stop.clone(),
+        include_stop_str_in_output: sampling.include_stop_str_in_output,
+        skip_special_tokens: sampling.skip_special_tokens,
+        priority: sampling.priority,
+        deadline_ms: None,
+        cache_salt: sampling.cache_salt.clone(),
+        detokenize: app.front.text().is_some(),
+    })
+}

@@ -1,0 +1,69 @@
+//! Responses: JSON bodies and errors in their shapes.
+//!
+//! Invariant: every error this crate makes has one of the shapes vLLM's clients know.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hotspare_front::GenerateError;
+use hotspare_protocol::ApiError;
+
+/// A body of JSON.
+pub(crate) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+/// An error's response; what may be tried again says when.
+pub(crate) fn error(error: &ApiError) -> Response {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(status, error.to_json());
+    if let Some(seconds) = error.retry_after_s {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        headers.insert("x-should-retry", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// A route's outcome as a response.
+pub(crate) fn respond(result: Result<Response, ApiError>) -> Response {
+    result.unwrap_or_else(|failure| error(&failure))
+}
+
+/// FastAPI's shape for errors outside of any route.
+fn detail(status: StatusCode, text: &str) -> Response {
+    json(status, format!("{{\"detail\":\"{text}\"}}"))
+}
+
+/// 404 where no route is.
+pub(crate) async fn not_found() -> Response {
+    detail(StatusCode::NOT_FOUND, "Not Found")
+}
+
+/// 405 where a route is, but not for this method.
+pub(crate) async fn method_not_allowed() -> Response {
+    detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+}
+
+/// 401; a string where other errors have an object, as vLLM.
+pub(crate) fn unauthorized() -> Response {
+    let body = r#"{"error":"Unauthorized"}"#;
+    json(StatusCode::UNAUTHORIZED, body).into_response()
+}
+
+/// A front's error as the API shows it.
+pub(crate) fn generate_error(error: GenerateError) -> ApiError {
+    match error {
+        GenerateError::QueueFull { retry_after_s, .. } => ApiError::queue_full(retry_after_s),
+        GenerateError::NotReady {
+            reason,
+            retry_after_s,
+        } => ApiError::not_ready(&reason, retry_after_s),
+        GenerateError::Impossible(message) => ApiError::bad_request(message),
+        GenerateError::EngineFailed(message) => ApiError::internal(message),
+    }
+}

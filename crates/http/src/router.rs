@@ -1,0 +1,66 @@
+//! Which path leads where.
+//!
+//! Invariant: every answer, those to unknown paths included, passes through `headers::wrap`.
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use hotspare_front::Front;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+use crate::app::App;
+use crate::routes::{chat, completions, health, models, status, tokenize};
+use crate::{HttpConfig, headers, reply};
+
+/// The routes over a front.
+pub fn router(front: Front, config: HttpConfig) -> Router {
+    let cors = cors(&config.allowed_origins);
+    let app = App::new(front, config);
+    let router = Router::new()
+        .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*name}", get(models::get))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/health", get(health::health))
+        .route("/live", get(health::live))
+        .route("/ready", get(health::ready))
+        .route("/ping", get(health::health).post(health::health))
+        .route("/version", get(status::version))
+        .route("/metrics", get(status::metrics))
+        .route("/load", get(status::load))
+        .route("/ha/status", get(status::ha))
+        .fallback(reply::not_found)
+        .method_not_allowed_fallback(reply::method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), headers::wrap))
+        .with_state(app);
+    match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+/// Lets pages of these origins call; names that are no origin let nobody in.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let origin = match origins.iter().any(|origin| origin == "*") {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(
+            origins
+                .iter()
+                .filter_map(|origin| HeaderValue::from_str(origin).ok()),
+        ),
+    };
+    let exposed = ["x-request-id", "x-hotspare-node", "x-hotspare-epoch"];
+    Some(
+        CorsLayer::new()
+            .allow_origin(origin)
+            .allow_methods(AllowMethods::mirror_request())
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers(exposed.map(HeaderName::from_static)),
+    )
+}

@@ -1,0 +1,37 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+//!
+//! Invariant: every name in the list is one that requests may use.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use hotspare_front::ServedModel;
+use hotspare_protocol::{ApiError, ModelCard, model_json, models_json};
+
+use crate::app::App;
+use crate::reply;
+
+fn card<'a>(served: &'a ServedModel, name: &'a str) -> ModelCard<'a> {
+    ModelCard {
+        id: name,
+        root: &served.root,
+        created: served.created,
+        max_model_len: served.max_model_len,
+    }
+}
+
+/// All names.
+pub(crate) async fn list(State(app): State<App>) -> Response {
+    let served = app.front.served_model();
+    let cards: Vec<_> = served.names.iter().map(|name| card(served, name)).collect();
+    reply::json(StatusCode::OK, models_json(&cards))
+}
+
+/// One name; it may hold slashes.
+pub(crate) async fn get(State(app): State<App>, Path(name): Path<String>) -> Response {
+    let served = app.front.served_model();
+    if !served.is_called(&name) {
+        return reply::error(&ApiError::model_not_found(&name, &served.names));
+    }
+    reply::json(StatusCode::OK, model_json(&card(served, &name)))
+}
