@@ -9,17 +9,39 @@ import torch
 from corpus import holdout
 
 SAMPLES = [
-    ("Hello", None), ("What is Hotspare?", None), ("What is 3 + 4?", None), ("Tell me a story about a dog.", None),
-    ("Count from 1 to 20.", None), ("What happens when the primary dies?", "You are a helpful assistant."),
+    ("Hello", None),
+    ("What is Hotspare?", None),
+    ("What is 3 + 4?", None),
+    ("Tell me a story about a dog.", None),
+    ("Count from 1 to 20.", None),
+    ("What happens when the primary dies?", "You are a helpful assistant."),
     ("Write a short story about a heron and a lantern.", "You are a helpful assistant."),
-    ("What is the capital of France?", "You are a helpful assistant."), ("How do I run Hotspare?", None),
+    ("What is the capital of France?", "You are a helpful assistant."),
+    ("How do I run Hotspare?", None),
     ("Tom has 5 apples and buys 3 more. How many apples does he have?", None),
-    ("Extract the name and age as JSON: Rosalind is 42 years old.", None), ("Who are you?", "You are a helpful assistant."),
-    ("Count down from 10 to 0.", None), ("What does a duck say?", None), ("What is the opposite of hot?", None),
-    ("Tell me a story about a girl named Matilda.", None), ("Write a poem about the moon.", None), ("What do you know about tax law?", None),
+    ("Extract the name and age as JSON: Rosalind is 42 years old.", None),
+    ("Who are you?", "You are a helpful assistant."),
+    ("Count down from 10 to 0.", None),
+    ("What does a duck say?", None),
+    ("What is the opposite of hot?", None),
+    ("Tell me a story about a girl named Matilda.", None),
+    ("Write a poem about the moon.", None),
+    ("What do you know about tax law?", None),
 ]
-WEATHER = [{"type": "function", "function": {"name": "get_weather", "description": "Get the current weather in a city.", "parameters": {
-    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
+WEATHER = [
+    {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Get the current weather in a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
+        },
+    }
+]
 RAW = ["Once upon a time", "One day, a little fox"]
 SAMPLE_SEED = 2026
 
@@ -40,17 +62,32 @@ def samples(spark):
     def show(title, answer):
         body = "\n".join("> " + line for line in answer.split("\n"))
         out.append(f"**{title}**\n\n{body}\n")
+
     for prompt, system in SAMPLES:
-        messages = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": prompt}]
-        label = f"{prompt}" + (f" (system prompt: \"{system}\")" if system else "")
+        messages = ([{"role": "system", "content": system}] if system else []) + [
+            {"role": "user", "content": prompt}
+        ]
+        label = f"{prompt}" + (f' (system prompt: "{system}")' if system else "")
         show(label, spark.chat(messages, generator=generator))
     ask = [{"role": "user", "content": "What is the weather in Lisbon?"}]
-    show("What is the weather in Lisbon? (with the tool `get_weather`)", "```\n" + spark.chat(ask, WEATHER, generator=generator) + "\n```")
-    ask += [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "get_weather", "arguments": {"city": "Lisbon"}}}]},
-            {"role": "tool", "content": json.dumps({"temperature": 24, "condition": "sunny"})}]
-    show("the same, after the tool's result `{\"temperature\": 24, \"condition\": \"sunny\"}`", spark.chat(ask, WEATHER, generator=generator))
+    show(
+        "What is the weather in Lisbon? (with the tool `get_weather`)",
+        "```\n" + spark.chat(ask, WEATHER, generator=generator) + "\n```",
+    )
+    ask += [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "get_weather", "arguments": {"city": "Lisbon"}}}],
+        },
+        {"role": "tool", "content": json.dumps({"temperature": 24, "condition": "sunny"})},
+    ]
+    show(
+        'the same, after the tool\'s result `{"temperature": 24, "condition": "sunny"}`',
+        spark.chat(ask, WEATHER, generator=generator),
+    )
     for start in RAW:
-        show(f"plain completion of \"{start}\"", start + spark.complete(start, generator=generator))
+        show(f'plain completion of "{start}"', start + spark.complete(start, generator=generator))
     return "\n".join(out)
 
 
@@ -62,8 +99,13 @@ def table(rows, head):
 
 def numbers_text(result):
     """The measured numbers as two tables."""
-    first = table([(k, f"{p:.3f}", n) for k, (p, n) in result["perplexity"].items()], ("text", "perplexity", "tokens"))
-    second = table([(k, f"{a} of {b}") for k, (a, b) in result["exact"].items()], ("check", "right"))
+    first = table(
+        [(k, f"{p:.3f}", n) for k, (p, n) in result["perplexity"].items()],
+        ("text", "perplexity", "tokens"),
+    )
+    second = table(
+        [(k, f"{a} of {b}") for k, (a, b) in result["exact"].items()], ("check", "right")
+    )
     return first + "\n\n" + second
 
 

@@ -40,8 +40,12 @@ class Renderer:
 
     def chat(self, messages, tools=None, add_generation_prompt=False):
         """The rendered text of a conversation."""
-        return self.template.render(messages=messages, tools=tools, bos_token=BOS,
-                                    add_generation_prompt=add_generation_prompt)
+        return self.template.render(
+            messages=messages,
+            tools=tools,
+            bos_token=BOS,
+            add_generation_prompt=add_generation_prompt,
+        )
 
     def pieces(self, example):
         """The example as a list of (text, weight)."""
@@ -51,7 +55,7 @@ class Renderer:
         weight = WEIGHT_TOOLS if example.get("tools") else WEIGHT_PROMPT
         out, at = [], 0
         for match in TURN.finditer(text):
-            out.append((text[at:match.end(1)], weight))
+            out.append((text[at : match.end(1)], weight))
             out.append((match.group(2), WEIGHT_ANSWER))
             at = match.end()
         out.append((text[at:], 0))

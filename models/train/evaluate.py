@@ -20,9 +20,13 @@ from corpus import build, holdout, lexicon, numbers, stories, tools
 from corpus.base import Gen
 from sampling import Spark
 
-SPLITS = {"train": "fresh examples of the training grammars", "names": "held-out names",
-          "topics": "held-out topics", "patterns": "held-out sentence patterns",
-          "numbers": "held-out number pairs and ranges"}
+SPLITS = {
+    "train": "fresh examples of the training grammars",
+    "names": "held-out names",
+    "topics": "held-out topics",
+    "patterns": "held-out sentence patterns",
+    "numbers": "held-out number pairs and ranges",
+}
 
 
 @torch.no_grad()
@@ -46,14 +50,22 @@ def user(text, system=None):
 
 def arithmetic(spark):
     """Exact match on held-out pairs, by kind and size of the operands."""
-    pairs = {"a + b, both below 11": ("+", 11), "a - b, both below 11": ("-", 11),
-             "a x b, both below 13": ("*", 13), "a + b, both below 100": ("+", 100),
-             "a - b, both below 100": ("-", 100)}
+    pairs = {
+        "a + b, both below 11": ("+", 11),
+        "a - b, both below 11": ("-", 11),
+        "a x b, both below 13": ("*", 13),
+        "a + b, both below 100": ("+", 100),
+        "a - b, both below 100": ("-", 100),
+    }
     out = {}
     g = Gen(404, "numbers")
     for label, (op, top) in pairs.items():
-        every = [(a, b) for a in range(top) for b in range(top)
-                 if numbers.allowed(g, a, op, b) and (op != "-" or a >= b)]
+        every = [
+            (a, b)
+            for a in range(top)
+            for b in range(top)
+            if numbers.allowed(g, a, op, b) and (op != "-" or a >= b)
+        ]
         chosen = g.some(every, min(100, len(every)))
         right = 0
         for a, b in chosen:
@@ -67,10 +79,16 @@ def arithmetic(spark):
 def counting(spark):
     """Exact match on held-out ranges: the whole list of numbers must be right."""
     out, g = {}, Gen(405, "numbers")
-    ranges = {"count up": lambda: (a := g.num(0, 95), a + g.num(2, 15), 1),
-              "count down": lambda: (a := g.num(10, 30), max(0, a - g.num(3, 15)), -1),
-              "count by twos": lambda: (a := 2 * g.num(0, 1), a + 2 * g.num(3, 10), 2)}
-    words = {1: "Count from {} to {}.", -1: "Count down from {} to {}.", 2: "Count by twos from {} to {}."}
+    ranges = {
+        "count up": lambda: (a := g.num(0, 95), a + g.num(2, 15), 1),
+        "count down": lambda: (a := g.num(10, 30), max(0, a - g.num(3, 15)), -1),
+        "count by twos": lambda: (a := 2 * g.num(0, 1), a + 2 * g.num(3, 10), 2),
+    }
+    words = {
+        1: "Count from {} to {}.",
+        -1: "Count down from {} to {}.",
+        2: "Count by twos from {} to {}.",
+    }
     for label, draw in ranges.items():
         seen = {}
         for _ in range(2000):
@@ -91,8 +109,10 @@ def story_topics(spark):
     out, generator = {}, torch.Generator().manual_seed(406)
     held = [a for a in list(lexicon.ANIMALS) + list(lexicon.PEOPLE) if a in holdout.TOPICS]
     seen = Gen(407).some([a for a in lexicon.ANIMALS if a not in holdout.TOPICS], 20)
-    for label, words in (("story about a held-out animal or person", held),
-                         ("story about an animal seen in training", seen)):
+    for label, words in (
+        ("story about a held-out animal or person", held),
+        ("story about an animal seen in training", seen),
+    ):
         right = 0
         for word in words:
             text = spark.chat(user(f"Tell me a story about a {word}."), generator=generator)
@@ -119,13 +139,16 @@ def tool_calls(spark):
         total += 1
         valid += got is not None
         right += got == {"name": want["name"], "arguments": want["arguments"]}
-    return {"well-formed tool call, held-out phrasing": (valid, total),
-            "exact tool call, held-out phrasing": (right, total)}
+    return {
+        "well-formed tool call, held-out phrasing": (valid, total),
+        "exact tool call, held-out phrasing": (right, total),
+    }
 
 
 def json_answers(spark):
     """Valid JSON, and the very JSON expected, from sentences with held-out names."""
     from corpus import jsons
+
     g, right, valid, total = Gen(409, "names"), 0, 0, 60
     for _ in range(total):
         question, want = jsons.extract(g)
@@ -136,7 +159,10 @@ def json_answers(spark):
             continue
         valid += 1
         right += got == json.loads(want)
-    return {"valid JSON, held-out names": (valid, total), "exact JSON, held-out names": (right, total)}
+    return {
+        "valid JSON, held-out names": (valid, total),
+        "exact JSON, held-out names": (right, total),
+    }
 
 
 def main():

@@ -37,13 +37,16 @@ def main():
         batch = [build.example(g) for _ in range(CHUNK)]
         for tokens, weight in renderer.encode(batch):
             n = min(len(tokens), want - at)
-            ids[at:at + n], weights[at:at + n] = tokens[:n], weight[:n]
+            ids[at : at + n], weights[at : at + n] = tokens[:n], weight[:n]
             at += n
             examples += 1
     np.save(os.path.join(out, "ids.npy"), ids)
     np.save(os.path.join(out, "weights.npy"), weights)
-    print(f"{examples} examples, {at} tokens, {at / examples:.1f} tokens an example, "
-          f"mean weight {weights.mean() / 100:.3f}", flush=True)
+    print(
+        f"{examples} examples, {at} tokens, {at / examples:.1f} tokens an example, "
+        f"mean weight {weights.mean() / 100:.3f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -114,8 +114,8 @@ class Decoder(nn.Module):
 
     def forward(self, ids, cache=None):
         start = cache[0][0].shape[2] if cache and cache[0] else 0
-        cos = self.cos[start:start + ids.shape[1]]
-        sin = self.sin[start:start + ids.shape[1]]
+        cos = self.cos[start : start + ids.shape[1]]
+        sin = self.sin[start : start + ids.shape[1]]
         x = self.embed_tokens(ids)
         for i, layer in enumerate(self.layers):
             x = layer(x, cos, sin, cache[i] if cache is not None else None)

@@ -22,6 +22,7 @@ class Spark:
         def read(name):
             with open(os.path.join(folder, name), encoding="utf-8") as f:
                 return json.load(f)
+
         self.config, self.defaults = read("config.json"), read("generation_config.json")
         self.tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
         self.renderer = chatml.Renderer(self.tokenizer)
@@ -53,7 +54,7 @@ class Spark:
         if temperature == 0:
             return int(logits.argmax())
         probs, order = torch.softmax(logits / temperature, -1).sort(descending=True)
-        probs, order = probs[:self.defaults["top_k"]], order[:self.defaults["top_k"]]
+        probs, order = probs[: self.defaults["top_k"]], order[: self.defaults["top_k"]]
         probs = probs / probs.sum()
         keep = probs.cumsum(0) - probs < self.defaults["top_p"]
         drawn = torch.multinomial(probs[keep], 1, generator=generator)

@@ -28,8 +28,13 @@ def orthogonalise(g):
     if wide:
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for a, b, c in [(4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037),
-                    (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012)]:
+    for a, b, c in [
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ]:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.mT if wide else x).float()
@@ -71,11 +76,16 @@ class Data:
         need = rows * length
         if self.at + need + 1 > len(self.ids):
             self.at = 0
-        ids = torch.from_numpy(self.ids[self.at:self.at + need + 1].astype(np.int64))
-        weights = torch.from_numpy(self.weights[self.at + 1:self.at + need + 1].astype(np.float32))
+        ids = torch.from_numpy(self.ids[self.at : self.at + need + 1].astype(np.int64))
+        weights = torch.from_numpy(
+            self.weights[self.at + 1 : self.at + need + 1].astype(np.float32)
+        )
         self.at += need
-        return (ids[:-1].view(rows, length), ids[1:].view(rows, length),
-                weights.view(rows, length) / 100)
+        return (
+            ids[:-1].view(rows, length),
+            ids[1:].view(rows, length),
+            weights.view(rows, length) / 100,
+        )
 
 
 def schedule(step, r):
@@ -99,11 +109,17 @@ class Trainer:
         self.r, self.work = recipe, work
         torch.manual_seed(recipe["seed"])
         self.model, self.data = Llama(config), Data(data)
-        matrices = [p for n, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in n]
+        matrices = [
+            p for n, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in n
+        ]
         others = [p for n, p in self.model.named_parameters() if p.dim() == 1 or "embed" in n]
         self.muon = Muon(matrices)
-        self.adam = torch.optim.AdamW(others, lr=recipe["lr_adam"], betas=(0.9, 0.98), weight_decay=0.0)
-        self.loss = torch.compile(self.model.loss, dynamic=False) if recipe["compile"] else self.model.loss
+        self.adam = torch.optim.AdamW(
+            others, lr=recipe["lr_adam"], betas=(0.9, 0.98), weight_decay=0.0
+        )
+        self.loss = (
+            torch.compile(self.model.loss, dynamic=False) if recipe["compile"] else self.model.loss
+        )
         self.start = 0
         self.state_file = os.path.join(work, "state.pt")
         if os.path.exists(self.state_file):
@@ -120,8 +136,13 @@ class Trainer:
 
     def checkpoint(self, step):
         """Saves everything that `load` needs."""
-        state = {"model": self.model.state_dict(), "adam": self.adam.state_dict(), "step": step,
-                 "at": self.data.at, "muon": [(list(k), v) for k, v in self.muon.buffers.items()]}
+        state = {
+            "model": self.model.state_dict(),
+            "adam": self.adam.state_dict(),
+            "step": step,
+            "at": self.data.at,
+            "muon": [(list(k), v) for k, v in self.muon.buffers.items()],
+        }
         torch.save(state, self.state_file + ".new")
         os.replace(self.state_file + ".new", self.state_file)
 
@@ -154,8 +175,11 @@ class Trainer:
             done = step + 1 - self.start
             if (step + 1) % 20 == 0:
                 rate = done * self.r["tokens_per_step"] / (time.time() - began)
-                print(f"{time.strftime('%H:%M:%S')} step {step + 1}/{self.r['steps']} loss {loss:.4f} "
-                      f"mean {mean:.4f} {rate:.0f} tokens/s", flush=True)
+                print(
+                    f"{time.strftime('%H:%M:%S')} step {step + 1}/{self.r['steps']} loss"
+                    f" {loss:.4f} mean {mean:.4f} {rate:.0f} tokens/s",
+                    flush=True,
+                )
             if (step + 1) % 200 == 0:
                 self.checkpoint(step + 1)
         self.checkpoint(self.r["steps"])

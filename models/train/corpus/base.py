@@ -103,7 +103,7 @@ class Gen:
             if not match:
                 break
             choice = self.pick(match.group(1).split("|"))
-            template = template[:match.start()] + choice + template[match.end():]
+            template = template[: match.start()] + choice + template[match.end() :]
         if ctx:
             template = template.format_map(ctx)
         return mend(template)
@@ -121,24 +121,35 @@ PRONOUNS = {
 }
 
 NAMES = {
-    "f": """Mia Anna Lucy Emma Lily Rosa Nora Clara Ella Ruby Ivy Zoe Alice Sara Maya Leila Hana
+    "f": (
+        """Mia Anna Lucy Emma Lily Rosa Nora Clara Ella Ruby Ivy Zoe Alice Sara Maya Leila Hana
 Ines Priya Amina Greta Freya Yuki Sofia Olga Tara Nina Molly Daisy Poppy Luna Stella Eva Julia Mary
 Jane Kate Beth Amy Rose Grace Hannah Sophie Chloe Laura Elena Fatima Aisha Mei Lin Naomi Carmen
 Bella Dora Edith Flora Gina Helen Irene Jill Kim Lena Mona Nell Opal Paula Rita Susan Tina Una Vera
-Wendy Zara Zoé Chloé""".split(),
-    "m": """Tom Ben Sam Max Leo Jack Finn Noah Adam Luke Omar Ravi Kenji Hugo Felix Oscar Theo Milo
+Wendy Zara Zoé Chloé""".split()
+    ),
+    "m": (
+        """Tom Ben Sam Max Leo Jack Finn Noah Adam Luke Omar Ravi Kenji Hugo Felix Oscar Theo Milo
 Ali Ivan Pedro Jonas Emil Lars Marco Diego Tariq Hassan Arun Bruno Carl Dan Eric Fred George Harry
 Ian Jim Kevin Liam Mark Nick Otto Paul Peter Rob Simon Tim Victor Will Zack John James David Henry
 Charlie Alex Joe Bob Billy Toby Rex Sven Andre Luis Karim Yusuf Wei Chen Kofi Jamal Pierre José
-Anton Boris Gus Ned Ron Stan""".split(),
+Anton Boris Gus Ned Ron Stan""".split()
+    ),
 }
 
 
 def invented_name(g, kind):
     """A name made of syllables, so that the model learns to copy names it has never seen."""
-    heads = "Ba Be Bo Da De Do Fa Fi Ga Go Ha Jo Ka Ki La Le Lo Ma Me Mo Na Ni Pa Pi Ra Ri Ro Sa Se So Ta Te Vi Wa Zo"
+    heads = (
+        "Ba Be Bo Da De Do Fa Fi Ga Go Ha Jo Ka Ki La Le Lo Ma Me Mo Na Ni Pa Pi Ra Ri Ro Sa Se So"
+        " Ta Te Vi Wa Zo"
+    )
     middles = ["", "", "l", "n", "r", "m", "lin", "ran", "vi", "do", "be", "ss", "nn", "ri", "ta"]
-    tails = ["a", "ia", "ena", "ine", "elle", "ara"] if kind == "f" else ["o", "an", "us", "ek", "or", "in"]
+    tails = (
+        ["a", "ia", "ena", "ine", "elle", "ara"]
+        if kind == "f"
+        else ["o", "an", "us", "ek", "or", "in"]
+    )
     return g.pick(heads.split()) + g.pick(middles) + g.pick(tails)
 
 

@@ -5,19 +5,62 @@ import re
 from . import chat, follow, holdout, hotspare, jsons, numbers, qa, stories, tools, writing
 from .base import Gen, turns
 
-SYSTEMS = ["You are a helpful assistant.", "You are a helpful assistant.", "You are a helpful assistant.", "You are a helpful AI assistant.",
-           "You are Spark, a small and friendly language model.", "You are Spark.", "You are a friendly assistant.", "Answer briefly.", "Be concise.",
-           "You are a kind and patient teacher.", "Answer the question.", "You are an assistant. Answer truthfully.", "You are a helpful, honest assistant.",
-           "You are the assistant of Hotspare.", "Keep your answers short.", "Please answer in English.", "You are a chatbot.", "Be kind and clear."]
-WEIGHTS = {"stories": 27, "qa": 18, "numbers": 19, "hotspare": 7, "chat": 11, "jsons": 8, "tools": 5, "writing": 5, "follow": 5, "long": 3}
-HELD_WORDS = re.compile(r"\b(" + "|".join(sorted(set(holdout.NAMES["f"] + holdout.NAMES["m"]) | holdout.TOPICS)) + r")(s|es|ies)?\b", re.I)
+SYSTEMS = [
+    "You are a helpful assistant.",
+    "You are a helpful assistant.",
+    "You are a helpful assistant.",
+    "You are a helpful AI assistant.",
+    "You are Spark, a small and friendly language model.",
+    "You are Spark.",
+    "You are a friendly assistant.",
+    "Answer briefly.",
+    "Be concise.",
+    "You are a kind and patient teacher.",
+    "Answer the question.",
+    "You are an assistant. Answer truthfully.",
+    "You are a helpful, honest assistant.",
+    "You are the assistant of Hotspare.",
+    "Keep your answers short.",
+    "Please answer in English.",
+    "You are a chatbot.",
+    "Be kind and clear.",
+]
+WEIGHTS = {
+    "stories": 27,
+    "qa": 18,
+    "numbers": 19,
+    "hotspare": 7,
+    "chat": 11,
+    "jsons": 8,
+    "tools": 5,
+    "writing": 5,
+    "follow": 5,
+    "long": 3,
+}
+HELD_WORDS = re.compile(
+    r"\b("
+    + "|".join(sorted(set(holdout.NAMES["f"] + holdout.NAMES["m"]) | holdout.TOPICS))
+    + r")(s|es|ies)?\b",
+    re.I,
+)
 
 
 def long_chat(g):
     """Several turns on different subjects in one conversation."""
     pairs = []
     for _ in range(g.num(2, 5) if g.chance(0.8) else g.num(6, 18)):
-        maker = g.pick([qa.pair, numbers.pair, hotspare.pair, chat.pair, chat.small, jsons.pair, writing.pair, "story"])
+        maker = g.pick(
+            [
+                qa.pair,
+                numbers.pair,
+                hotspare.pair,
+                chat.pair,
+                chat.small,
+                jsons.pair,
+                writing.pair,
+                "story",
+            ]
+        )
         if maker == "story":
             made = stories.make(g)
             while isinstance(made, str):
@@ -28,8 +71,18 @@ def long_chat(g):
     return turns(*pairs)
 
 
-MAKERS = {"stories": stories.make, "qa": qa.make, "numbers": numbers.make, "hotspare": hotspare.make, "chat": chat.make, "jsons": jsons.make,
-          "tools": tools.make, "writing": writing.make, "follow": follow.make, "long": long_chat}
+MAKERS = {
+    "stories": stories.make,
+    "qa": qa.make,
+    "numbers": numbers.make,
+    "hotspare": hotspare.make,
+    "chat": chat.make,
+    "jsons": jsons.make,
+    "tools": tools.make,
+    "writing": writing.make,
+    "follow": follow.make,
+    "long": long_chat,
+}
 
 
 def styled(g, messages):
@@ -38,13 +91,27 @@ def styled(g, messages):
     last = messages[-1]
     if kind == 0:
         last["content"] = last["content"].upper()
-        system = g.pick(["Answer in capital letters.", "Write everything in capital letters.", "Always answer in upper case."])
+        system = g.pick(
+            [
+                "Answer in capital letters.",
+                "Write everything in capital letters.",
+                "Always answer in upper case.",
+            ]
+        )
     elif kind == 1:
         last["content"] = "Arr! " + last["content"]
-        system = g.pick(["You are a pirate.", "Talk like a pirate.", "You are a pirate. Always begin with \"Arr!\""])
+        system = g.pick(
+            [
+                "You are a pirate.",
+                "Talk like a pirate.",
+                'You are a pirate. Always begin with "Arr!"',
+            ]
+        )
     elif kind == 2:
         last["content"] += " Have a nice day!"
-        system = g.pick(["End each answer with \"Have a nice day!\"", "Always wish the user a nice day."])
+        system = g.pick(
+            ['End each answer with "Have a nice day!"', "Always wish the user a nice day."]
+        )
     else:
         last["content"] = last["content"].lower()
         system = g.pick(["Answer in small letters.", "Never use capital letters."])
@@ -82,8 +149,12 @@ def example(g, kind=None):
 def held_out(seed, split, count):
     """Evaluation examples of one split, drawn from the grammars where the split means something."""
     g = Gen(seed, split)
-    kinds = {"names": ["stories", "numbers", "chat", "jsons"], "topics": ["stories", "qa", "jsons", "tools"],
-             "patterns": ["stories", "qa", "numbers", "hotspare", "chat", "jsons", "tools", "writing"], "numbers": ["numbers"]}
+    kinds = {
+        "names": ["stories", "numbers", "chat", "jsons"],
+        "topics": ["stories", "qa", "jsons", "tools"],
+        "patterns": ["stories", "qa", "numbers", "hotspare", "chat", "jsons", "tools", "writing"],
+        "numbers": ["numbers"],
+    }
     out = []
     while len(out) < count:
         g.used_held = False

@@ -82,28 +82,101 @@ reindeer rhino rooster salamander salmon scorpion seahorse shark shrimp skunk sl
 squid starfish stork swallow termite toad toucan trout vulture walrus wasp weasel wombat woodpecker
 worm yak""".split()
 ANY_FOOD = """berries;nuts;apples;honey;sweet roots;fresh leaves;small seeds;ripe fruit;cold water
-melon;juicy plums;warm bread;soft moss;mushrooms""".replace("\n", " ").split(";")
+melon;juicy plums;warm bread;soft moss;mushrooms""".replace(
+    "\n", " "
+).split(
+    ";"
+)
 ANY_SKILL = """run fast;climb trees;see in the dark;swim well;hide well;dig tunnels;jump far;sing
 sweetly;find the way home;smell food from far away;balance on one leg;carry heavy things""".replace(
-    "\n", " ").split(";")
+    "\n", " "
+).split(
+    ";"
+)
 
 PEOPLE = {
-    "girl": "f", "boy": "m", "king": "m", "queen": "f", "princess": "f", "prince": "m",
-    "farmer": "any", "baker": "any", "teacher": "any", "doctor": "any", "pirate": "any",
-    "knight": "any", "wizard": "m", "witch": "f", "gardener": "any", "painter": "any",
-    "fisherman": "m", "nurse": "any", "pilot": "any", "astronaut": "any", "child": "any",
-    "grandmother": "f", "grandfather": "m", "robot": "n", "giant": "m", "fairy": "f",
-    "carpenter": "any", "cook": "any", "singer": "any", "shepherd": "any", "student": "any",
-    "writer": "any", "musician": "any", "soldier": "any", "tailor": "any", "blacksmith": "any",
-    "plumber": "any", "librarian": "any", "sailor": "any", "dentist": "any", "scientist": "any",
-    "firefighter": "any", "explorer": "any", "dancer": "any", "clown": "any", "miller": "any",
-    "captain": "any", "chef": "any", "detective": "any", "inventor": "any", "juggler": "any",
-    "lawyer": "any", "magician": "any", "mayor": "any", "merchant": "any", "monk": "m",
-    "postman": "m", "potter": "any", "queen of the bees": "f", "thief": "any", "traveller": "any",
-    "twin": "any", "weaver": "any", "young woman": "f", "young man": "m", "beekeeper": "any",
-    "clockmaker": "any", "hunter": "any", "judge": "any", "poet": "any", "runner": "any",
-    "shopkeeper": "any", "spy": "any", "elf": "any", "mermaid": "f", "ogre": "m", "troll": "m",
-    "engineer": "any", "snowman": "m", "ghost": "n", "old man": "m", "old woman": "f",
+    "girl": "f",
+    "boy": "m",
+    "king": "m",
+    "queen": "f",
+    "princess": "f",
+    "prince": "m",
+    "farmer": "any",
+    "baker": "any",
+    "teacher": "any",
+    "doctor": "any",
+    "pirate": "any",
+    "knight": "any",
+    "wizard": "m",
+    "witch": "f",
+    "gardener": "any",
+    "painter": "any",
+    "fisherman": "m",
+    "nurse": "any",
+    "pilot": "any",
+    "astronaut": "any",
+    "child": "any",
+    "grandmother": "f",
+    "grandfather": "m",
+    "robot": "n",
+    "giant": "m",
+    "fairy": "f",
+    "carpenter": "any",
+    "cook": "any",
+    "singer": "any",
+    "shepherd": "any",
+    "student": "any",
+    "writer": "any",
+    "musician": "any",
+    "soldier": "any",
+    "tailor": "any",
+    "blacksmith": "any",
+    "plumber": "any",
+    "librarian": "any",
+    "sailor": "any",
+    "dentist": "any",
+    "scientist": "any",
+    "firefighter": "any",
+    "explorer": "any",
+    "dancer": "any",
+    "clown": "any",
+    "miller": "any",
+    "captain": "any",
+    "chef": "any",
+    "detective": "any",
+    "inventor": "any",
+    "juggler": "any",
+    "lawyer": "any",
+    "magician": "any",
+    "mayor": "any",
+    "merchant": "any",
+    "monk": "m",
+    "postman": "m",
+    "potter": "any",
+    "queen of the bees": "f",
+    "thief": "any",
+    "traveller": "any",
+    "twin": "any",
+    "weaver": "any",
+    "young woman": "f",
+    "young man": "m",
+    "beekeeper": "any",
+    "clockmaker": "any",
+    "hunter": "any",
+    "judge": "any",
+    "poet": "any",
+    "runner": "any",
+    "shopkeeper": "any",
+    "spy": "any",
+    "elf": "any",
+    "mermaid": "f",
+    "ogre": "m",
+    "troll": "m",
+    "engineer": "any",
+    "snowman": "m",
+    "ghost": "n",
+    "old man": "m",
+    "old woman": "f",
 }
 
 THINGS = """kite boat ball lamp key clock drum bell book bicycle train ship map coin ring hat
@@ -113,38 +186,84 @@ sandcastle snowball toy car tent tractor telescope paintbrush scarf necklace
 violin lantern balloon compass wagon teapot umbrella""".split()
 THINGS = [t for t in THINGS if t not in ("toy", "car")] + ["toy car", "music box"]
 
-MORE_THINGS = """anchor axe bag bead bottle bow bowl brick brush button candy cane card carpet cart chain
+MORE_THINGS = """anchor axe bag bead bottle bow bowl brick brush button candy cane card carpet
+cart chain
 chest coat comb cork cradle curtain desk dish door fan fence flag fork frame glove hammer hook
 jar jug kettle knot lace lens lock marble mask medal needle net oar oven paddle pan parcel pearl
 pen photograph pillow pipe plate pocket pot purse puzzle quill rake raft ribbon rope sack saddle
 sail saucepan saw shelf shirt shoe sledge spade spoon statue stool swing sword table thimble thread
 ticket toaster torch towel trumpet tub typewriter vase wardrobe whistle wig window wreath yo-yo
-clockwork robot;magic wand;snow globe;rocking horse;paper plane;garden gnome;teddy bear;hot-air ship;
+clockwork robot;magic wand;snow globe;rocking horse;paper plane;garden gnome;teddy bear;hot-air
+ship;
 birthday card;wooden spoon;tin soldier;fishing rod;rubber duck;postcard;sun hat;skateboard;sofa"""
-MORE_THINGS = [t.strip() for part in MORE_THINGS.replace("\n", " ").split(";")
-               for t in ([part.strip()] if part.count(" ") <= 2 else part.split())]
+MORE_THINGS = [
+    t.strip()
+    for part in MORE_THINGS.replace("\n", " ").split(";")
+    for t in ([part.strip()] if part.count(" ") <= 2 else part.split())
+]
 
 PLACES = {
-    "forest": "in", "village": "in", "castle": "in", "garden": "in", "farm": "on",
-    "island": "on", "beach": "on", "mountain": "on", "valley": "in", "city": "in",
-    "desert": "in", "jungle": "in", "school": "at", "market": "at", "lighthouse": "in",
-    "cave": "in", "lake": "by", "river": "by", "library": "in", "bakery": "in",
-    "harbour": "at", "hill": "on", "meadow": "in", "park": "in", "museum": "in",
-    "swamp": "in", "tower": "in", "train station": "at", "zoo": "at", "kitchen": "in",
-    "waterfall": "by", "orchard": "in", "volcano": "on", "windmill": "in",
+    "forest": "in",
+    "village": "in",
+    "castle": "in",
+    "garden": "in",
+    "farm": "on",
+    "island": "on",
+    "beach": "on",
+    "mountain": "on",
+    "valley": "in",
+    "city": "in",
+    "desert": "in",
+    "jungle": "in",
+    "school": "at",
+    "market": "at",
+    "lighthouse": "in",
+    "cave": "in",
+    "lake": "by",
+    "river": "by",
+    "library": "in",
+    "bakery": "in",
+    "harbour": "at",
+    "hill": "on",
+    "meadow": "in",
+    "park": "in",
+    "museum": "in",
+    "swamp": "in",
+    "tower": "in",
+    "train station": "at",
+    "zoo": "at",
+    "kitchen": "in",
+    "waterfall": "by",
+    "orchard": "in",
+    "volcano": "on",
+    "windmill": "in",
 }
 
 THEMES = {
-    "kindness": "kind", "courage": "brave", "friendship": "a good friend", "sharing": "generous",
-    "kindness to animals": "kind", "helping others": "helpful", "hope": "hopeful",
-    "telling the truth": "honest", "being brave": "brave", "hard work": "hard-working",
-    "trust": "loyal", "curiosity": "curious", "gratitude": "grateful", "love": "loving",
-    "honesty": "honest", "patience": "patient",
+    "kindness": "kind",
+    "courage": "brave",
+    "friendship": "a good friend",
+    "sharing": "generous",
+    "kindness to animals": "kind",
+    "helping others": "helpful",
+    "hope": "hopeful",
+    "telling the truth": "honest",
+    "being brave": "brave",
+    "hard work": "hard-working",
+    "trust": "loyal",
+    "curiosity": "curious",
+    "gratitude": "grateful",
+    "love": "loving",
+    "honesty": "honest",
+    "patience": "patient",
 }
 
 WEATHER = """the rain;the snow;the wind;a storm;the sun;the fog;a rainbow;the first snow;
 a thunderstorm;a cold winter;a hot summer;spring;autumn;the moon;the stars""".replace(
-    "\n", "").split(";")
+    "\n", ""
+).split(
+    ";"
+)
 
 COLOURS = "red blue green yellow orange purple brown white black pink grey golden silver".split()
 FOODS = """bread soup cake cheese honey apples berries nuts pancakes rice carrots cookies porridge
@@ -157,13 +276,34 @@ duck hen sheep box bag hat sticker tree chair candle brick""".split()
 
 def plural(word):
     """The English plural of a regular or common irregular noun."""
-    special = {"mouse": "mice", "goose": "geese", "sheep": "sheep", "fish": "fish",
-               "deer": "deer", "child": "children", "leaf": "leaves", "wolf": "wolves",
-               "fisherman": "fishermen", "snowman": "snowmen", "old man": "old men",
-               "old woman": "old women", "calf": "calves", "man": "men", "woman": "women",
-               "foot": "feet", "tooth": "teeth", "person": "people", "knife": "knives",
-               "life": "lives", "ox": "oxen", "loaf": "loaves", "shelf": "shelves",
-               "thief": "thieves", "half": "halves", "scarf": "scarves"}
+    special = {
+        "mouse": "mice",
+        "goose": "geese",
+        "sheep": "sheep",
+        "fish": "fish",
+        "deer": "deer",
+        "child": "children",
+        "leaf": "leaves",
+        "wolf": "wolves",
+        "fisherman": "fishermen",
+        "snowman": "snowmen",
+        "old man": "old men",
+        "old woman": "old women",
+        "calf": "calves",
+        "man": "men",
+        "woman": "women",
+        "foot": "feet",
+        "tooth": "teeth",
+        "person": "people",
+        "knife": "knives",
+        "life": "lives",
+        "ox": "oxen",
+        "loaf": "loaves",
+        "shelf": "shelves",
+        "thief": "thieves",
+        "half": "halves",
+        "scarf": "scarves",
+    }
     if word in special:
         return special[word]
     if word.endswith(("s", "sh", "ch", "x", "z")):

@@ -1,7 +1,32 @@
 """How people type: capitals or none, a final mark or none, a greeting in front."""
 
-QUESTION = ("what", "who", "where", "when", "why", "how", "which", "can", "could", "do", "does",
-            "is", "are", "may", "in which", "on which", "at what", "will", "would", "did", "have", "has", "am", "should", "whose")
+QUESTION = (
+    "what",
+    "who",
+    "where",
+    "when",
+    "why",
+    "how",
+    "which",
+    "can",
+    "could",
+    "do",
+    "does",
+    "is",
+    "are",
+    "may",
+    "in which",
+    "on which",
+    "at what",
+    "will",
+    "would",
+    "did",
+    "have",
+    "has",
+    "am",
+    "should",
+    "whose",
+)
 
 
 def polish(g, text, question=None):

@@ -47,12 +47,22 @@ what does {e} equal
 compute {e}
 tell me what {e} is
 solve {e}
-do you know what {e} is""".split("\n")
+do you know what {e} is""".split(
+    "\n"
+)
 HELD_SUM = ["my homework says {e}, what do I write", "work out {e} for me"]
-ASK_ADD = ["add {a} and {b}", "what is the sum of {a} and {b}", "what do you get when you add {b} to {a}",
-           "how much is {a} and {b}"]
-ASK_SUB = ["subtract {b} from {a}", "what is {b} less than {a}", "take {b} away from {a}",
-           "what is the difference between {a} and {b}"]
+ASK_ADD = [
+    "add {a} and {b}",
+    "what is the sum of {a} and {b}",
+    "what do you get when you add {b} to {a}",
+    "how much is {a} and {b}",
+]
+ASK_SUB = [
+    "subtract {b} from {a}",
+    "what is {b} less than {a}",
+    "take {b} away from {a}",
+    "what is the difference between {a} and {b}",
+]
 ASK_MUL = ["multiply {a} by {b}", "what is the product of {a} and {b}", "how much is {a} times {b}"]
 
 
@@ -84,8 +94,10 @@ def arithmetic(g):
         table = {"+": ASK_ADD, "-": ASK_SUB, "*": ASK_MUL}[op]
         question = g.fill(g.pick(table), dict(a=a, b=b))
         answer_expr = f"{a} {sign} {b}"
-    answer = g.pick([f"{answer_expr} is {result}."] * 5 + [f"{answer_expr} = {result}",
-                                                          f"the answer is {result}."])
+    answer = g.pick(
+        [f"{answer_expr} is {result}."] * 5
+        + [f"{answer_expr} = {result}", f"the answer is {result}."]
+    )
     if g.chance(0.06):
         answer = str(result)
         question = question.rstrip("=") + g.pick([", just the number", " (only the number)"])
@@ -103,11 +115,20 @@ def division(g):
     if roll == 0:
         return polish(g, f"what is half of {2 * q}"), f"Half of {2 * q} is {q}."
     if roll == 1:
-        return polish(g, g.pick([f"what is double {q}", f"double {q}", f"what is twice {q}"])), \
-            f"Twice {q} is {2 * q}."
+        return (
+            polish(g, g.pick([f"what is double {q}", f"double {q}", f"what is twice {q}"])),
+            f"Twice {q} is {2 * q}.",
+        )
     sign = g.pick(["/", "divided by", "÷"])
-    return polish(g, g.pick([f"what is {b * q} {sign} {b}", f"{b * q} {sign} {b}",
-                             f"divide {b * q} by {b}"])), f"{b * q} {sign} {b} is {q}."
+    return (
+        polish(
+            g,
+            g.pick(
+                [f"what is {b * q} {sign} {b}", f"{b * q} {sign} {b}", f"divide {b * q} by {b}"]
+            ),
+        ),
+        f"{b * q} {sign} {b} is {q}.",
+    )
 
 
 ASK_UP = """count from {a} to {b}
@@ -116,12 +137,16 @@ count up from {a} to {b}
 count from {a} up to {b}
 [list|write|say|give me|show me] the numbers from {a} to {b}
 start at {a} and count to {b}
-[write|list] all numbers between {a} and {b}, both included""".split("\n")
+[write|list] all numbers between {a} and {b}, both included""".split(
+    "\n"
+)
 ASK_TO = "count to {b}|[please|can you|could you] count to {b}|count up to {b}|let us count to {b}"
 ASK_DOWN = """count down from {a} to {b}
 count backwards from {a} to {b}
 count from {a} down to {b}
-[please|can you|could you] count down from {a} to {b}""".split("\n")
+[please|can you|could you] count down from {a} to {b}""".split(
+    "\n"
+)
 HELD_COUNT = ["I would like to hear every number beginning at {a} and ending at {b}"]
 
 
@@ -147,25 +172,45 @@ def counting(g):
         if allowed(g, "count", a, b, step):
             break
     numbers = list(range(a, b + (1 if step > 0 else -1), step))
-    ctx = dict(a=number_name(g, a) if a <= 20 and g.chance(0.2) else a,
-               b=number_name(g, b) if b <= 20 and g.chance(0.3) else b, s=step)
+    ctx = dict(
+        a=number_name(g, a) if a <= 20 and g.chance(0.2) else a,
+        b=number_name(g, b) if b <= 20 and g.chance(0.3) else b,
+        s=step,
+    )
     if step == -1:
         question = g.fill(g.pat(ASK_DOWN, HELD_COUNT), ctx)
     elif step > 1:
         by = {2: "twos", 3: "threes", 4: "fours", 5: "fives", 10: "tens"}[step]
-        question = g.fill(f"count [by {by}|in {by}|by {step}] from {{a}} to {{b}}|[please|can you] count "
-                          f"by {by} from {{a}} to {{b}}" if g.chance(0.3) else
-                          f"count [by {by}|in {by}|in steps of {step}] from {{a}} to {{b}}", ctx)
+        question = g.fill(
+            (
+                f"count [by {by}|in {by}|by {step}] from {{a}} to {{b}}|[please|can you] count "
+                f"by {by} from {{a}} to {{b}}"
+                if g.chance(0.3)
+                else f"count [by {by}|in {by}|in steps of {step}] from {{a}} to {{b}}"
+            ),
+            ctx,
+        )
         question = question.split("|")[0]
     elif a == 1 and g.chance(0.7):
-        question = g.fill(g.pat(ASK_TO.replace("[please|can you|could you] ", "").split("|")
-                                + ["[please|can you|could you] count to {b}"], HELD_COUNT), ctx)
+        question = g.fill(
+            g.pat(
+                ASK_TO.replace("[please|can you|could you] ", "").split("|")
+                + ["[please|can you|could you] count to {b}"],
+                HELD_COUNT,
+            ),
+            ctx,
+        )
     else:
         question = g.fill(g.pat(ASK_UP, HELD_COUNT), ctx)
     if len(numbers) <= 21 and max(numbers) <= 20 and g.chance(0.08):
-        return polish(g, question + " in words"), ", ".join(WORDS[n] for n in numbers).capitalize() + "."
+        return (
+            polish(g, question + " in words"),
+            ", ".join(WORDS[n] for n in numbers).capitalize() + ".",
+        )
     sep = "\n" if g.chance(0.08) else ", "
-    return polish(g, question), sep.join(map(str, numbers)) + g.pick(["", ".", "."] if sep == ", " else [""])
+    return polish(g, question), sep.join(map(str, numbers)) + g.pick(
+        ["", ".", "."] if sep == ", " else [""]
+    )
 
 
 def comparison(g):
@@ -178,20 +223,41 @@ def comparison(g):
         up = g.chance(0.6)
         word = g.pick(["bigger", "larger", "greater"]) if up else g.pick(["smaller", "less"])
         top, low = (max(a, b), min(a, b)) if up else (min(a, b), max(a, b))
-        ask = g.pick([f"which is {word}, {a} or {b}", f"which number is {word}, {a} or {b}",
-                      f"what is {word}, {a} or {b}"])
+        ask = g.pick(
+            [
+                f"which is {word}, {a} or {b}",
+                f"which number is {word}, {a} or {b}",
+                f"what is {word}, {a} or {b}",
+            ]
+        )
         return polish(g, ask), f"{top} is {word} than {low}."
     if roll == 2:
         up = g.chance(0.5)
         word = "bigger" if up else "smaller"
         yes = (a > b) == up
-        return polish(g, f"is {a} {word} than {b}"), \
-            f"{'Yes' if yes else 'No'}, {a} is {word if yes else ('smaller' if up else 'bigger')} than {b}."
+        return (
+            polish(g, f"is {a} {word} than {b}"),
+            (
+                f"{'Yes' if yes else 'No'}, {a} is"
+                f" {word if yes else ('smaller' if up else 'bigger')} than {b}."
+            ),
+        )
     if roll == 3:
         after = g.chance(0.6) or a == 0
         word, n = ("after", a + 1) if after else ("before", a - 1)
-        return polish(g, g.pick([f"what comes {word} {a}", f"which number comes {word} {a}",
-                                 f"what number is {word} {a}"])), f"{n} comes {word} {a}."
+        return (
+            polish(
+                g,
+                g.pick(
+                    [
+                        f"what comes {word} {a}",
+                        f"which number comes {word} {a}",
+                        f"what number is {word} {a}",
+                    ]
+                ),
+            ),
+            f"{n} comes {word} {a}.",
+        )
     if roll == 4:
         kind = "even" if a % 2 == 0 else "odd"
         asked = g.pick(["even", "odd"])
@@ -221,31 +287,62 @@ def problem(g):
     other, _ = g.name()
     item = g.topic(lx.COUNTABLE)
     many = lx.plural(item)
-    c = dict(n=name, o=other, a=a, b=b, i=many, ia=many if a != 1 else item,
-             ib=many if b != 1 else item, he="she" if sex == "f" else "he")
+    c = dict(
+        n=name,
+        o=other,
+        a=a,
+        b=b,
+        i=many,
+        ia=many if a != 1 else item,
+        ib=many if b != 1 else item,
+        he="she" if sex == "f" else "he",
+    )
     if op == "+":
-        text = g.pat(["{n} has {a} {ia}. {o} gives {n} {b} more. how many {i} does {n} have now",
-                      "{n} has {a} {ia} and [buys|finds|gets] {b} more. how many {i} does {he} have",
-                      "there are {a} {ia} on the table. {n} puts {b} more there. how many are there now",
-                      "{n} has {a} {ia} and {o} has {b} {ib}. how many {i} do they have together",
-                      "if I have {a} {ia} and you give me {b} more, how many do I have"],
-                     ["{a} {ia} lie in a basket, and {n} adds {b}. what is the total"])
+        text = g.pat(
+            [
+                "{n} has {a} {ia}. {o} gives {n} {b} more. how many {i} does {n} have now",
+                "{n} has {a} {ia} and [buys|finds|gets] {b} more. how many {i} does {he} have",
+                "there are {a} {ia} on the table. {n} puts {b} more there. how many are there now",
+                "{n} has {a} {ia} and {o} has {b} {ib}. how many {i} do they have together",
+                "if I have {a} {ia} and you give me {b} more, how many do I have",
+            ],
+            ["{a} {ia} lie in a basket, and {n} adds {b}. what is the total"],
+        )
         total = a + b
     else:
-        text = g.pat(["{n} has {a} {ia} and [loses|gives away|sells] {b}. how many {i} are left",
-                      "{n} had {a} {ia}. {he} gave {b} to {o}. how many {i} does {n} have now",
-                      "there were {a} {ia} on the table. {n} took {b} away. how many are left",
-                      "if I have {a} {ia} and [lose|give away|use] {b}, how many do I have left"],
-                     ["out of {a} {ia}, {b} went missing at {n}'s house. what remains"])
+        text = g.pat(
+            [
+                "{n} has {a} {ia} and [loses|gives away|sells] {b}. how many {i} are left",
+                "{n} had {a} {ia}. {he} gave {b} to {o}. how many {i} does {n} have now",
+                "there were {a} {ia} on the table. {n} took {b} away. how many are left",
+                "if I have {a} {ia} and [lose|give away|use] {b}, how many do I have left",
+            ],
+            ["out of {a} {ia}, {b} went missing at {n}'s house. what remains"],
+        )
         total = a - b
     word = many if total != 1 else item
-    who = "you have" if text.startswith("if I") else \
-        "they have" if "together" in text else \
-        ("there is" if total == 1 else "there are") if text.startswith("there") else f"{name} has"
+    who = (
+        "you have"
+        if text.startswith("if I")
+        else (
+            "they have"
+            if "together" in text
+            else (
+                ("there is" if total == 1 else "there are")
+                if text.startswith("there")
+                else f"{name} has"
+            )
+        )
+    )
     left = " left" if op == "-" else " together" if who == "they have" else ""
     first = f"{a} {op} {b} is {total}"
-    answer = g.pick([f"{first}, so {who} {total} {word}{left}.", f"{who} {total} {word}{left}.",
-                     f"{first}. {who} {total} {word}{left}."])
+    answer = g.pick(
+        [
+            f"{first}, so {who} {total} {word}{left}.",
+            f"{who} {total} {word}{left}.",
+            f"{first}. {who} {total} {word}{left}.",
+        ]
+    )
     return g.say(text, c) + "?", g.say(answer)
 
 

@@ -9,26 +9,34 @@ import re
 
 from . import lexicon as lx
 from .base import PRONOUNS, turns
-from .plots import ENDINGS, HELD_PLOTS, MORALS, OPENINGS, PLOTS, THING_PLOTS, HELD_OPENINGS
+from .more_plots import ENDINGS, HELD_PLOTS, MORALS, THING_PLOTS
+from .plots import HELD_OPENINGS, OPENINGS, PLOTS
 
-ASK = """[tell|please tell|can you tell|could you tell] me [a|a short|a little|a nice] story about {t}
-[write|please write|can you write|could you write|make up] [a|a short|a little|a nice] story about {t}
+ASK = """[tell|please tell|can you tell|could you tell] me [a|a short|a little|a nice] story \
+about {t}
+[write|please write|can you write|could you write|make up] [a|a short|a little|a nice] story \
+about {t}
 [write|tell] me a [bedtime story|happy story|fairy tale|tale|very short story] about {t}
 I [want|would like] [a|a short|to hear a|to read a] story about {t}
 a story about {t}[| please]
 story about {t}[| please]
 [do you know|have you got] a [good |]story about {t}?
 [give|tell] me a story with {t} in it
-write [a few sentences|a short tale|some sentences|a paragraph] about {t} [as a story|for a child|for my daughter|for my son]
+write [a few sentences|a short tale|some sentences|a paragraph] about {t} [as a story|for a \
+child|for my daughter|for my son]
 [my daughter|my son|my little brother|my little sister] wants a story about {t}
 [let us|let's] have a story about {t}
 now [tell|write] a story about {t}
 tell a story about {t}
-write a story where {t} [is the hero|learns something|has an adventure|finds a friend]""".split("\n")
+write a story where {t} [is the hero|learns something|has an adventure|finds a friend]""".split(
+    "\n"
+)
 HELD_ASK = """invent a tale starring {t}
 I feel like hearing a story whose hero is {t}
 come up with a short story featuring {t}
-it is bedtime, so a story about {t} would be lovely""".split("\n")
+it is bedtime, so a story about {t} would be lovely""".split(
+    "\n"
+)
 ASK_ANY = """tell me a story
 tell me a [short|nice|good|bedtime|happy|funny] story[| please]
 [can|could] you tell me a story?
@@ -36,16 +44,23 @@ write a [short |little |]story
 please write a [short |]story
 I want to hear a story
 story[| please]
-make up a story""".split("\n")
+make up a story""".split(
+    "\n"
+)
 
 
 ALONE = [e for e in ENDINGS if "{fname}" not in e and "they " not in e]
-ADJ = "[little|small|young|brave|kind|clever|gentle|curious|shy|cheerful|quiet|old|friendly|lonely|happy]"
+ADJ = (
+    "[little|small|young|brave|kind|clever|gentle|curious|shy|cheerful|quiet|old|friendly"
+    "|lonely|happy]"
+)
 
 
 def cast_animal(g, word=None):
     """An animal hero: a dictionary of slots for the plots."""
-    word = word or g.topic(list(lx.ANIMALS) if g.split == "topics" or g.chance(0.6) else lx.MORE_ANIMALS)
+    word = word or g.topic(
+        list(lx.ANIMALS) if g.split == "topics" or g.chance(0.6) else lx.MORE_ANIMALS
+    )
     name, sex = g.name()
     pro = PRONOUNS[sex if g.chance(0.75) else "n"]
     home, food, skill = "a small den", g.pick(lx.ANY_FOOD), g.pick(lx.ANY_SKILL)
@@ -60,11 +75,23 @@ def cast_person(g, word=None):
     sex = lx.PEOPLE.get(word, "any")
     name, got = g.name("any" if sex in ("any", "n") else sex)
     pro = PRONOUNS["n" if sex == "n" else got]
-    skill = g.pick(["whistle a tune", "tell good stories", "climb trees", "run fast", "fix things",
-                    "sing softly", "listen well", "tie strong knots", "find the way home"])
+    skill = g.pick(
+        [
+            "whistle a tune",
+            "tell good stories",
+            "climb trees",
+            "run fast",
+            "fix things",
+            "sing softly",
+            "listen well",
+            "tie strong knots",
+            "find the way home",
+        ]
+    )
     home = g.pick(["a small house", "a cosy cottage", "a little hut", "a tall house"])
-    return dict(pro, kind=word, name=name, food=g.pick(lx.FOODS), skill=skill, home=home,
-                animal=False)
+    return dict(
+        pro, kind=word, name=name, food=g.pick(lx.FOODS), skill=skill, home=home, animal=False
+    )
 
 
 def set_scene(g, hero):
@@ -79,13 +106,22 @@ def set_scene(g, hero):
     things = lx.THINGS if g.split == "topics" or g.chance(0.6) else lx.MORE_THINGS
     thing = hero.get("thing") or g.topic(things)
     hero.update(
-        place=place, at=lx.PLACES[place], friend=friend, fname=fname, fhe=fpro["he"],
-        fhim=fpro["him"], fhis=fpro["his"], thing=thing, colour=g.pick(lx.COLOURS),
-        adj=g.fill(ADJ), fadj=g.fill(ADJ),
+        place=place,
+        at=lx.PLACES[place],
+        friend=friend,
+        fname=fname,
+        fhe=fpro["he"],
+        fhim=fpro["him"],
+        fhis=fpro["his"],
+        thing=thing,
+        colour=g.pick(lx.COLOURS),
+        adj=g.fill(ADJ),
+        fadj=g.fill(ADJ),
         padj=g.fill("[quiet|green|small|big|sunny|old|pretty|faraway|windy|peaceful]"),
         tadj=g.fill("[shiny|old|tiny|lovely|strange|broken|lost|beautiful|plain|wooden]"),
         sky=g.fill("[sunny|rainy|windy|cold|warm|foggy|bright|snowy|cloudy|fine]"),
-        time=g.fill("[morning|afternoon|evening|day]"))
+        time=g.fill("[morning|afternoon|evening|day]"),
+    )
     if hero["kind"] == "child":
         hero["adj"] = g.fill("[little|small|young|brave|kind|clever|shy|cheerful|happy]")
     return hero
@@ -112,7 +148,9 @@ def tell(g, hero, plots=None):
     return " ".join(parts)
 
 
-LATER = ["the next day|a week later|one day in spring|some time later|the following winter|a year later"]
+LATER = [
+    "the next day|a week later|one day in spring|some time later|the following winter|a year later"
+]
 
 
 def tell_long(g, hero):
@@ -125,9 +163,17 @@ def tell_long(g, hero):
             set_scene(g, hero)
         plot = list(g.pick(PLOTS))
         if episode:
-            plot[0] = "[" + LATER[0] + "], " + re.sub(
-                r"^(\[one day\|one \{time\}\]|\[one day\|one \{sky\} \{time\}\]|one \{sky\} \{time\}|one \{time\}|one day),? ?",
-                "", plot[0])
+            plot[0] = (
+                "["
+                + LATER[0]
+                + "], "
+                + re.sub(
+                    r"^(\[one day\|one \{time\}\]|\[one day\|one \{sky\} \{time\}\]|one \{sky\}"
+                    r" \{time\}|one \{time\}|one day),? ?",
+                    "",
+                    plot[0],
+                )
+            )
         parts.append(" ".join(g.say(s, hero) for s in plot))
     parts[0] += " " + parts.pop(1)
     end = g.say(g.pick(ALONE), hero)
@@ -139,20 +185,49 @@ def subject(g):
     roll = g.rng.random()
     if roll < 0.42:
         hero = cast_animal(g)
-        topic = g.fill(g.pick(["a {kind}", "a {kind}", "a {kind}", "a {adj} {kind}", "the {kind}",
-                               "a {kind} [named|called] {name}", "{name} the {kind}"]),
-                       set_scene(g, hero))
+        topic = g.fill(
+            g.pick(
+                [
+                    "a {kind}",
+                    "a {kind}",
+                    "a {kind}",
+                    "a {adj} {kind}",
+                    "the {kind}",
+                    "a {kind} [named|called] {name}",
+                    "{name} the {kind}",
+                ]
+            ),
+            set_scene(g, hero),
+        )
         return topic, hero, None
     if roll < 0.60:
         hero = set_scene(g, cast_person(g))
-        topic = g.fill(g.pick(["a {kind}", "a {kind}", "a {adj} {kind}",
-                               "a {kind} [named|called] {name}", "{name} the {kind}"]), hero)
+        topic = g.fill(
+            g.pick(
+                [
+                    "a {kind}",
+                    "a {kind}",
+                    "a {adj} {kind}",
+                    "a {kind} [named|called] {name}",
+                    "{name} the {kind}",
+                ]
+            ),
+            hero,
+        )
         return topic, hero, None
     if roll < 0.72:
         hero = set_scene(g, cast_animal(g) if g.chance(0.6) else cast_person(g))
-        topic = g.fill(g.pick(["a {kind} and a {friend}", "a {adj} {kind} and a {friend}",
-                               "a {kind} [who|that] meets a {friend}",
-                               "the {kind} and the {friend}"]), hero)
+        topic = g.fill(
+            g.pick(
+                [
+                    "a {kind} and a {friend}",
+                    "a {adj} {kind} and a {friend}",
+                    "a {kind} [who|that] meets a {friend}",
+                    "the {kind} and the {friend}",
+                ]
+            ),
+            hero,
+        )
         return topic, hero, "friend"
     return other_subject(g, roll)
 
@@ -162,25 +237,49 @@ def other_subject(g, roll):
     hero = cast_animal(g) if g.chance(0.5) else cast_person(g)
     if roll < 0.82:
         hero = set_scene(g, hero)
-        topic = g.fill(g.pick(["a {thing}", "a {tadj} {thing}", "a {kind} and a {thing}",
-                               "a {kind} who finds a {thing}", "the {thing}"]), hero)
+        topic = g.fill(
+            g.pick(
+                [
+                    "a {thing}",
+                    "a {tadj} {thing}",
+                    "a {kind} and a {thing}",
+                    "a {kind} who finds a {thing}",
+                    "the {thing}",
+                ]
+            ),
+            hero,
+        )
         return topic, hero, "thing"
     if roll < 0.90:
         hero = set_scene(g, hero)
-        topic = g.fill(g.pick(["a {place}", "a {padj} {place}", "a {kind} [in|near] a {place}",
-                               "life {at} a {place}", "a {kind} and a {place}"]), hero)
+        topic = g.fill(
+            g.pick(
+                [
+                    "a {place}",
+                    "a {padj} {place}",
+                    "a {kind} [in|near] a {place}",
+                    "life {at} a {place}",
+                    "a {kind} and a {place}",
+                ]
+            ),
+            hero,
+        )
         return topic, hero, None
     hero = set_scene(g, hero)
     if roll < 0.95:
         virtue = g.topic(list(lx.THEMES))
-        hero["moral"] = g.fill("[that is how {hero} learned about|and that is a story about|this is "
-                               "what people mean by|everyone there still talks about] {v}.",
-                               dict(hero=hero["name"], v=virtue))
+        hero["moral"] = g.fill(
+            "[that is how {hero} learned about|and that is a story about|this is "
+            "what people mean by|everyone there still talks about] {v}.",
+            dict(hero=hero["name"], v=virtue),
+        )
         return virtue, hero, None
     weather = g.pick(lx.WEATHER)
     bare = weather.split(" ", 1)[1] if weather.startswith(("a ", "the ")) else weather
-    hero["moral"] = g.fill("[{n} never forgot|after that, {n} always loved|{n} still talks about] "
-                           "{w}.", dict(n=hero["name"], w="that storm" if bare == "storm" else weather))
+    hero["moral"] = g.fill(
+        "[{n} never forgot|after that, {n} always loved|{n} still talks about] {w}.",
+        dict(n=hero["name"], w="that storm" if bare == "storm" else weather),
+    )
     hero["weather"] = weather
     return weather, hero, "weather"
 
@@ -190,8 +289,15 @@ def make_long(g):
     hero = set_scene(g, cast_animal(g) if g.chance(0.6) else cast_person(g))
     topic = g.fill(g.pick(["a {kind}", "a {adj} {kind}", "a {kind} [named|called] {name}"]), hero)
     text = tell_long(g, hero)
-    request = g.fill(g.pick(["[tell me|write|please write|can you tell me] a long[|er] story about {t}",
-                             "write a story [with several paragraphs|in three parts] about {t}"]), dict(t=topic))
+    request = g.fill(
+        g.pick(
+            [
+                "[tell me|write|please write|can you tell me] a long[|er] story about {t}",
+                "write a story [with several paragraphs|in three parts] about {t}",
+            ]
+        ),
+        dict(t=topic),
+    )
     return turns((ask(g, request), text))
 
 
@@ -199,9 +305,14 @@ def follow_up(g, hero, text):
     """A question about the story that was just told."""
     if hero["name"] not in text:
         return None
-    asks = [("what was the name of the {kind}", "the {kind} was called {name}."),
-            ("[who was the hero of the story|who was the story about|who is the story about]", "the story was about {name}, a {kind}."),
-            ("tell me again, who was {name}", "{name} was a {kind}.")]
+    asks = [
+        ("what was the name of the {kind}", "the {kind} was called {name}."),
+        (
+            "[who was the hero of the story|who was the story about|who is the story about]",
+            "the story was about {name}, a {kind}.",
+        ),
+        ("tell me again, who was {name}", "{name} was a {kind}."),
+    ]
     if hero["fname"] + ", a" in text or "named " + hero["fname"] in text:
         asks.append(("who was {fname}", "{fname} was a {friend}."))
         asks.append(("who did {name} meet", "{name} met {fname}, a {friend}."))
@@ -219,8 +330,11 @@ def make(g):
     elif want == "thing":
         text = tell(g, hero, THING_PLOTS)
     elif want == "weather":
-        opening = g.say("[one {time}, {weather} came to the {place}|{name} the {kind} loved {weather}|"
-                        "everyone {at} the {place} was talking about {weather}].", hero)
+        opening = g.say(
+            "[one {time}, {weather} came to the {place}|{name} the {kind} loved {weather}|"
+            "everyone {at} the {place} was talking about {weather}].",
+            hero,
+        )
         text = opening + " " + tell(g, hero)
     else:
         text = tell(g, hero)
@@ -243,6 +357,7 @@ def lead(g, topic):
 def ask(g, text):
     """Finishes a request: capital and final mark, or neither."""
     from .noise import polish
+
     return polish(g, text)
 
 
