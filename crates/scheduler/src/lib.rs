@@ -25,6 +25,27 @@ mod sequence;
 mod slab;
 mod stats;
 
+#[cfg(test)]
+mod admission_test;
+#[cfg(test)]
+mod caching_test;
+#[cfg(test)]
+mod commit_test;
+#[cfg(test)]
+mod finish_test;
+#[cfg(test)]
+mod leak_test;
+#[cfg(test)]
+mod look_ahead_test;
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod prefix_cache_test;
+#[cfg(test)]
+mod schedule_test;
+#[cfg(test)]
+mod testing;
+
 pub use config::{SchedulerConfig, SchedulingPolicy};
 pub use error::SchedulerError;
 pub use scheduler::Scheduler;

@@ -170,10 +170,9 @@ impl Scheduler {
         sequence.slot = self.free_slots.pop();
         sequence.needs_slot_init = true;
         self.waiting.remove(key, sequence.was_admitted);
+        self.running.insert(key);
         self.count_admission(key.index, num_found, reads_cache);
         let num_tokens = self.limit_chunk(num_ids - num_found).min(builder.budget);
-        // Counted as waiting until here, so that `limit_chunk` sees it once.
-        self.running.insert(key);
         let sequence = self.sequences.get_mut(key.index);
         let num_missing = self.config.blocks_for(num_found + num_tokens) - num_found / block_size;
         self.blocks.allocate(&mut sequence.block_table, num_missing);
