@@ -16,6 +16,8 @@ mod elementwise_test;
 mod kv_cache;
 mod linear;
 mod memory;
+#[cfg(test)]
+mod oracle;
 mod rope;
 mod sampling;
 mod simd;
