@@ -6,10 +6,9 @@
 //!
 //! Invariant: an output that does not match the oldest batch in flight changes nothing.
 
-use hotspare_batch::{FinishReason, RowOutput, SequenceEvent, StepOutput};
+use hotspare_batch::{FinishReason, RowOutput, StepOutput};
 
 use crate::SchedulerError;
-use crate::finish::empty_event;
 use crate::scheduler::{InFlightRow, Scheduler};
 use crate::sequence::Status;
 
@@ -81,30 +80,31 @@ impl Scheduler {
     /// Applies the output of a row that was built on what turned out to be true.
     fn apply_row(&mut self, row: InFlightRow, mut output: RowOutput) {
         let sequence = self.sequences.get_mut(row.index);
+        let first_index = sequence.num_output_tokens();
         let num_prompt_tokens = row.end.min(sequence.num_prompt_tokens);
         self.counters.num_prompt_tokens += num_prompt_tokens.saturating_sub(row.start) as u64;
         if sequence.wants_prompt_logprobs {
             sequence.prompt_logprobs.append(&mut output.prompt_logprobs);
         }
-        let mut event = empty_event(sequence);
-        if row.samples {
-            event.finish = sequence.accept(&mut output.token_ids);
+        let finish = if row.samples {
+            let finish = sequence.accept(&mut output.token_ids);
             output.logprobs.truncate(output.token_ids.len());
             self.counters.num_generated_tokens += output.token_ids.len() as u64;
-            // The last id drawn has no K and V yet; where none was drawn, the last one is computed
-            // again.
+            // The last id drawn has no K and V yet; where none was drawn, the last one is
+            // computed again.
             sequence.num_computed_tokens = row.end.min(sequence.ids.len() - 1);
             sequence.num_pending_tokens -= 1;
             if output.token_ids.len() != 1 || sequence.num_computed_tokens != row.end {
                 sequence.rewind();
             }
-            event.token_ids = output.token_ids;
-            event.logprobs = output.logprobs;
+            finish
         } else {
+            output.token_ids.clear();
+            output.logprobs.clear();
             sequence.num_computed_tokens = row.end;
             let is_done = sequence.prefill_only && row.end == sequence.ids.len();
-            event.finish = is_done.then_some(FinishReason::Length);
-        }
+            is_done.then_some(FinishReason::Length)
+        };
         let (chain, ids) = (&mut sequence.chain, &sequence.ids);
         self.blocks.register(
             chain,
@@ -112,13 +112,15 @@ impl Scheduler {
             sequence.num_computed_tokens,
             &sequence.block_table,
         );
-        self.report_row(row, event);
-    }
-
-    fn report_row(&mut self, row: InFlightRow, event: SequenceEvent) {
-        let is_last = event.finish.is_some();
-        if is_last || !event.token_ids.is_empty() {
-            self.report(row.index, event);
+        let is_last = finish.is_some();
+        if is_last || !output.token_ids.is_empty() {
+            let RowOutput {
+                token_ids,
+                logprobs,
+                ..
+            } = output;
+            self.events
+                .push(sequence.make_event(first_index, token_ids, logprobs, finish));
         }
         if is_last {
             self.retire(row.index);

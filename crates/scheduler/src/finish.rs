@@ -6,24 +6,20 @@
 //! Invariant: whoever calls `finish` calls `settle` after it, and does not touch the sequence
 //! again.
 
-use hotspare_batch::{FinishReason, SequenceEvent};
+use hotspare_batch::FinishReason;
 
 use crate::queue::QueueKey;
 use crate::scheduler::Scheduler;
-use crate::sequence::{Sequence, Status};
+use crate::sequence::Status;
 use crate::slab::SequenceIndex;
 
 impl Scheduler {
     /// Ends a live sequence with an event that has no tokens.
     pub(crate) fn finish(&mut self, index: SequenceIndex, reason: FinishReason) {
-        let event = empty_event(self.sequences.get(index));
-        self.report(
-            index,
-            SequenceEvent {
-                finish: Some(reason),
-                ..event
-            },
-        );
+        let sequence = self.sequences.get_mut(index);
+        let first_index = sequence.num_output_tokens();
+        let event = sequence.make_event(first_index, Vec::new(), Vec::new(), Some(reason));
+        self.events.push(event);
         self.retire(index);
     }
 
@@ -90,19 +86,5 @@ impl Scheduler {
             self.finish(index, FinishReason::Deadline);
             self.settle(index);
         }
-    }
-}
-
-/// An event of `sequence` without tokens, after those it has.
-pub(crate) fn empty_event(sequence: &Sequence) -> SequenceEvent {
-    SequenceEvent {
-        request_id: sequence.request_id,
-        attempt: sequence.attempt,
-        first_index: sequence.num_output_tokens() as u32,
-        token_ids: Vec::new(),
-        logprobs: Vec::new(),
-        prompt_logprobs: Vec::new(),
-        num_cached_tokens: None,
-        finish: None,
     }
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod batch_builder;
 mod block_hash;
 mod block_pool;
 mod commit;

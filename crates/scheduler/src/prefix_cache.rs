@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use hotspare_batch::{BlockId, TokenId};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 /// Identity of an entry: a block and the number of times it had been given up before. Never used
 /// twice.
@@ -71,7 +71,7 @@ impl PrefixCache {
         };
         Self {
             block_size,
-            by_hash: FxHashMap::default(),
+            by_hash: FxHashMap::with_capacity_and_hasher(num_blocks, FxBuildHasher),
             entries: vec![entry; num_blocks],
             tokens: vec![0; num_blocks * block_size],
         }

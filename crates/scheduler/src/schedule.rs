@@ -6,22 +6,13 @@
 //!
 //! Invariant: with nothing in flight and a sequence alive, `schedule` returns a batch.
 
-use std::sync::Arc;
+use hotspare_batch::Batch;
 
-use hotspare_batch::{Batch, Row, SlotInit, TOKEN_FROM_DEVICE};
-
+use crate::batch_builder::BatchBuilder;
 use crate::queue::QueueKey;
-use crate::scheduler::{InFlightRow, InFlightStep, Scheduler};
-use crate::sequence::{Sequence, Status};
+use crate::scheduler::{InFlightStep, Scheduler};
+use crate::sequence::Status;
 use crate::slab::SequenceIndex;
-
-/// A batch under construction, and what its commit must know.
-struct BatchBuilder {
-    batch: Batch,
-    rows: Vec<InFlightRow>,
-    /// Tokens that still fit.
-    budget: usize,
-}
 
 impl Scheduler {
     /// The next batch. None where nothing can run now: there is no work, or all of it waits for a
@@ -31,18 +22,10 @@ impl Scheduler {
         if self.in_flight.len() >= self.config.max_num_in_flight || self.by_id.is_empty() {
             return None;
         }
-        let mut builder = BatchBuilder {
-            batch: Batch::default(),
-            rows: self.spare_rows.pop().unwrap_or_default(),
-            budget: self.config.max_num_batched_tokens,
-        };
+        let rows = self.spare_rows.pop().unwrap_or_default();
+        let mut builder = BatchBuilder::new(&self.config, rows, self.max_row_tokens());
         let num_running = self.running.len();
-        builder.batch.rows.reserve(num_running);
-        builder.batch.token_ids.reserve(num_running);
-        builder
-            .batch
-            .block_tables
-            .reserve(self.last_num_table_blocks + num_running);
+        builder.reserve(num_running, self.last_num_table_blocks + num_running);
         let had_blocks = self.schedule_running(&mut builder);
         if had_blocks {
             self.schedule_waiting(&mut builder);
@@ -64,28 +47,43 @@ impl Scheduler {
         Some(batch)
     }
 
+    /// The limit on prefill chunks, which holds while someone else could use the budget.
+    fn max_row_tokens(&self) -> usize {
+        let has_company = self.running.len() + self.waiting.len() > 1;
+        match self.config.long_prefill_token_threshold {
+            0 => usize::MAX,
+            threshold if has_company => threshold,
+            _ => usize::MAX,
+        }
+    }
+
     /// Adds rows of running sequences. False where one of them lacked blocks.
     fn schedule_running(&mut self, builder: &mut BatchBuilder) -> bool {
+        let block_size = self.config.block_size;
         let mut had_blocks = true;
         let mut place = 0;
         while place < self.running.len() && builder.budget > 0 {
             let index = self.running.get(place).index;
             let num_behind = self.running.len() - place - 1;
-            let sequence = self.sequences.get(index);
-            let num_tokens = self
-                .limit_chunk(sequence.num_unscheduled_tokens())
+            let sequence = self.sequences.get_mut(index);
+            let num_tokens = sequence
+                .num_unscheduled_tokens()
+                .min(builder.max_row_tokens)
                 .min(builder.budget.saturating_sub(num_behind).max(1));
             if num_tokens == 0 {
                 place += 1;
                 continue;
             }
-            let end = sequence.num_scheduled_tokens + num_tokens;
-            let num_held = sequence.block_table.len();
-            let num_missing = self.config.blocks_for(end).saturating_sub(num_held);
+            let capacity = sequence.block_table.len() * block_size;
+            let num_over = (sequence.num_scheduled_tokens + num_tokens).saturating_sub(capacity);
+            let num_missing = if num_over == 0 {
+                0
+            } else {
+                num_over.div_ceil(block_size)
+            };
             if num_missing <= self.blocks.num_free() {
-                let table = &mut self.sequences.get_mut(index).block_table;
-                self.blocks.allocate(table, num_missing);
-                self.push_row(builder, index, num_tokens);
+                self.blocks.allocate(&mut sequence.block_table, num_missing);
+                builder.push_row(index, sequence, num_tokens);
                 place += 1;
                 continue;
             }
@@ -106,7 +104,7 @@ impl Scheduler {
 
     /// Admits waiting sequences in order until one does not fit.
     fn schedule_waiting(&mut self, builder: &mut BatchBuilder) {
-        if self.waiting.len() == 0 {
+        if self.waiting.len() == 0 || self.free_slots.is_empty() {
             return;
         }
         let mut num_reserved: usize = self
@@ -172,11 +170,13 @@ impl Scheduler {
         self.waiting.remove(key, sequence.was_admitted);
         self.running.insert(key);
         self.count_admission(key.index, num_found, reads_cache);
-        let num_tokens = self.limit_chunk(num_ids - num_found).min(builder.budget);
         let sequence = self.sequences.get_mut(key.index);
-        let num_missing = self.config.blocks_for(num_found + num_tokens) - num_found / block_size;
+        let num_tokens = (num_ids - num_found)
+            .min(builder.max_row_tokens)
+            .min(builder.budget);
+        let num_missing = num_tokens.div_ceil(block_size);
         self.blocks.allocate(&mut sequence.block_table, num_missing);
-        self.push_row(builder, key.index, num_tokens);
+        builder.push_row(key.index, sequence, num_tokens);
         true
     }
 
@@ -193,78 +193,5 @@ impl Scheduler {
             self.counters.num_prefix_cache_queries += sequence.ids.len() as u64;
             self.counters.num_prefix_cache_hits += num_found as u64;
         }
-    }
-
-    /// Applies the limit on prefill chunks, which holds while someone else could use the budget.
-    fn limit_chunk(&self, num_tokens: usize) -> usize {
-        let threshold = self.config.long_prefill_token_threshold;
-        let has_company = self.running.len() + self.waiting.len() > 1;
-        if threshold > 0 && has_company {
-            num_tokens.min(threshold)
-        } else {
-            num_tokens
-        }
-    }
-
-    /// Adds a row of the next `num_tokens` of a running sequence, whose blocks cover them.
-    fn push_row(&mut self, builder: &mut BatchBuilder, index: SequenceIndex, num_tokens: usize) {
-        let sequence = self.sequences.get_mut(index);
-        let slot = sequence.slot.expect("a running sequence has a slot");
-        let batch = &mut builder.batch;
-        if sequence.needs_slot_init {
-            sequence.needs_slot_init = false;
-            batch.slot_inits.push(slot_init(sequence));
-        }
-        let start = sequence.num_scheduled_tokens;
-        let end = start + num_tokens;
-        let samples = !sequence.prefill_only && end == sequence.expected_len();
-        let first_token = batch.token_ids.len() as u32;
-        let num_known = sequence.ids.len();
-        batch
-            .token_ids
-            .extend_from_slice(&sequence.ids[start.min(num_known)..end.min(num_known)]);
-        batch
-            .token_ids
-            .resize(first_token as usize + num_tokens, TOKEN_FROM_DEVICE);
-        let first_block = batch.block_tables.len() as u32;
-        let num_blocks = self.config.blocks_for(end);
-        batch
-            .block_tables
-            .extend_from_slice(&sequence.block_table[..num_blocks]);
-        let num_prompt_tokens = sequence.num_prompt_tokens;
-        let wants_prompt_logprobs = sequence.wants_prompt_logprobs && start + 1 < num_prompt_tokens;
-        let has_next = wants_prompt_logprobs && end < num_prompt_tokens;
-        batch.rows.push(Row {
-            slot,
-            num_computed_tokens: start as u32,
-            tokens: first_token..batch.token_ids.len() as u32,
-            blocks: first_block..batch.block_tables.len() as u32,
-            samples,
-            wants_prompt_logprobs,
-            next_prompt_token: has_next.then(|| sequence.ids[end]),
-        });
-        let epoch = sequence.epoch;
-        builder.rows.push(InFlightRow {
-            index,
-            slot,
-            epoch,
-            start,
-            end,
-            samples,
-        });
-        builder.budget -= num_tokens;
-        sequence.num_scheduled_tokens = end;
-        sequence.num_pending_tokens += usize::from(samples);
-        sequence.num_in_flight += 1;
-    }
-}
-
-fn slot_init(sequence: &Sequence) -> SlotInit {
-    SlotInit {
-        slot: sequence.slot.expect("a running sequence has a slot"),
-        token_ids: Arc::from(sequence.ids.as_slice()),
-        num_prompt_tokens: sequence.num_prompt_tokens as u32,
-        sampling: Arc::clone(&sequence.sampling),
-        stop: Arc::clone(&sequence.stop),
     }
 }

@@ -167,7 +167,11 @@ impl Scheduler {
 
     /// Moves the events since the last call to the end of `out`, in the order they happened.
     pub fn drain_events(&mut self, out: &mut Vec<SequenceEvent>) {
-        out.append(&mut self.events);
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.events);
+        } else {
+            out.append(&mut self.events);
+        }
     }
 
     /// Whether there is something left to schedule or to commit.
@@ -196,21 +200,5 @@ impl Scheduler {
     /// Forgets every cached prefix. False, and nothing is forgotten, while sequences hold blocks.
     pub fn reset_prefix_cache(&mut self) -> bool {
         self.blocks.reset_cache()
-    }
-
-    /// Queues an event of `index`. The sequence's first one says how much of its prompt was cached,
-    /// and the first with tokens (or the last one) carries the prompt's log-probabilities.
-    pub(crate) fn report(&mut self, index: SequenceIndex, mut event: SequenceEvent) {
-        let sequence = self.sequences.get_mut(index);
-        if !sequence.has_reported {
-            sequence.has_reported = true;
-            event.num_cached_tokens = Some(sequence.num_cached_tokens);
-        }
-        let is_done = event.finish == Some(FinishReason::Length);
-        if sequence.wants_prompt_logprobs && (is_done || !event.token_ids.is_empty()) {
-            sequence.wants_prompt_logprobs = false;
-            event.prompt_logprobs = std::mem::take(&mut sequence.prompt_logprobs);
-        }
-        self.events.push(event);
     }
 }

@@ -10,8 +10,8 @@
 use std::sync::Arc;
 
 use hotspare_batch::{
-    BlockId, FinishReason, Generate, RequestId, SamplingParams, SlotId, StopParams, TokenId,
-    TokenLogprobs,
+    BlockId, FinishReason, Generate, RequestId, SamplingParams, SequenceEvent, SlotId, StopParams,
+    TokenId, TokenLogprobs,
 };
 
 use crate::kv_blocks::PrefixChain;
@@ -43,6 +43,8 @@ pub(crate) struct Sequence {
     pub(crate) max_len: usize,
     pub(crate) sampling: Arc<SamplingParams>,
     pub(crate) stop: Arc<StopParams>,
+    /// Bits of all stop ids: a token whose bit is not set ends nothing, and nearly none is.
+    stop_filter: u64,
     pub(crate) prefill_only: bool,
     pub(crate) key: QueueKey,
     pub(crate) deadline_at_ms: Option<u64>,
@@ -86,6 +88,9 @@ impl Sequence {
             ids: request.ids,
             max_len,
             wants_prompt_logprobs: request.sampling.num_prompt_logprobs.is_some(),
+            stop_filter: all_stop_ids(&request.stop)
+                .map(filter_bit)
+                .fold(0, |all, bit| all | bit),
             sampling: Arc::new(request.sampling),
             stop: Arc::new(request.stop),
             prefill_only: request.prefill_only,
@@ -127,13 +132,46 @@ impl Sequence {
         len - self.num_scheduled_tokens
     }
 
+    /// An event with tokens from `first_index` of the output on, an end, or both. The first event
+    /// says how much of the prompt was cached; the first one with tokens, or the end of a prefill,
+    /// carries the prompt's log-probabilities.
+    pub(crate) fn make_event(
+        &mut self,
+        first_index: usize,
+        token_ids: Vec<TokenId>,
+        logprobs: Vec<TokenLogprobs>,
+        finish: Option<FinishReason>,
+    ) -> SequenceEvent {
+        let num_cached_tokens = (!self.has_reported).then_some(self.num_cached_tokens);
+        self.has_reported = true;
+        let is_prompt_done = !token_ids.is_empty() || finish == Some(FinishReason::Length);
+        let mut prompt_logprobs = Vec::new();
+        if self.wants_prompt_logprobs && is_prompt_done {
+            self.wants_prompt_logprobs = false;
+            prompt_logprobs = std::mem::take(&mut self.prompt_logprobs);
+        }
+        SequenceEvent {
+            request_id: self.request_id,
+            attempt: self.attempt,
+            first_index: first_index as u32,
+            token_ids,
+            logprobs,
+            prompt_logprobs,
+            num_cached_tokens,
+            finish,
+        }
+    }
+
     /// Appends drawn tokens up to the one that ends the sequence, and drops those after it.
     pub(crate) fn accept(&mut self, token_ids: &mut Vec<TokenId>) -> Option<FinishReason> {
         for place in 0..token_ids.len() {
             let token = token_ids[place];
             let num_before = self.num_output_tokens();
             self.ids.push(token);
-            let finish = find_stop(&self.stop, token, num_before)
+            let may_stop = self.stop_filter & filter_bit(token) != 0;
+            let finish = may_stop
+                .then(|| find_stop(&self.stop, token, num_before))
+                .flatten()
                 .or_else(|| (self.ids.len() >= self.max_len).then_some(FinishReason::Length));
             if finish.is_some() {
                 token_ids.truncate(place + 1);
@@ -175,4 +213,15 @@ pub(crate) fn find_stop(
     } else {
         None
     }
+}
+
+fn all_stop_ids(stop: &StopParams) -> impl Iterator<Item = TokenId> + '_ {
+    stop.eos_token_ids
+        .iter()
+        .chain(&stop.stop_token_ids)
+        .copied()
+}
+
+fn filter_bit(token: TokenId) -> u64 {
+    1 << (token % u64::BITS)
 }
