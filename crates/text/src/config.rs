@@ -147,8 +147,10 @@ mod tests {
         let config = TokenizerConfig::parse(
             br#"{"bos_token": null, "eos_token": {"content": "</s>"}, "pad_token": "<pad>",
                 "additional_special_tokens": ["<x>", {"content": "<y>"}],
-                "added_tokens_decoder": {"10": {"content": "b"}, "9": {"content": "a", "special": true}},
-                "chat_template": [{"name": "default", "template": "D"}, {"name": "rag", "template": "R"}]}"#,
+                "added_tokens_decoder":
+                    {"10": {"content": "b"}, "9": {"content": "a", "special": true}},
+                "chat_template": [{"name": "default", "template": "D"},
+                    {"name": "rag", "template": "R"}]}"#,
         )
         .unwrap();
         assert_eq!(config.named_tokens.get("eos_token").unwrap(), "</s>");

@@ -1,10 +1,12 @@
 //! The decoder of `tokenizer.json`, compiled into bytes per token.
 //!
-//! Language models use few shapes of decoder: byte-level, byte fallback with a replaced `▁`, metaspace.
-//! Each of them comes down to fixed bytes per token and a rule for the start of the text, which is what
-//! makes detokenization linear. A decoder outside these shapes is refused at load, not approximated.
+//! Language models use few shapes of decoder: byte-level, byte fallback with a replaced `▁`,
+//! metaspace. Each of them comes down to fixed bytes per token and a rule for the start of the
+//! text, which is what makes detokenization linear. A decoder outside these shapes is refused at
+//! load, not approximated.
 //!
-//! Invariant: a token's bytes do not depend on its neighbours, except for what is cut at the very start.
+//! Invariant: a token's bytes do not depend on its neighbours, except for what is cut at the very
+//! start.
 
 use serde_json::Value;
 
@@ -265,7 +267,8 @@ impl Plan {
     }
 }
 
-/// Cuts `content` from the start of `text` at most `limit` times; returns the rest and how often it cut.
+/// Cuts `content` from the start of `text` at most `limit` times; returns the rest and how often it
+/// cut.
 pub(crate) fn strip_start(text: &str, content: char, limit: usize) -> (&str, usize) {
     let mut rest = text;
     let mut count = 0;
@@ -293,7 +296,8 @@ fn fallback_byte(token: &str) -> Option<u8> {
 
 /// The byte that each of GPT-2's 256 printable characters stands for, by code point below 512.
 ///
-/// Printable Latin-1 characters stand for themselves; the other bytes, in order, are U+0100 onwards.
+/// Printable Latin-1 characters stand for themselves; the other bytes, in order, are U+0100
+/// onwards.
 fn byte_level_alphabet() -> [Option<u8>; 512] {
     let mut table = [None; 512];
     let mut next = 256;

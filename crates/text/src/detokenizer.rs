@@ -1,11 +1,11 @@
 //! Token ids to text, one at a time.
 //!
-//! A character may be spread over several tokens: its bytes are held until it is complete, so no token
-//! yields a U+FFFD that a later token would have repaired. Each token costs its own length.
+//! A character may be spread over several tokens: its bytes are held until it is complete, so no
+//! token yields a U+FFFD that a later token would have repaired. Each token costs its own length.
 //!
-//! Invariant: the concatenation of all [`Detokenizer::push`] and the final [`Detokenizer::finish`] is
-//! [`TextModel::decode`](crate::TextModel::decode) of the same ids, and the state after a prefix depends
-//! on that prefix alone.
+//! Invariant: the concatenation of all [`Detokenizer::push`] and the final [`Detokenizer::finish`]
+//! is [`TextModel::decode`](crate::TextModel::decode) of the same ids, and the state after a prefix
+//! depends on that prefix alone.
 
 use std::sync::Arc;
 
@@ -29,10 +29,11 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
-    /// A decoder for what follows `prompt` (all of it, or its end): it yields the text of later tokens only.
+    /// A decoder for what follows `prompt` (all of it, or its end): it yields the text of later
+    /// tokens only.
     ///
-    /// A model that cuts the space of the first word keeps it where the prompt came before, and bytes of
-    /// a character that the prompt left open are completed by the first tokens.
+    /// A model that cuts the space of the first word keeps it where the prompt came before, and
+    /// bytes of a character that the prompt left open are completed by the first tokens.
     pub fn new(model: &TextModel, prompt: &[u32], skip_special_tokens: bool) -> Self {
         let mut detokenizer = Self::with_table(Arc::clone(model.table()), skip_special_tokens);
         let (head, tail) = prompt.split_at(prompt.len().saturating_sub(NUM_PRIMING_TOKENS));

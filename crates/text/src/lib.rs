@@ -1,7 +1,8 @@
 //! Strings and token ids: tokenizer, chat templates, incremental detokenizer, stop strings.
 //!
 //! The engine and everything below it know token ids only; this crate is where they become text and
-//! back. After loading it is pure: time is an argument, and nothing here blocks, reads or draws numbers.
+//! back. After loading it is pure: time is an argument, and nothing here blocks, reads or draws
+//! numbers.
 //!
 //! Invariant: the text of a sequence is a function of its token ids alone, so a stream can be cut
 //! anywhere and rebuilt from the prompt and the delivered ids.

@@ -1,7 +1,7 @@
 //! A conversation as chat templates expect it, from a conversation as the API takes it.
 //!
-//! Templates were written against transformers: content is a string, and the arguments of a tool call
-//! are an object. The API allows content in parts and has arguments as JSON in a string.
+//! Templates were written against transformers: content is a string, and the arguments of a tool
+//! call are an object. The API allows content in parts and has arguments as JSON in a string.
 //!
 //! Invariant: a message that needs no change is passed on as it came.
 
@@ -28,7 +28,8 @@ fn prepare_one(message: &Value, accepts_parts: bool) -> Value {
     message
 }
 
-/// The text of a list of parts, joined by newlines as vLLM does; `None` if there is anything but text.
+/// The text of a list of parts, joined by newlines as vLLM does; `None` if there is anything but
+/// text.
 fn joined_text(content: &Value) -> Option<String> {
     let parts = content.as_array()?;
     let texts: Option<Vec<&str>> = parts

@@ -1,6 +1,7 @@
 //! Python methods in chat templates that the template engine's own compatibility layer lacks.
 //!
-//! Invariant: a method that Python's sandbox refuses (one that changes its object) is refused here too.
+//! Invariant: a method that Python's sandbox refuses (one that changes its object) is refused here
+//! too.
 
 use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};

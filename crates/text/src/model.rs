@@ -2,8 +2,8 @@
 //!
 //! Loaded once and shared; every method takes `&self`, and any thread may call it.
 //!
-//! Invariant: what `tokenizer.json` says holds for every request: its padding and truncation settings,
-//! which would change a prompt silently, are switched off.
+//! Invariant: what `tokenizer.json` says holds for every request: its padding and truncation
+//! settings, which would change a prompt silently, are switched off.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,14 +42,15 @@ struct TokenizerFile {
 impl TextModel {
     /// Loads a tokenizer from the contents of its files.
     ///
-    /// `chat_template` (the file `chat_template.jinja`, or the operator's choice) replaces the default
-    /// template of `tokenizer_config`. Nothing is read from disk.
+    /// `chat_template` (the file `chat_template.jinja`, or the operator's choice) replaces the
+    /// default template of `tokenizer_config`. Nothing is read from disk.
     pub fn load(
         tokenizer_json: &[u8],
         tokenizer_config: Option<&[u8]>,
         chat_template: Option<&str>,
     ) -> Result<Self, TextError> {
-        // The library panics on some malformed files; a syntax check and this guard turn that into errors.
+        // The library panics on some malformed files; a syntax check and this guard turn that into
+        // errors.
         let file: TokenizerFile =
             serde_json::from_slice(tokenizer_json).map_err(not_a_tokenizer)?;
         let loaded = std::panic::catch_unwind(|| Tokenizer::from_bytes(tokenizer_json));
@@ -92,7 +93,8 @@ impl TextModel {
         })
     }
 
-    /// The token ids of `text`; `add_special_tokens` adds what the model wants around a prompt (its BOS).
+    /// The token ids of `text`; `add_special_tokens` adds what the model wants around a prompt (its
+    /// BOS).
     ///
     /// Special tokens written out in `text` become those tokens either way, as chat templates need.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
@@ -113,13 +115,15 @@ impl TextModel {
         text
     }
 
-    /// A token as log probabilities name it: the text of the sequence that holds only this token, which
-    /// is vLLM's rule. A lone part of a character is U+FFFD; [`TextModel::token_bytes`] has the bytes.
+    /// A token as log probabilities name it: the text of the sequence that holds only this token,
+    /// which is vLLM's rule. A lone part of a character is U+FFFD; [`TextModel::token_bytes`] has
+    /// the bytes.
     pub fn token_text(&self, id: u32) -> String {
         self.decode(&[id], false)
     }
 
-    /// A token's exact bytes within a text, a leading space included. Empty for an id that no token has.
+    /// A token's exact bytes within a text, a leading space included. Empty for an id that no token
+    /// has.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.table.bytes(id).unwrap_or_default()
     }
@@ -139,7 +143,8 @@ impl TextModel {
         self.table.len()
     }
 
-    /// Characters of the longest token: a text of more than this many per available token cannot fit.
+    /// Characters of the longest token: a text of more than this many per available token cannot
+    /// fit.
     pub fn max_chars_per_token(&self) -> usize {
         self.max_chars_per_token
     }
@@ -164,8 +169,8 @@ impl TextModel {
         self.token_to_id(self.eos_token()?)
     }
 
-    /// The model's template for this kind of request: `tool_use` if there are tools and it has one, else
-    /// `default`.
+    /// The model's template for this kind of request: `tool_use` if there are tools and it has one,
+    /// else `default`.
     pub fn chat_template(&self, has_tools: bool) -> Option<&ChatTemplate> {
         let for_tools = has_tools.then(|| self.templates.get("tool_use")).flatten();
         for_tools.or_else(|| self.templates.get("default"))
@@ -219,9 +224,11 @@ fn not_a_tokenizer(error: impl ToString) -> TextError {
     TextError::Tokenizer(error.to_string())
 }
 
-/// Applies the added and special tokens of `tokenizer_config.json`, which win over `tokenizer.json`.
+/// Applies the added and special tokens of `tokenizer_config.json`, which win over
+/// `tokenizer.json`.
 ///
-/// A special token that the vocabulary does not have is left out: the model has no embedding for it.
+/// A special token that the vocabulary does not have is left out: the model has no embedding for
+/// it.
 fn add_tokens(tokenizer: &mut Tokenizer, config: &TokenizerConfig) -> Result<(), TextError> {
     let mut tokens = config.added_tokens.clone();
     let named = config

@@ -7,8 +7,10 @@ use super::*;
 fn file() -> serde_json::Value {
     json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
         "normalizer": null, "pre_tokenizer": null, "post_processor": null,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "<e>": 2, "ab": 3}, "merges": [["a", "b"]]}})
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
+            "use_regex": false},
+        "model": {"type": "BPE", "merges": [["a", "b"]],
+            "vocab": {"a": 0, "b": 1, "<e>": 2, "ab": 3}}})
 }
 
 fn load(file: &serde_json::Value, config: Option<&str>) -> Result<TextModel, TextError> {
@@ -35,7 +37,8 @@ fn malformed_files_are_errors() {
         ("/model/merges", json!([["x", "y"]])),
         (
             "/pre_tokenizer",
-            json!({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": false}),
+            json!({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated",
+                "invert": false}),
         ),
     ] {
         let mut broken = file();
@@ -72,7 +75,8 @@ fn settings_that_change_prompts_are_off() {
     let mut limited = file();
     limited["truncation"] =
         json!({"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0});
-    limited["padding"] = json!({"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null,
+    limited["padding"] = json!({"strategy": {"Fixed": 8}, "direction": "Right",
+        "pad_to_multiple_of": null,
         "pad_id": 0, "pad_type_id": 0, "pad_token": "a"});
     assert_eq!(
         load(&limited, None).unwrap().encode("abab", true).unwrap(),

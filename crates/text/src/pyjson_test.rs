@@ -42,7 +42,8 @@ fn indented_and_sorted() {
     let value = json!({"b": {"c": [], "d": {}}, "a": [1, [2]]});
     assert_eq!(
         dump(value, &style(false, Some(2), true)),
-        "{\n  \"a\": [\n    1,\n    [\n      2\n    ]\n  ],\n  \"b\": {\n    \"c\": [],\n    \"d\": {}\n  }\n}"
+        "{\n  \"a\": [\n    1,\n    [\n      2\n    ]\n  ],\n  \
+         \"b\": {\n    \"c\": [],\n    \"d\": {}\n  }\n}"
     );
 }
 

@@ -1,4 +1,5 @@
-//! Values as Python's `str` and `repr` print them, for templates that print a dict or list directly.
+//! Values as Python's `str` and `repr` print them, for templates that print a dict or list
+//! directly.
 //!
 //! Invariant: depth is bounded; what lies deeper is printed as `...`.
 

@@ -1,11 +1,13 @@
 //! Stop strings across token borders.
 //!
-//! Text goes in token by token; what comes out never holds a stop string, nor the start of one that the
-//! next token could complete. One Knuth-Morris-Pratt automaton per stop string does both: its state
-//! after a token is the length to hold back, and reaching its end is a match. Cost is linear in the text.
+//! Text goes in token by token; what comes out never holds a stop string, nor the start of one that
+//! the next token could complete. One Knuth-Morris-Pratt automaton per stop string does both: its
+//! state after a token is the length to hold back, and reaching its end is a match. Cost is linear
+//! in the text.
 //!
-//! The rule is vLLM's, made precise: the first token that completes a stop string ends the sequence; of
-//! the stop strings complete by then the one that starts earliest wins, and of those the first listed.
+//! The rule is vLLM's, made precise: the first token that completes a stop string ends the
+//! sequence; of the stop strings complete by then the one that starts earliest wins, and of those
+//! the first listed.
 //!
 //! Invariant: emitted ++ held is the text so far, and the held part is the start of a stop string.
 
@@ -30,7 +32,8 @@ pub struct StopBuffer {
 impl StopBuffer {
     /// A buffer for these stop strings; empty ones never match.
     ///
-    /// With `include_stop_str_in_output` the stop string itself is emitted and nothing is held back.
+    /// With `include_stop_str_in_output` the stop string itself is emitted and nothing is held
+    /// back.
     pub fn new(stops: &[String], include_stop_str_in_output: bool) -> Self {
         Self {
             matchers: stops.iter().map(|stop| Matcher::new(stop)).collect(),
@@ -45,8 +48,8 @@ impl StopBuffer {
         self.advance(text, true)
     }
 
-    /// Takes the text of a token within `min_tokens`: a stop string that ends in it does not count, but
-    /// one that starts in it and ends later does.
+    /// Takes the text of a token within `min_tokens`: a stop string that ends in it does not count,
+    /// but one that starts in it and ends later does.
     pub fn push_without_stop(&mut self, text: &str) -> String {
         self.advance(text, false).text
     }

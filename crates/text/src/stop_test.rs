@@ -8,7 +8,8 @@ fn stops(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| (*s).to_owned()).collect()
 }
 
-/// Feeds the pieces; returns the text let through (with the flush) and the stop string that matched.
+/// Feeds the pieces; returns the text let through (with the flush) and the stop string that
+/// matched.
 fn run(list: &[String], include: bool, pieces: &[String]) -> (String, Option<usize>) {
     let mut buffer = StopBuffer::new(list, include);
     let mut text = String::new();

@@ -1,9 +1,10 @@
 //! `strftime` for chat templates that print today's date.
 //!
-//! The time is an argument, so the same conversation at the same time is the same prompt on every node.
-//! Civil dates from days: Howard Hinnant, "chrono-compatible low-level date algorithms".
+//! The time is an argument, so the same conversation at the same time is the same prompt on every
+//! node. Civil dates from days: Howard Hinnant, "chrono-compatible low-level date algorithms".
 //!
-//! Invariant: any second of an `i64` and any format yield text; unknown directives are kept as written.
+//! Invariant: any second of an `i64` and any format yield text; unknown directives are kept as
+//! written.
 
 use std::fmt::Write as _;
 
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn formats_as_python_does() {
-        let now = 1_795_273_445; // 2026-11-21T16:24:05Z
+        let now = 1_795_278_245; // 2026-11-21T16:24:05Z
         assert_eq!(at(now, "%d %b %Y"), "21 Nov 2026");
         assert_eq!(
             at(now, "%Y-%m-%d %H:%M:%S %j %p %I"),

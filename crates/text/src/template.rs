@@ -1,13 +1,14 @@
 //! Chat templates: a conversation to the prompt that the model was trained on.
 //!
 //! A template is a Jinja program that came with the model, or, where the operator trusts it, with a
-//! request. It sees what transformers' `apply_chat_template` gives: `messages`, `tools` and `documents`
-//! (`none` if absent), `add_generation_prompt`, the special tokens by name, and the caller's own
-//! keyword arguments, which win. `strftime_now` prints the time that the caller passes in.
+//! request. It sees what transformers' `apply_chat_template` gives: `messages`, `tools` and
+//! `documents` (`none` if absent), `add_generation_prompt`, the special tokens by name, and the
+//! caller's own keyword arguments, which win. `strftime_now` prints the time that the caller passes
+//! in.
 //!
-//! Two bounds make a template that loops end with an error: `max_fuel`, the number of instructions, and
-//! `max_output_bytes`. A single instruction on long strings may cost more than its share; a template
-//! from a request is for operators who trust their clients.
+//! Two bounds make a template that loops end with an error: `max_fuel`, the number of instructions,
+//! and `max_output_bytes`. A single instruction on long strings may cost more than its share; a
+//! template from a request is for operators who trust their clients.
 //!
 //! Invariant: rendering is a function of its arguments.
 
@@ -199,7 +200,8 @@ impl ChatTemplate {
         TextError::TemplateFailed(describe(error))
     }
 
-    /// Renders a message in parts: a template that reads parts prints the text and not the structure.
+    /// Renders a message in parts: a template that reads parts prints the text and not the
+    /// structure.
     fn probe_parts(&self) -> bool {
         const TEXT: &str = "hotspare-probe";
         let messages = [json!({"role": "user", "content": [{"type": "text", "text": TEXT}]})];

@@ -1,8 +1,8 @@
 //! The template environment that transformers gives chat templates, under minijinja.
 //!
 //! What is set to match it: trimmed blocks, no trailing newline, loop controls, Python's methods,
-//! `tojson` as Python's `json.dumps`, `raise_exception`, `int` and `float` that yield 0 for text that is
-//! no number, dicts and lists printed as Python prints them, no HTML escapes anywhere.
+//! `tojson` as Python's `json.dumps`, `raise_exception`, `int` and `float` that yield 0 for text
+//! that is no number, dicts and lists printed as Python prints them, no HTML escapes anywhere.
 //! `{% generation %}` only marks the assistant's part for training: it becomes a plain block.
 //!
 //! Invariant: nothing in the environment reads a file, a clock or another template.
@@ -42,6 +42,10 @@ pub(crate) fn environment(max_fuel: u64) -> Environment<'static> {
             value.kind(),
             ValueKind::Undefined | ValueKind::Seq | ValueKind::String | ValueKind::Map
         )
+    });
+    // Strings can be iterated in Python, and `none` cannot.
+    env.add_test("iterable", |value: &Value| {
+        !value.is_none() && (value.kind() == ValueKind::String || value.try_iter().is_ok())
     });
     env.add_function("raise_exception", raise_exception);
     env

@@ -11,7 +11,7 @@ fn render_with<'a>(
     let mut input = ChatInput::new(
         messages,
         LocalTime {
-            unix_secs: 1_795_273_445,
+            unix_secs: 1_795_278_245,
             utc_offset_secs: 0,
         },
     );
@@ -43,7 +43,8 @@ fn white_space_as_transformers_sets_it() {
 
 #[test]
 fn loop_controls_and_python_methods() {
-    let source = "{% for c in [1,2,3,4] %}{% if c == 2 %}{% continue %}{% endif %}{% if c == 4 %}{% break %}{% endif %}{{ c }}{% endfor %}";
+    let source = "{% for c in [1,2,3,4] %}{% if c == 2 %}{% continue %}{% endif %}\
+        {% if c == 4 %}{% break %}{% endif %}{{ c }}{% endfor %}";
     assert_eq!(render(source), "13");
     assert_eq!(
         render("{{ ' a,b '.strip().split(',')[1] }}{{ 'abc'.removeprefix('a') }}"),
@@ -77,6 +78,16 @@ fn values_print_as_in_python() {
 }
 
 #[test]
+fn tests_of_types_are_pythons() {
+    let source =
+        "{{ none is iterable }}{{ 'x' is iterable }}{{ [] is iterable }}{{ 1 is iterable }}";
+    assert_eq!(render(source), "FalseTrueTrueFalse");
+    let source =
+        "{{ none is sequence }}{{ 'x' is sequence }}{{ {} is sequence }}{{ {} is mapping }}";
+    assert_eq!(render(source), "FalseTrueTrueTrue");
+}
+
+#[test]
 fn tojson_is_python() {
     assert_eq!(
         render("{{ {'b': ['é<', 1.0], 'a': none} | tojson }}"),
@@ -104,9 +115,7 @@ fn tojson_is_python() {
 #[test]
 fn int_and_float_have_defaults() {
     assert_eq!(
-        render(
-            "{{ 'x' | int }} {{ '12' | int }} {{ ' 3.9 ' | int }} {{ 'x' | int(7) }} {{ 2.5 | int }}"
-        ),
+        render("{{ 'x'|int }} {{ '12'|int }} {{ ' 3.9 '|int }} {{ 'x'|int(7) }} {{ 2.5|int }}"),
         "0 12 3 7 2"
     );
     assert_eq!(
@@ -206,7 +215,7 @@ fn templates_that_do_not_end_are_ended() {
         run("{% for i in range(99) %}{{ i }}{% endfor %}")
             .unwrap()
             .len(),
-        189
+        188
     );
 }
 
@@ -215,7 +224,8 @@ fn parts_are_joined_for_templates_that_read_strings() {
     let messages = [json!({"role": "user", "content": [
         {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]})];
     let reads_strings = "{% for m in messages %}{{ m.content }}{% endfor %}";
-    let reads_parts = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}[{{ p.text }}]{% endfor %}{% endif %}{% endfor %}";
+    let reads_parts = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}\
+        {% for p in m.content %}[{{ p.text }}]{% endfor %}{% endif %}{% endfor %}";
     assert_eq!(
         render_with(reads_strings, &messages, |_| {}).unwrap(),
         "a\nb"
