@@ -1,10 +1,10 @@
 //! `config.json`: what a model's weights mean.
 //!
-//! Both forms in the wild are read: transformers 4 (`rope_theta`, `rope_scaling`, `torch_dtype`) and
-//! transformers 5 (`rope_parameters`, `dtype`). Null is the same as absent.
+//! Both forms in the wild are read: transformers 4 (`rope_theta`, `rope_scaling`, `torch_dtype`)
+//! and transformers 5 (`rope_parameters`, `dtype`). Null is the same as absent.
 //!
-//! Invariant: a field that changes arithmetic is implemented or refused by name; a field that is not known
-//! at all is listed in [`ModelConfig::unknown_fields`], which loading warns of.
+//! Invariant: a field that changes arithmetic is implemented or refused by name; a field that is
+//! not known at all is listed in [`ModelConfig::unknown_fields`], which loading warns of.
 
 mod fields;
 mod llama;
@@ -21,7 +21,8 @@ use crate::ModelError;
 /// The file's name, for messages.
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
-/// Bound on every width and count, far above any real model's; keeps products of two inside `usize`.
+/// Bound on every width and count, far above any real model's; keeps products of two inside
+/// `usize`.
 const MAX_DIMENSION: usize = 1 << 24;
 /// Bound on the number of layers.
 const MAX_NUM_LAYERS: usize = 4096;
@@ -143,7 +144,8 @@ impl ModelConfig {
         })
     }
 
-    /// Tokens in a sequence at most: `max_position_embeddings`, times the factor of a linear rope scaling.
+    /// Tokens in a sequence at most: `max_position_embeddings`, times the factor of a linear rope
+    /// scaling.
     pub fn max_context_len(&self) -> usize {
         let factor = match self.rope.scaling {
             RopeScaling::Linear { factor } => factor.max(1.0),

@@ -1,6 +1,7 @@
 //! The families of models, behind one type.
 //!
-//! Invariant: a family's forward pass is a list of operations on named buffers; it allocates nothing.
+//! Invariant: a family's forward pass is a list of operations on named buffers; it allocates
+//! nothing.
 
 mod decoder;
 mod llama;

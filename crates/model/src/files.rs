@@ -1,6 +1,7 @@
 //! A model's files, as bytes: config, tokenizer, chat template, weights.
 //!
-//! Small files are read into memory, weights are mapped. Nothing is interpreted but the list of shards.
+//! Small files are read into memory, weights are mapped. Nothing is interpreted but the list of
+//! shards.
 //!
 //! Invariant: every file is bounded in size, and shards lie in the model's own directory.
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::embedded::EmbeddedModel;
 use crate::hash::hash_files;
 use crate::mapped_file::MappedFile;
 use crate::weights::WeightBytes;
@@ -24,6 +26,9 @@ const MAX_SMALL_FILE_BYTES: u64 = 256 << 20;
 const SINGLE_FILE: &str = "model.safetensors";
 /// List of shards, where the weights are in several files.
 const SHARD_INDEX: &str = "model.safetensors.index.json";
+
+/// A file's name, for messages and the hash, and its bytes.
+type WeightFile = (String, Arc<dyn WeightBytes>);
 
 /// The bytes of a model's files.
 #[derive(Clone)]
@@ -39,7 +44,7 @@ pub struct ModelFiles {
     /// `chat_template.jinja`; older models have it inside `tokenizer_config.json`.
     pub chat_template_jinja: Option<Cow<'static, [u8]>>,
     /// Safetensors files, sorted by name.
-    weights: Vec<(String, Arc<dyn WeightBytes>)>,
+    weights: Vec<WeightFile>,
 }
 
 impl ModelFiles {
@@ -59,6 +64,19 @@ impl ModelFiles {
             chat_template_jinja: read_small(path, "chat_template.jinja")?,
             weights: open_weights(path)?,
         })
+    }
+
+    /// Opens a model of the binary.
+    pub(crate) fn open_embedded(model: EmbeddedModel) -> Self {
+        let files = model.files();
+        Self {
+            config_json: Cow::Borrowed(files.config_json),
+            generation_config_json: Some(Cow::Borrowed(files.generation_config_json)),
+            tokenizer_json: Some(Cow::Borrowed(files.tokenizer_json)),
+            tokenizer_config_json: Some(Cow::Borrowed(files.tokenizer_config_json)),
+            chat_template_jinja: None,
+            weights: vec![(SINGLE_FILE.to_owned(), Arc::new(files.weights))],
+        }
     }
 
     /// Parses `config.json`.
@@ -97,8 +115,8 @@ impl ModelFiles {
         lengths.sum()
     }
 
-    /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights once, so it is also what
-    /// brings a mapped file into memory; compute it once.
+    /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights once, so it is
+    /// also what brings a mapped file into memory; compute it once.
     pub fn content_hash(&self, progress: &mut dyn FnMut(u64, u64)) -> ContentHash {
         let mut files: Vec<(&str, &[u8])> = vec![("config.json", &self.config_json)];
         let optional = [
@@ -142,7 +160,7 @@ fn read_small(directory: &Path, name: &str) -> Result<Option<Cow<'static, [u8]>>
 }
 
 /// Maps the weight files of `directory`: the single file, or all shards of the index.
-fn open_weights(directory: &Path) -> Result<Vec<(String, Arc<dyn WeightBytes>)>, ModelError> {
+fn open_weights(directory: &Path) -> Result<Vec<WeightFile>, ModelError> {
     let names = if directory.join(SINGLE_FILE).exists() {
         BTreeSet::from([SINGLE_FILE.to_owned()])
     } else if let Some(index) = read_small(directory, SHARD_INDEX)? {

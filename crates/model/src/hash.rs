@@ -1,7 +1,7 @@
 //! The content hash: equal hashes mean equal weights, tokenizer, template and defaults.
 //!
-//! BLAKE3 over the hashes of the files, each with its name, so that a byte cannot move from one file to the
-//! next unnoticed.
+//! BLAKE3 over the hashes of the files, each with its name, so that a byte cannot move from one
+//! file to the next unnoticed.
 //!
 //! Invariant: a function of the files' names and bytes alone; where they lie does not enter.
 

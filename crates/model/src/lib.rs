@@ -1,8 +1,9 @@
-//! Models: where their files are, what their configs say, and their architectures over [`ops::Ops`].
+//! Models: where their files are, what their configs say, and their architectures over
+//! [`ops::Ops`].
 //!
-//! A family is written once, generic over `Ops`; each backend implements `Ops` once. Nothing here knows a
-//! device. [`ModelSource`] finds the files, [`ModelConfig`] says what they mean, [`ModelRunner`] runs
-//! batches.
+//! A family is written once, generic over `Ops`; each backend implements `Ops` once. Nothing here
+//! knows a device. [`ModelSource`] finds the files, [`ModelConfig`] says what they mean,
+//! [`ModelRunner`] runs batches.
 //!
 //! Invariant: a config whose arithmetic is not implemented is refused at load, by name.
 #![deny(unsafe_code)]
@@ -10,6 +11,7 @@
 mod config;
 #[cfg(test)]
 mod config_test;
+mod embedded;
 mod error;
 mod families;
 mod files;
@@ -34,6 +36,7 @@ mod weight_store;
 pub mod weights;
 
 pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use embedded::EmbeddedModel;
 pub use error::ModelError;
 pub use files::ModelFiles;
 pub use generation::GenerationConfig;

@@ -1,4 +1,5 @@
-//! A file mapped into memory: weights are read in place, shared between processes, and paged in on use.
+//! A file mapped into memory: weights are read in place, shared between processes, and paged in on
+//! use.
 //!
 //! Invariant: the mapping is read-only and lives as long as every view of it (`Arc`).
 
@@ -22,9 +23,10 @@ impl MappedFile {
             reason,
         };
         let file = File::open(path).map_err(io_error)?;
-        // SAFETY: the mapping is read-only and private to this type, which hands out `&[u8]` only. Rust
-        // cannot rule out that another process writes to or truncates the file meanwhile; as with every
-        // server that maps its weights, the operator must replace model files by renaming, never in place.
+        // SAFETY: the mapping is read-only and private to this type, which hands out `&[u8]` only.
+        // Rust cannot rule out that another process writes to or truncates the file meanwhile; as
+        // with every server that maps its weights, the operator must replace model files by
+        // renaming, never in place.
         #[allow(unsafe_code)]
         let mapping = unsafe { Mmap::map(&file) }.map_err(io_error)?;
         Ok(Self(mapping))

@@ -1,7 +1,7 @@
 //! Rotary angle tables, computed once at load.
 //!
-//! Angles are computed in f64 and only their cosines and sines rounded to f32, so that positions far into a
-//! long context are as exact as near ones.
+//! Angles are computed in f64 and only their cosines and sines rounded to f32, so that positions
+//! far into a long context are as exact as near ones.
 //!
 //! Invariant: row `p` of a table depends on the config and `p` alone, not on the table's length.
 

@@ -1,7 +1,7 @@
 //! Runs batches on a loaded model: the synchronous half of the engine's seam to a device.
 //!
-//! Invariant: a batch that breaks the runner's limits is refused before any operation sees it, so no id, slot,
-//! block or position is out of range below this point.
+//! Invariant: a batch that breaks the runner's limits is refused before any operation sees it, so
+//! no id, slot, block or position is out of range below this point.
 
 use std::time::Instant;
 
@@ -63,8 +63,8 @@ impl<O: Ops> ModelRunner<O> {
         self.ops.numerics_id()
     }
 
-    /// As [`StepRunner::run`], and copies the logits (`[gathered rows, vocab]`, before sampling changes them)
-    /// to `logits`. For tests and oracles.
+    /// As [`StepRunner::run`], and copies the logits (`[gathered rows, vocab]`, before sampling
+    /// changes them) to `logits`. For tests and oracles.
     ///
     /// # Errors
     /// As [`StepRunner::run`].

@@ -1,10 +1,11 @@
 //! The header of a safetensors file: which tensor lies where.
 //!
-//! Parsed here and not by a library, so that every refusal names the tensor and no header, however damaged,
-//! can overflow or panic. Format: an 8-byte little-endian header length, a JSON object, the data.
+//! Parsed here and not by a library, so that every refusal names the tensor and no header, however
+//! damaged, can overflow or panic. Format: an 8-byte little-endian header length, a JSON object,
+//! the data.
 //!
-//! Invariant: the tensors of a header that is accepted lie inside the file, do not overlap, leave no byte
-//! unclaimed, and are exactly as long as their shape and dtype say.
+//! Invariant: the tensors of a header that is accepted lie inside the file, do not overlap, leave
+//! no byte unclaimed, and are exactly as long as their shape and dtype say.
 
 use std::fmt;
 use std::ops::Range;

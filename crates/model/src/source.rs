@@ -4,21 +4,28 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::embedded::EmbeddedModel;
 use crate::{ModelError, ModelFiles};
 
 /// Where a model's files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
+    /// Part of the binary.
+    Embedded(EmbeddedModel),
     /// A folder with `config.json` and safetensors weights.
     Directory(PathBuf),
 }
 
 impl ModelSource {
-    /// What `name` stands for: a directory.
+    /// What `name` stands for: an embedded model, else a directory. (A directory that is called
+    /// like an embedded model is reached as `./spark`.)
     ///
     /// # Errors
     /// [`ModelError::UnknownModel`].
     pub fn resolve(name: &str) -> Result<Self, ModelError> {
+        if let Some(model) = EmbeddedModel::ALL.into_iter().find(|m| m.name() == name) {
+            return Ok(Self::Embedded(model));
+        }
         let path = Path::new(name);
         if path.is_dir() {
             return Ok(Self::Directory(path.to_owned()));
@@ -26,7 +33,7 @@ impl ModelSource {
         let reason = if path.exists() {
             "it is a file; give the directory that holds config.json and the safetensors weights"
         } else {
-            "it is neither an embedded model nor a directory"
+            "it is neither an embedded model (spark, spark-mini) nor a directory"
         };
         Err(ModelError::UnknownModel {
             name: name.to_owned(),
@@ -34,10 +41,11 @@ impl ModelSource {
         })
     }
 
-    /// The name a server shows where none is given: the embedded model's, or the directory's path as it was
-    /// given.
+    /// The name a server shows where none is given: the embedded model's, or the directory's path
+    /// as it was given.
     pub fn name(&self) -> String {
         match self {
+            Self::Embedded(model) => model.name().to_owned(),
             Self::Directory(path) => path.display().to_string(),
         }
     }
@@ -48,6 +56,7 @@ impl ModelSource {
     /// A file that is missing, unreadable or absurdly large.
     pub fn open(&self) -> Result<ModelFiles, ModelError> {
         match self {
+            Self::Embedded(model) => Ok(ModelFiles::open_embedded(*model)),
             Self::Directory(path) => ModelFiles::open_directory(path),
         }
     }

@@ -1,7 +1,8 @@
-//! Changes to logits before temperature: allowed ids, minimum length, bias, penalties, in this order.
+//! Changes to logits before temperature: allowed ids, minimum length, bias, penalties, in this
+//! order.
 //!
-//! Invariant: each step touches only the logits of the tokens it names; an id outside the vocabulary names
-//! none.
+//! Invariant: each step touches only the logits of the tokens it names; an id outside the
+//! vocabulary names none.
 
 use hotspare_batch::TokenId;
 

@@ -1,11 +1,12 @@
-//! Weights from logits, and the draw: a uniform number picks a token by its share of the sum, in order of id.
+//! Weights from logits, and the draw: a uniform number picks a token by its share of the sum, in
+//! order of id.
 //!
 //! Invariant: a token of weight zero is never drawn.
 
 use crate::reduce::{BLOCK, LANES, exp_nonpositive, fold_lanes};
 
-/// Replaces `logits` by `e^((logit - max) / temperature)`, with 0 for what is below `min_p`, and puts the sum of
-/// each block into `block_sums`. Returns the sum of all.
+/// Replaces `logits` by `e^((logit - max) / temperature)`, with 0 for what is below `min_p`, and
+/// puts the sum of each block into `block_sums`. Returns the sum of all.
 pub(crate) fn fill_weights(
     logits: &mut [f32],
     max: f32,
@@ -68,7 +69,8 @@ pub(crate) fn draw_in_blocks(weights: &[f32], block_sums: &[f64], uniform: f64) 
     start + walk(&weights[start..end], rest)
 }
 
-/// First index whose running sum is above `target`; where rounding leaves none, the last weight above 0.
+/// First index whose running sum is above `target`; where rounding leaves none, the last weight
+/// above 0.
 fn walk(weights: &[f32], target: f64) -> usize {
     let mut sum = 0.0;
     let mut last = 0;

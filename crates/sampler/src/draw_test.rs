@@ -30,8 +30,13 @@ fn min_p_and_temperature_shape_the_weights() {
 
 proptest! {
     #[test]
-    fn blocks_and_a_plain_walk_agree(seed in any::<u64>(), len in 1u32..2000, uniform in 0.0f64..1.0) {
-        let mut row: Vec<f32> = (0..len).map(|i| uniform_f64(seed, i, 0, 0) as f32 * 20.0).collect();
+    fn blocks_and_a_plain_walk_agree(
+        seed in any::<u64>(),
+        len in 1u32..2000,
+        uniform in 0.0f64..1.0,
+    ) {
+        let logit = |i| uniform_f64(seed, i, 0, 0) as f32 * 20.0;
+        let mut row: Vec<f32> = (0..len).map(logit).collect();
         let max = row.iter().copied().fold(0.0, f32::max);
         let mut sums = Vec::new();
         fill_weights(&mut row, max, 1.0, 1e-3, &mut sums);

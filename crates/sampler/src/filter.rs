@@ -1,7 +1,8 @@
 //! Top-k and top-p by selection: no row is sorted whole.
 //!
-//! Top-k scans once with a rising threshold. Top-p drops the tail that cannot matter, then finds the border by a
-//! weighted radix selection over the bits of the weights, in time linear in what is left.
+//! Top-k scans once with a rising threshold. Top-p drops the tail that cannot matter, then finds
+//! the border by a weighted radix selection over the bits of the weights, in time linear in what is
+//! left.
 //!
 //! Invariant: exactly the set that a sort by (value descending, id ascending) would keep.
 
@@ -37,8 +38,8 @@ pub(crate) fn key_value(key: u64) -> f32 {
     })
 }
 
-/// Puts the keys of the `k` largest `values` into `keys`, in no order; fewer where fewer are above minus
-/// infinity. `values` hold no NaN.
+/// Puts the keys of the `k` largest `values` into `keys`, in no order; fewer where fewer are above
+/// minus infinity. `values` hold no NaN.
 pub(crate) fn select_top_k(values: &[f32], k: usize, keys: &mut Vec<u64>) {
     keys.clear();
     if k == 0 {
@@ -98,8 +99,8 @@ impl Candidates {
         self.weights.push(weight);
     }
 
-    /// Takes those of `weights` (one for each token of the vocabulary) that can be in the top-p set: the
-    /// others together weigh less than the share of `total` that is left out.
+    /// Takes those of `weights` (one for each token of the vocabulary) that can be in the top-p
+    /// set: the others together weigh less than the share of `total` that is left out.
     pub(crate) fn take_dense(&mut self, weights: &[f32], total: f64, top_p: f32) {
         self.clear();
         // One percent less than the bound, so that rounding in `total` cannot matter.
@@ -122,7 +123,8 @@ impl Candidates {
         }
     }
 
-    /// Keeps the smallest set of the heaviest tokens that weighs at least `top_p * total`; at least one.
+    /// Keeps the smallest set of the heaviest tokens that weighs at least `top_p * total`; at least
+    /// one.
     pub(crate) fn keep_top_p(&mut self, total: f64, top_p: f32, histogram: &mut Histogram) {
         let target = f64::from(top_p) * total;
         let Some((border, num_ties)) = find_border(&self.weights, target, histogram) else {
@@ -161,9 +163,9 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// The bucket, counted down from the highest, where the running weight reaches `missing`, and the weight
-    /// above it. Where all together do not reach it: with `is_certain` that is rounding, and it is the
-    /// lowest bucket that weighs anything.
+    /// The bucket, counted down from the highest, where the running weight reaches `missing`, and
+    /// the weight above it. Where all together do not reach it: with `is_certain` that is rounding,
+    /// and it is the lowest bucket that weighs anything.
     fn border_bucket(&self, missing: f64, is_certain: bool) -> Option<(usize, f64)> {
         let mut above = 0.0;
         let mut lowest = None;
@@ -180,8 +182,8 @@ impl Histogram {
     }
 }
 
-/// The weight of the last token of the smallest set that weighs `target`, and how many tokens of exactly this
-/// weight are in the set. `None`: all together do not weigh more than that.
+/// The weight of the last token of the smallest set that weighs `target`, and how many tokens of
+/// exactly this weight are in the set. `None`: all together do not weigh more than that.
 fn find_border(weights: &[f32], target: f64, histogram: &mut Histogram) -> Option<(f32, usize)> {
     let mut prefix = 0;
     let mut above = 0.0;
@@ -191,7 +193,8 @@ fn find_border(weights: &[f32], target: f64, histogram: &mut Histogram) -> Optio
         histogram.0.fill(0.0);
         for &weight in weights {
             let bits = weight.to_bits();
-            // A shift by all 30 bits leaves nothing of a weight, which is the prefix of the first digit.
+            // A shift by all 30 bits leaves nothing of a weight, which is the prefix of the first
+            // digit.
             if bits >> (shift + DIGIT_BITS) == prefix {
                 histogram.0[(bits >> shift & mask) as usize] += f64::from(weight);
             }

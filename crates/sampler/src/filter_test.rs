@@ -84,7 +84,8 @@ proptest! {
         let weight = |i| crate::philox::uniform_f32(seed, i, 0, 0).powi(power);
         let mut weights: Vec<f32> = (0..len).map(weight).collect();
         weights[len as usize / 2] = 1.0;
-        // No sum of weights is this close to the border by chance, so rounding cannot tell them apart.
+        // No sum of weights is this close to the border by chance, so rounding cannot tell them
+        // apart.
         prop_assert_eq!(top_p_ids(&weights, 0.9), naive_top_p(&weights, f64::from(0.9f32)));
     }
 }

@@ -1,11 +1,11 @@
 //! From logits to a token: masks, penalties, filters, the draw, and log-probabilities.
 //!
-//! Pure functions of one row: its logits, its sequence's state and the position being drawn. The random
-//! number is Philox of (seed, position, choice, draw), so nothing about the batch, the thread or the moment
-//! enters. No row is ever sorted whole: the filters select.
+//! Pure functions of one row: its logits, its sequence's state and the position being drawn. The
+//! random number is Philox of (seed, position, choice, draw), so nothing about the batch, the
+//! thread or the moment enters. No row is ever sorted whole: the filters select.
 //!
-//! Invariant: equal inputs give equal bits, on any thread and beside any other rows; of equally likely tokens
-//! the one with the lowest id is first.
+//! Invariant: equal inputs give equal bits, on any thread and beside any other rows; of equally
+//! likely tokens the one with the lowest id is first.
 #![forbid(unsafe_code)]
 
 mod adjust;

@@ -1,15 +1,15 @@
 //! Log-probabilities as a client sees them: log-softmax of the model's own logits.
 //!
-//! Invariant: computed from logits that no mask, bias, penalty or temperature has touched; ranks and the list
-//! of the most likely follow one order, value descending, then id ascending.
+//! Invariant: computed from logits that no mask, bias, penalty or temperature has touched; ranks
+//! and the list of the most likely follow one order, value descending, then id ascending.
 
 use hotspare_batch::{RowError, TokenId, TokenLogprobs};
 
 use crate::filter::{key_id, key_value, select_top_k};
 use crate::reduce::{count, finite_max, sum_exp};
 
-/// Log-probability and rank of `token`, which stands at `position` of its sequence, and the `num_top` most
-/// likely tokens. `keys` is scratch.
+/// Log-probability and rank of `token`, which stands at `position` of its sequence, and the
+/// `num_top` most likely tokens. `keys` is scratch.
 ///
 /// # Errors
 /// Logits that hold a NaN or plus infinity, or nothing above minus infinity.
@@ -40,8 +40,8 @@ pub fn token_logprobs(
     })
 }
 
-/// The error for unusable logits from which the token at `position` was to come: it names the token before,
-/// whose logits they are.
+/// The error for unusable logits from which the token at `position` was to come: it names the token
+/// before, whose logits they are.
 pub(crate) fn invalid_logits(position: u32) -> RowError {
     RowError::InvalidLogits {
         position: position.saturating_sub(1),

@@ -1,7 +1,9 @@
-//! Philox4x32-10, a counter-based random number generator: a number for each (seed, position, choice, draw).
+//! Philox4x32-10, a counter-based random number generator: a number for each (seed, position,
+//! choice, draw).
 //!
-//! Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Ten rounds of two
-//! 32-bit multiplications; no state, so any token's number can be computed anywhere, at any time.
+//! Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Ten
+//! rounds of two 32-bit multiplications; no state, so any token's number can be computed anywhere,
+//! at any time.
 //!
 //! Invariant: the output is a function of key and counter alone, the same on every device.
 
@@ -28,10 +30,11 @@ pub fn philox4x32_10(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
-/// The four words for one draw: key = the seed's low and high half, counter = (position, choice, draw, 0).
+/// The four words for one draw: key = the seed's low and high half, counter = (position, choice,
+/// draw, 0).
 ///
-/// `position` is the index, in prompt and output together, of the token being drawn; `choice` tells a
-/// request's `n` sequences apart; `draw` counts the numbers that one token needs.
+/// `position` is the index, in prompt and output together, of the token being drawn; `choice` tells
+/// a request's `n` sequences apart; `draw` counts the numbers that one token needs.
 pub fn words(seed: u64, position: u32, choice: u32, draw: u32) -> [u32; 4] {
     philox4x32_10(
         [seed as u32, (seed >> 32) as u32],
@@ -39,7 +42,8 @@ pub fn words(seed: u64, position: u32, choice: u32, draw: u32) -> [u32; 4] {
     )
 }
 
-/// A uniform number in [0, 1) with 53 random bits: from the draw's first word and the high bits of the second.
+/// A uniform number in [0, 1) with 53 random bits: from the draw's first word and the high bits of
+/// the second.
 pub fn uniform_f64(seed: u64, position: u32, choice: u32, draw: u32) -> f64 {
     let [high, low, ..] = words(seed, position, choice, draw);
     let bits = (u64::from(high) << 21) | u64::from(low >> 11);

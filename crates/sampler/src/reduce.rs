@@ -1,7 +1,8 @@
 //! Reductions over a row, written so that the compiler vectorises them on any machine.
 //!
 //! Sums are kept in sixteen lanes and folded in one fixed order, so their bits do not depend on the
-//! instruction set. The exponential is a polynomial for the same reason: a system's own differs by machine.
+//! instruction set. The exponential is a polynomial for the same reason: a system's own differs by
+//! machine.
 //!
 //! Invariant: no fused multiply-add and no reassociation: equal inputs give equal bits everywhere.
 
@@ -41,7 +42,8 @@ pub(crate) fn exp_nonpositive(x: f32) -> f32 {
     }
 }
 
-/// The largest of `values`; `None` where there is a NaN, plus infinity, or nothing above minus infinity.
+/// The largest of `values`; `None` where there is a NaN, plus infinity, or nothing above minus
+/// infinity.
 pub(crate) fn finite_max(values: &[f32]) -> Option<f32> {
     let mut max = [f32::NEG_INFINITY; LANES];
     let mut has_nan = [false; LANES];

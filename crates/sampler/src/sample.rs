@@ -1,6 +1,7 @@
 //! One row's token: the steps of sampling in their order.
 //!
-//! Invariant: the token is a function of the row's logits, its slot's state, its position and nothing else.
+//! Invariant: the token is a function of the row's logits, its slot's state, its position and
+//! nothing else.
 
 use hotspare_batch::{RowError, SamplingParams, TokenId, TokenLogprobs};
 
@@ -18,7 +19,8 @@ const GREEDY_BELOW: f32 = 1e-5;
 /// The draw that picks a sequence's next token; further ones are for speculation.
 const TARGET_DRAW: u32 = 0;
 
-/// Memory for one row at a time, kept between rows so that steps allocate nothing. One for each thread.
+/// Memory for one row at a time, kept between rows so that steps allocate nothing. One for each
+/// thread.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
     /// Keys of a selection; also the scratch of [`token_logprobs`].
@@ -39,12 +41,13 @@ pub struct Sampled {
     pub logprobs: Option<TokenLogprobs>,
 }
 
-/// Draws the token for `position` (its index in prompt and output together) of the sequence in `slot` from
-/// `logits`, one for each token of the vocabulary, and appends it to the slot. `logits` are changed.
+/// Draws the token for `position` (its index in prompt and output together) of the sequence in
+/// `slot` from `logits`, one for each token of the vocabulary, and appends it to the slot. `logits`
+/// are changed.
 ///
 /// # Errors
-/// [`RowError::InvalidLogits`] for a NaN, plus infinity, or nothing above minus infinity after the masks; the
-/// slot is as before.
+/// [`RowError::InvalidLogits`] for a NaN, plus infinity, or nothing above minus infinity after the
+/// masks; the slot is as before.
 pub fn sample_row(
     logits: &mut [f32],
     slot: &mut SlotState,

@@ -225,7 +225,8 @@ fn seed_position_and_choice_each_change_the_draws() {
 }
 
 proptest! {
-    /// Whatever a scratch was used for before, a row's token and log-probabilities have the same bits.
+    /// Whatever a scratch was used for before, a row's token and log-probabilities have the same
+    /// bits.
     #[test]
     fn a_used_scratch_changes_nothing(
         seed in any::<u64>(),

@@ -1,10 +1,11 @@
-//! What the sampler remembers of a running sequence: its parameters, what it has said, its last token.
+//! What the sampler remembers of a running sequence: its parameters, what it has said, its last
+//! token.
 //!
-//! Tokens are counted only for sequences whose penalties need it, in a map, so that a slot of a short
-//! sequence is cheap whatever the vocabulary.
+//! Tokens are counted only for sequences whose penalties need it, in a map, so that a slot of a
+//! short sequence is cheap whatever the vocabulary.
 //!
-//! Invariant: the state is a function of prompt and output ids, so a sequence that was preempted or moved
-//! gets the same one again.
+//! Invariant: the state is a function of prompt and output ids, so a sequence that was preempted or
+//! moved gets the same one again.
 
 use std::sync::Arc;
 

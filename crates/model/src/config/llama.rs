@@ -1,7 +1,7 @@
 //! Which fields a `LlamaForCausalLM` config may have, and with which values.
 //!
-//! Invariant: each field of transformers' Llama config, and each field of other families that would change
-//! its arithmetic, is in one of the lists below.
+//! Invariant: each field of transformers' Llama config, and each field of other families that would
+//! change its arithmetic, is in one of the lists below.
 
 use serde_json::Value;
 

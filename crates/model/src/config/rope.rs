@@ -1,7 +1,7 @@
 //! The rotary embedding's parameters, in transformers 4 and 5 form.
 //!
-//! Invariant: the types `default`, `linear` and `llama3` are computed as transformers does; any other is
-//! refused by name.
+//! Invariant: the types `default`, `linear` and `llama3` are computed as transformers does; any
+//! other is refused by name.
 
 use super::Fields;
 use crate::ModelError;
@@ -42,7 +42,8 @@ pub enum RopeScaling {
 }
 
 impl RopeConfig {
-    /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers 4).
+    /// Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (transformers
+    /// 4).
     pub(super) fn parse(fields: &Fields<'_>) -> Result<Self, ModelError> {
         let nested = match fields.nested("rope_parameters")? {
             Some(parameters) => Some(parameters),

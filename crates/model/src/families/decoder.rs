@@ -1,6 +1,7 @@
 //! What every decoder-only family needs: activations, and a loader that takes weights by name.
 //!
-//! Invariant: all memory that a forward pass touches is allocated here, at load, for the largest step.
+//! Invariant: all memory that a forward pass touches is allocated here, at load, for the largest
+//! step.
 
 use crate::config::ModelConfig;
 use crate::ops::{KvCacheSpec, Ops, Parallelism};
@@ -30,7 +31,8 @@ impl<'a, O: Ops> Loader<'a, O> {
         }
     }
 
-    /// A linear layer that stacks the outputs of `parts` (tensor name, output width), each over `num_in`.
+    /// A linear layer that stacks the outputs of `parts` (tensor name, output width), each over
+    /// `num_in`.
     pub(super) fn linear(
         &mut self,
         parts: &[(String, usize)],
@@ -62,8 +64,8 @@ impl<'a, O: Ops> Loader<'a, O> {
     }
 }
 
-/// Activations of a decoder. Rows are the batch's tokens, except in those named `last_`: these are the rows
-/// whose logits are needed.
+/// Activations of a decoder. Rows are the batch's tokens, except in those named `last_`: these are
+/// the rows whose logits are needed.
 pub(super) struct DecoderBuffers<O: Ops> {
     /// Sum of all layers' outputs so far.
     pub(super) residual: O::Buffer,
@@ -92,8 +94,8 @@ pub(super) struct DecoderBuffers<O: Ops> {
 }
 
 impl<O: Ops> DecoderBuffers<O> {
-    /// Allocates them. With prompt log-probabilities every token's logits may be asked for, so the gathered
-    /// buffers have as many rows as the others.
+    /// Allocates them. With prompt log-probabilities every token's logits may be asked for, so the
+    /// gathered buffers have as many rows as the others.
     pub(super) fn new(
         ops: &mut O,
         config: &ModelConfig,

@@ -1,9 +1,10 @@
 //! Llama: RMS norm, rotary grouped-query attention, SiLU-gated feed-forward, no biases.
 //!
-//! Touvron et al., "LLaMA" (2023) and "Llama 2" (2023); tensor names as in transformers' `LlamaForCausalLM`.
+//! Touvron et al., "LLaMA" (2023) and "Llama 2" (2023); tensor names as in transformers'
+//! `LlamaForCausalLM`.
 //!
-//! Invariant: the residual stream is added to inside the norms, so each sub-layer ends in `hidden`, and the
-//! final norm and the output matrix see only the rows whose logits are needed.
+//! Invariant: the residual stream is added to inside the norms, so each sub-layer ends in `hidden`,
+//! and the final norm and the output matrix see only the rows whose logits are needed.
 
 use std::sync::Arc;
 
