@@ -51,6 +51,16 @@ pub trait StepRunner {
     fn run(&mut self, batch: &Batch) -> Result<StepOutput, ExecutorError>;
 }
 
+impl<R: StepRunner + ?Sized> StepRunner for Box<R> {
+    fn info(&self) -> ExecutorInfo {
+        (**self).info()
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<StepOutput, ExecutorError> {
+        (**self).run(batch)
+    }
+}
+
 /// Runs batches asynchronously: the seam between the engine's loop and a device.
 pub trait Executor {
     /// What it can hold.

@@ -30,6 +30,13 @@ pub enum RowError {
         /// Position of the token whose logits they are.
         position: u32,
     },
+    /// What there is to report of one step is longer than a frame of the link; prompt
+    /// log-probabilities of a very long prompt are.
+    #[error("the answer of one step takes {num_bytes} bytes or more, too many for one message")]
+    EventTooLarge {
+        /// A lower bound of its length.
+        num_bytes: u64,
+    },
 }
 
 /// What one row produced.

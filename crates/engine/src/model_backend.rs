@@ -1,0 +1,121 @@
+//! The real backend: a model's files, on the CPU.
+//!
+//! Invariant: an engine that cannot start says what is missing and which flag helps.
+
+use std::thread::available_parallelism;
+
+use hotspare_backend_cpu::{CpuOps, CpuOptions};
+use hotspare_batch::StepRunner;
+use hotspare_model::ops::{OpsError, StepLimits};
+use hotspare_model::weights::WeightDtype;
+use hotspare_model::{
+    LoadOptions, LoadStage, ModelError, ModelRunner, ModelSource, kv_bytes_per_block,
+};
+
+use crate::backend::{AnyExecutor, Loaded};
+use crate::outbox::Outbox;
+use crate::progress::ProgressReporter;
+use crate::{EngineError, EngineOptions, Faults, kv_size};
+
+/// Loads the model that the options name. Progress goes to the front.
+pub(crate) fn load(
+    options: &EngineOptions,
+    faults: &Faults,
+    outbox: &mut Outbox,
+) -> Result<Loaded, EngineError> {
+    check_names(options)?;
+    let mut progress = ProgressReporter::new(outbox);
+    let files = ModelSource::resolve(&options.model)?.open()?;
+    let config = files.config()?;
+    let max_model_len = config.resolve_max_model_len(options.max_model_len)?;
+    let bytes_per_block = kv_bytes_per_block(&config, options.block_size, WeightDtype::F32);
+    let num_blocks = kv_size::num_blocks(options, max_model_len, bytes_per_block)?;
+    let limits = StepLimits {
+        max_num_batched_tokens: options.max_num_batched_tokens,
+        max_num_seqs: options.max_num_seqs,
+        max_model_len,
+    };
+    let model_hash = files.content_hash(&mut |done, total| {
+        progress.report("hashing the model", done, total);
+    });
+    let num_threads = options.num_threads.unwrap_or_else(default_num_threads);
+    let ops = CpuOps::new(CpuOptions {
+        num_threads: num_threads.max(1),
+        limits: limits.clone(),
+    });
+    let load_options = LoadOptions {
+        limits,
+        num_blocks,
+        block_size: options.block_size,
+    };
+    let ops = ops.map_err(|error| from_model(error.into()))?;
+    let runner = ModelRunner::load(ops, &files, &load_options, &mut |at| {
+        let stage = match at.stage {
+            LoadStage::Weights => "loading weights",
+            LoadStage::Buffers => "allocating buffers",
+        };
+        progress.report(stage, at.done, at.total);
+    });
+    let runner = runner.map_err(from_model)?;
+    progress.finish()?;
+    let numerics_id = runner.numerics_id();
+    tracing::info!(
+        model = options.model,
+        num_threads,
+        num_blocks,
+        kv_cache_bytes = num_blocks * bytes_per_block,
+        vocab_size = runner.info().vocab_size,
+        max_model_len,
+        numerics_id,
+        "the model is loaded"
+    );
+    Ok(Loaded {
+        executor: AnyExecutor::new(runner, options, faults)?,
+        max_model_len,
+        model_hash: model_hash.to_string(),
+        numerics_id,
+        device: "cpu".to_owned(),
+    })
+}
+
+/// Checks the options that are names.
+fn check_names(options: &EngineOptions) -> Result<(), EngineError> {
+    let unknown = |flag: &str, value: &str, known: &str| {
+        Err(EngineError::Options(format!(
+            "{flag} {value} is not supported; this build has {known}"
+        )))
+    };
+    if !["auto", "cpu"].contains(&options.device.as_str()) {
+        return unknown("--device", &options.device, "auto and cpu");
+    }
+    if !["auto", "safetensors"].contains(&options.load_format.as_str()) {
+        return unknown(
+            "--load-format",
+            &options.load_format,
+            "auto and safetensors",
+        );
+    }
+    match options.dtype.as_str() {
+        "auto" | "float32" | "float" => {}
+        "bfloat16" | "float16" | "half" => {
+            let dtype = &options.dtype;
+            tracing::warn!(
+                dtype,
+                "the CPU computes in float32; weights keep their type"
+            );
+        }
+        dtype => return unknown("--dtype", dtype, "auto and float32"),
+    }
+    Ok(())
+}
+
+fn default_num_threads() -> usize {
+    available_parallelism().map_or(1, |num_threads| num_threads.get())
+}
+
+fn from_model(error: ModelError) -> EngineError {
+    match error {
+        ModelError::Ops(error @ OpsError::OutOfMemory { .. }) => EngineError::OutOfMemory(error),
+        error => EngineError::Model(error),
+    }
+}

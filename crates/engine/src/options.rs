@@ -1,0 +1,116 @@
+//! What an engine is told when it starts. The front builds it from its own flags and hands it over
+//! as one argument; it holds no secret.
+//!
+//! Invariant: every bound of the engine is a field here, with its unit last.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ScriptedOptions;
+
+/// What computes the tokens.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// A model on a device.
+    #[default]
+    Model,
+    /// No model: predictable tokens at a set pace. For tests and for measuring everything else.
+    Scripted(ScriptedOptions),
+}
+
+/// Options of an engine; fields that are left out take their defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineOptions {
+    /// `spark`, `spark-mini`, or a directory. Default `spark`.
+    pub model: String,
+    /// `auto` or `cpu`. Default `auto`.
+    pub device: String,
+    /// Format of the weights: `auto` or `safetensors`. Default `auto`.
+    pub load_format: String,
+    /// Type of the activations: `auto` or `float32`. A CPU engine takes the names of shorter types
+    /// too, and computes in float32. Default `auto`.
+    pub dtype: String,
+    /// Tokens in a sequence at most. Default: the model's own bound.
+    pub max_model_len: Option<usize>,
+    /// Sequences that run at a time, at most. Default 256.
+    pub max_num_seqs: usize,
+    /// Tokens in a step at most. Default 2,048.
+    pub max_num_batched_tokens: usize,
+    /// Sequences that wait, at most; further ones are rejected. Default 1,024.
+    pub max_num_waiting: usize,
+    /// Tokens of one prompt in a step at most; 0 (the default) for no bound but the step's.
+    pub long_prefill_token_threshold: usize,
+    /// Run waiting sequences by priority instead of in order of arrival. Default false.
+    pub priority_scheduling: bool,
+    /// Memory of the KV cache. Default on a CPU: enough for `max_num_seqs` sequences of
+    /// `max_model_len` tokens, at most 1 GiB, at least one such sequence.
+    pub kv_cache_memory_bytes: Option<usize>,
+    /// KV blocks, whatever `kv_cache_memory_bytes` says. For tests of preemption.
+    pub num_kv_blocks_override: Option<usize>,
+    /// Tokens in a KV block. Default 16.
+    pub block_size: usize,
+    /// Keep the KV blocks of ended sequences for others with the same beginning. Default true.
+    pub enable_prefix_caching: bool,
+    /// Threads of the CPU backend. Default: one for each core.
+    pub num_threads: Option<usize>,
+    /// Prepare a step while the one before it runs. Default true; false is the plain loop, which
+    /// gives the same tokens.
+    pub lookahead: bool,
+    /// What computes the tokens. Default: the model.
+    pub backend: Backend,
+    /// Time between two reports of counters, while steps run. Default 500 ms.
+    pub stats_interval_ms: u64,
+    /// Bytes in a message at most. Default 16 MiB.
+    pub max_frame_bytes: usize,
+    /// Bytes of outgoing messages that are gathered before they are written. Default 1 MiB.
+    pub max_output_buffer_bytes: usize,
+    /// Messages of the front that are decoded and not yet looked at, at most. Default 1,024.
+    pub max_num_inbox_messages: usize,
+    /// The same, in bytes of memory. Default 64 MiB. One message may be longer alone.
+    pub max_inbox_bytes: usize,
+    /// Messages of the front that are looked at between two steps, at most. Default 256.
+    pub max_num_messages_per_step: usize,
+    /// Check the scheduler's books after each step, not only when idle in debug builds. For tests;
+    /// a step then costs time in proportion to the number of blocks. Default false.
+    pub check_integrity: bool,
+    /// Faults to inject, in the grammar of [`crate::Faults::parse`]. Default none. In a process the
+    /// environment variable `HOTSPARE_FAULTS` replaces it.
+    pub faults: String,
+    /// How often the front has started this engine before. In a process the environment variable
+    /// `HOTSPARE_ENGINE_LIFE` replaces it. Default 0.
+    pub life: u64,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            model: "spark".to_owned(),
+            device: "auto".to_owned(),
+            load_format: "auto".to_owned(),
+            dtype: "auto".to_owned(),
+            max_model_len: None,
+            max_num_seqs: 256,
+            max_num_batched_tokens: 2048,
+            max_num_waiting: 1024,
+            long_prefill_token_threshold: 0,
+            priority_scheduling: false,
+            kv_cache_memory_bytes: None,
+            num_kv_blocks_override: None,
+            block_size: 16,
+            enable_prefix_caching: true,
+            num_threads: None,
+            lookahead: true,
+            backend: Backend::Model,
+            stats_interval_ms: 500,
+            max_frame_bytes: hotspare_link::DEFAULT_MAX_FRAME_BYTES,
+            max_output_buffer_bytes: 1 << 20,
+            max_num_inbox_messages: 1024,
+            max_inbox_bytes: 64 << 20,
+            max_num_messages_per_step: 256,
+            check_integrity: false,
+            faults: String::new(),
+            life: 0,
+        }
+    }
+}

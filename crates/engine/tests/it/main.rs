@@ -1,0 +1,12 @@
+//! The engine over its socket, on threads of this process.
+//!
+//! Everything goes through `spawn_in_process` and the link's frames, as a front would do it; the
+//! scripted backend says what the tokens must be.
+
+mod faults;
+mod front;
+mod load;
+mod model;
+mod protocol;
+mod requests;
+mod streams;

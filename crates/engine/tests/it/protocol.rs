@@ -1,0 +1,192 @@
+//! The connection: greeting, drain, nonsense, and engines that cannot start.
+
+use std::io::Write;
+use std::net::Shutdown;
+
+use hotspare_batch::{FinishReason, RejectReason, RequestId};
+use hotspare_engine::{EngineOptions, ScriptedOptions};
+use hotspare_link::{EngineMessage, FrontMessage, PROTOCOL_VERSION, ProtocolRange};
+use proptest::prelude::*;
+
+use crate::front::Front;
+use crate::requests::{prompt, request, scripted};
+
+fn fatal_of(options: EngineOptions) -> String {
+    let mut front = Front::connect(options);
+    assert!(front.receive_to_end(), "it ends between two frames");
+    front.fatal.expect("it says why")
+}
+
+#[test]
+fn hello_says_what_the_engine_is() {
+    let options = scripted(ScriptedOptions::default());
+    let hello = Front::connect(options.clone()).await_hello();
+    assert_eq!(hello.protocol, ProtocolRange::OURS);
+    assert_eq!((hello.max_model_len, hello.max_num_seqs), (512, 8));
+    assert_eq!((hello.block_size, hello.vocab_size), (16, 512));
+    assert_eq!(hello.num_blocks, 8 * 512 / 16);
+    let again = Front::connect(options).await_hello();
+    assert_eq!(again.model_hash, hello.model_hash);
+    assert_ne!(again.engine_id, hello.engine_id, "each life has a name");
+    let other = Front::connect(scripted(ScriptedOptions {
+        vocab_size: 100,
+        ..ScriptedOptions::default()
+    }));
+    let mut other = other;
+    assert_ne!(other.await_hello().model_hash, hello.model_hash);
+}
+
+#[test]
+fn pings_are_answered_while_idle_and_while_busy() {
+    let mut front = Front::start(scripted(ScriptedOptions {
+        step_time_us: 500,
+        ..ScriptedOptions::default()
+    }));
+    let pong = |front: &mut Front, nonce| {
+        front.send(&FrontMessage::Ping { nonce });
+        while front.receive().unwrap() != Some(EngineMessage::Pong { nonce }) {}
+    };
+    pong(&mut front, 1);
+    front.generate(&request(1, &prompt(1, 9), 100));
+    pong(&mut front, u64::MAX);
+    front.finish_all();
+}
+
+#[test]
+fn a_drained_engine_finishes_its_work_and_ends() {
+    let mut front = Front::start(scripted(ScriptedOptions {
+        step_time_us: 200,
+        ..ScriptedOptions::default()
+    }));
+    front.generate(&request(1, &prompt(1, 9), 100));
+    front.send(&FrontMessage::Drain);
+    front.generate(&request(2, &prompt(1, 9), 100));
+    assert!(front.receive_to_end());
+    assert_eq!(front.fatal, None);
+    let first = &front.answers[&RequestId(1)];
+    assert_eq!(first.ids.len(), 100);
+    assert_eq!(first.finish, Some(FinishReason::Length));
+    let second = &front.answers[&RequestId(2)];
+    assert_eq!(second.rejected, Some(RejectReason::Draining));
+    let stats = front.stats.expect("the last counters");
+    assert_eq!((stats.num_used_blocks, stats.num_running), (0, 0));
+    assert_eq!(stats.num_generated_tokens, 100);
+}
+
+#[test]
+fn an_idle_engine_drains_at_once() {
+    let mut front = Front::start(scripted(ScriptedOptions::default()));
+    front.send(&FrontMessage::Drain);
+    assert!(front.receive_to_end());
+    assert_eq!(front.fatal, None);
+}
+
+#[test]
+fn garbage_ends_the_connection_with_a_reason() {
+    let mut front = Front::start(scripted(ScriptedOptions::default()));
+    front.generate(&request(1, &prompt(1, 9), 400));
+    front.stream().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(front.receive_to_end());
+    let fatal = front.fatal.expect("it says why");
+    assert!(fatal.contains("not a frame"), "{fatal}");
+}
+
+#[test]
+fn a_front_must_greet_first_once_and_in_a_common_version() {
+    let newer = ProtocolRange {
+        min: PROTOCOL_VERSION + 1,
+        max: PROTOCOL_VERSION + 2,
+    };
+    let ours = ProtocolRange::OURS;
+    let hello = |protocol| FrontMessage::Hello { protocol };
+    let conversations = [
+        (vec![FrontMessage::Ping { nonce: 1 }], "not Hello"),
+        (vec![hello(newer)], "no common protocol version"),
+        (vec![hello(ours), hello(ours)], "second Hello"),
+    ];
+    for (messages, expected) in conversations {
+        let mut front = Front::connect(scripted(ScriptedOptions::default()));
+        front.await_hello();
+        for message in &messages {
+            front.send(message);
+        }
+        assert!(front.receive_to_end());
+        let fatal = front.fatal.expect("it says why");
+        assert!(fatal.contains(expected), "{fatal}");
+    }
+}
+
+#[test]
+fn a_front_that_goes_away_ends_the_engine() {
+    let mut front = Front::start(scripted(ScriptedOptions {
+        step_time_us: 200,
+        ..ScriptedOptions::default()
+    }));
+    front.generate(&request(1, &prompt(1, 9), 400));
+    front.receive_until(|front| !front.answers[&RequestId(1)].ids.is_empty());
+    front.stream().shutdown(Shutdown::Write).unwrap();
+    assert!(front.receive_to_end());
+    assert_eq!(front.answers[&RequestId(1)].finish, None);
+}
+
+#[test]
+fn an_engine_that_cannot_start_says_why() {
+    let base = scripted(ScriptedOptions::default());
+    let fatal = fatal_of(EngineOptions {
+        kv_cache_memory_bytes: Some(1000),
+        ..base.clone()
+    });
+    assert!(fatal.contains("--kv-cache-memory-bytes"), "{fatal}");
+    let fatal = fatal_of(EngineOptions {
+        faults: "explode=1".to_owned(),
+        ..base.clone()
+    });
+    assert!(fatal.contains("no fault has this name"), "{fatal}");
+    let fatal = fatal_of(EngineOptions {
+        max_num_seqs: 0,
+        num_kv_blocks_override: Some(10),
+        ..base
+    });
+    assert!(fatal.contains("max_num_seqs"), "{fatal}");
+}
+
+#[test]
+fn a_lost_device_is_fatal() {
+    for lookahead in [true, false] {
+        let mut front = Front::start(EngineOptions {
+            lookahead,
+            ..scripted(ScriptedOptions {
+                device_error_at_step: Some(5),
+                ..ScriptedOptions::default()
+            })
+        });
+        front.generate(&request(1, &prompt(1, 9), 100));
+        assert!(front.receive_to_end());
+        let fatal = front.fatal.expect("it says why");
+        assert_eq!(fatal, "device error: scripted error at step 5");
+        assert_eq!(front.answers[&RequestId(1)].ids.len(), 4);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn noise_never_takes_more_than_the_connection(
+        noise in prop::collection::vec(any::<u8>(), 1..300),
+        after_frame_header in any::<bool>(),
+    ) {
+        let mut front = Front::start(scripted(ScriptedOptions::default()));
+        front.generate(&request(1, &prompt(1, 9), 10));
+        let mut bytes = Vec::new();
+        if after_frame_header {
+            bytes.extend(b"HS\x01\x00");
+            bytes.extend((noise.len() as u32).to_le_bytes());
+        }
+        bytes.extend(&noise);
+        // The engine may have closed its end by the time the rest is written.
+        let _ = front.stream().write_all(&bytes);
+        let _ = front.stream().shutdown(Shutdown::Write);
+        prop_assert!(front.receive_to_end());
+    }
+}
