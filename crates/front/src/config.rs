@@ -40,6 +40,8 @@ pub struct FrontConfig {
     pub max_num_engine_failures: u32,
     /// Time between two lines of statistics in the log, seconds; 0 turns them off.
     pub stats_log_interval_s: u64,
+    /// Log a line for each request: sizes and parameters, never text.
+    pub log_requests: bool,
 }
 
 impl Default for FrontConfig {
@@ -60,6 +62,7 @@ impl Default for FrontConfig {
             engine_stable_after_ms: 60_000,
             max_num_engine_failures: 10,
             stats_log_interval_s: 10,
+            log_requests: false,
         }
     }
 }

@@ -125,6 +125,9 @@ impl Front {
             return Err(not_ready(readiness.reason));
         };
         let n = job.n;
+        if shared.config.log_requests {
+            log_request(&job);
+        }
         let starts = self.sequences(job)?;
         let context = StreamContext {
             target,
@@ -389,6 +392,21 @@ impl Drop for FrontHandle {
         self.supervisor.abort();
         self.stats_log.abort();
     }
+}
+
+fn log_request(job: &GenerationJob) {
+    let num_prompt_tokens: usize = job.prompts.iter().map(Vec::len).sum();
+    tracing::info!(
+        num_prompts = job.prompts.len(),
+        num_prompt_tokens,
+        n = job.n,
+        max_tokens = job.stop.max_tokens,
+        temperature = job.sampling.temperature,
+        top_p = job.sampling.top_p,
+        seed = job.seed,
+        priority = job.priority,
+        "request"
+    );
 }
 
 /// Two keys from a salt, so that requests of different salts never share a block.

@@ -1,2 +1,38 @@
-//! hotspare
-fn main() {}
+//! The `hotspare` binary: command line, configuration, wiring.
+//!
+//! `hotspare serve` is the front; it starts `hotspare engine` as a child process, which is this
+//! same program.
+//!
+//! Invariant: the front never loads weights nor touches a device, and the engine never opens a
+//! port.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod engine_command;
+mod limits;
+mod logging;
+mod progress;
+mod serve;
+mod signals;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = match std::env::args_os().map(|arg| arg.into_string()).collect() {
+        Ok(args) => args,
+        Err(arg) => return fail(&format!("the argument {} is not UTF-8", arg.display())),
+    };
+    match cli::parse(&args, &|name| std::env::var(name).ok()) {
+        Ok(cli::Command::Serve(settings)) => serve::run(*settings),
+        Ok(cli::Command::Engine(args)) => engine_command::run(args),
+        Err(cli::CliError::Clap(error)) => error.exit(),
+        Err(cli::CliError::Message(message)) => fail(&message),
+    }
+}
+
+/// Ends with the status of a usage error. The log is not set up yet.
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn fail(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::from(2)
+}

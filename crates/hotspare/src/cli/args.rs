@@ -1,0 +1,363 @@
+//! The options of `hotspare serve`, each defined and documented once.
+//!
+//! All are optional here: defaults are applied after arguments, environment and file are merged.
+//!
+//! Invariant: the long name of an option is also its key in the file and, in capitals with
+//! `HOTSPARE_` in front, its environment variable.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use super::values::{
+    ContextLen, LogFormat, Policy, Secret, parse_interval_ms, parse_positive, parse_size,
+};
+
+/// Below the options in `--help`.
+pub(crate) const SERVE_AFTER_HELP: &str = "\
+Every option can also be set in the environment (--max-model-len as HOTSPARE_MAX_MODEL_LEN; several
+values separated by commas) and in the file given by --config (max-model-len = 4096). An argument
+wins over the environment, the environment over the file. A switch is turned off by --no-SWITCH or
+--SWITCH=false. Flags of vLLM's that mean nothing here are accepted with a warning.
+
+Examples:
+  hotspare serve                                the small embedded model, for a first look
+  hotspare serve ~/models/Llama-3.2-1B-Instruct a directory with config.json and safetensors
+  hotspare serve --host 0.0.0.0 --api-key KEY   reachable from elsewhere, with a key
+
+Signals: SIGTERM and SIGINT let running requests finish and end with status 0; a second one ends at
+once.";
+
+/// Arguments of `hotspare serve`.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ServeArgs {
+    /// What to serve: a directory, or `spark` (the default) or `spark-mini`, which are embedded
+    /// in this program.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model_tag: Option<String>,
+    /// A TOML file with the same options.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) supervision: SupervisionArgs,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// How clients reach the server.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct ServerArgs {
+    /// Address to listen on [default: 127.0.0.1].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) host: Option<String>,
+    /// Port to listen on; 0 takes a free one [default: 8000].
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Keys, one of which clients must send as `Authorization: Bearer KEY`. Better set in the
+    /// environment as HOTSPARE_API_KEY (or VLLM_API_KEY): arguments are visible to every process.
+    #[arg(long, value_name = "KEY", num_args = 1.., hide_possible_values = true)]
+    pub(crate) api_key: Option<Vec<Secret>>,
+    /// Seconds that running requests have to finish after SIGTERM [default: 30].
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) shutdown_timeout: Option<u64>,
+    /// Origins that browsers may call from; `*` for all [default: none].
+    #[arg(long, value_name = "ORIGIN", num_args = 1..)]
+    pub(crate) allowed_origins: Option<Vec<String>>,
+    /// Say in `usage` how many prompt tokens were found in the prefix cache.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          hide_possible_values = true)]
+    pub(crate) enable_prompt_tokens_details: Option<bool>,
+    /// Send `usage` in every stream, asked for or not.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          hide_possible_values = true)]
+    pub(crate) enable_force_include_usage: Option<bool>,
+    /// Seconds without a token after which a stream gets a comment; 0 for never [default: 0].
+    #[arg(long, value_name = "SECONDS", value_parser = parse_interval_ms)]
+    pub(crate) sse_keep_alive_interval: Option<u64>,
+    /// Bytes of a request's body at most, such as 4M [default: 4M].
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub(crate) max_body_bytes: Option<usize>,
+    /// Open connections at most; further ones wait [default: 4096].
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) max_num_connections: Option<usize>,
+    /// Name of this node in /ha/status and in the x-hotspare-node header [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ha_node: Option<String>,
+}
+
+/// What is served.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// The same as MODEL.
+    #[arg(long = "model", value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Names that requests may use; the first one is reported [default: MODEL].
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub(crate) served_model_name: Option<Vec<String>>,
+    /// Tokens in a sequence at most, such as 4096, 32k (32,000) or 32K (32,768); `auto` is the
+    /// model's own [default: auto].
+    #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
+    pub(crate) max_model_len: Option<ContextLen>,
+    /// Format of the weights: auto or safetensors [default: auto].
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) load_format: Option<String>,
+    /// Type of the activations: auto or float32 [default: auto].
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) dtype: Option<String>,
+    /// A chat template in place of the model's: a file, or the template itself.
+    #[arg(long, value_name = "FILE|TEMPLATE")]
+    pub(crate) chat_template: Option<String>,
+    /// Let requests bring a chat template of their own.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          hide_possible_values = true)]
+    pub(crate) trust_request_chat_template: Option<bool>,
+    /// Serve token ids in, token ids out, without a tokenizer.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          hide_possible_values = true)]
+    pub(crate) skip_tokenizer_init: Option<bool>,
+    /// Where sampling defaults come from: auto (the model), vllm (none), or a directory with a
+    /// generation_config.json [default: auto].
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) generation_config: Option<String>,
+    /// Sampling defaults that win over the model's, such as '{"temperature": 0.7}'.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) override_generation_config: Option<String>,
+    /// Log-probabilities a token that a request may ask for, at most [default: 20].
+    #[arg(long, value_name = "N")]
+    pub(crate) max_logprobs: Option<u32>,
+    /// Seed from which requests without one are given theirs [default: a random one each start].
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+}
+
+/// How it is computed.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// Where the model runs: auto or cpu [default: auto].
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Sequences that run at a time, at most [default: 256].
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) max_num_seqs: Option<usize>,
+    /// Tokens in a step at most; longer prompts are read in chunks [default: 2048].
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) max_num_batched_tokens: Option<usize>,
+    /// Requests that wait, at most; further ones are answered 503 at once [default: 1024].
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) max_num_queued_reqs: Option<usize>,
+    /// Tokens of one prompt in a step at most; 0 for no bound but the step's [default: 0].
+    #[arg(long, value_name = "N")]
+    pub(crate) long_prefill_token_threshold: Option<usize>,
+    /// Which waiting request runs first [default: fcfs].
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) scheduling_policy: Option<Policy>,
+    /// Reuse the KV of prompts that begin alike [default: true].
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          hide_possible_values = true)]
+    pub(crate) enable_prefix_caching: Option<bool>,
+    /// Memory of the KV cache, such as 2G [default: what --max-num-seqs sequences need, at most
+    /// 1 GiB].
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    pub(crate) kv_cache_memory_bytes: Option<usize>,
+    /// Tokens in a KV block [default: 16].
+    #[arg(long, value_name = "TOKENS", value_parser = parse_positive)]
+    pub(crate) block_size: Option<usize>,
+    /// Threads of the CPU backend [default: one for each core].
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) num_threads: Option<usize>,
+    /// Prepare a step while the one before it runs; same tokens either way [default: true].
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          hide_possible_values = true)]
+    pub(crate) async_scheduling: Option<bool>,
+    /// In place of a model: predictable tokens at a set pace, for tests and measurements; a JSON
+    /// object such as '{"step_time_us": 1000}'.
+    #[arg(long, value_name = "JSON", hide_short_help = true)]
+    pub(crate) scripted_backend: Option<String>,
+}
+
+/// How the engine process is watched.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Supervision")]
+pub(crate) struct SupervisionArgs {
+    /// Seconds that an engine has to become ready [default: 600].
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) engine_start_timeout: Option<u64>,
+    /// Milliseconds before an engine that died is started again, doubling with each failure in a
+    /// row [default: 100].
+    #[arg(long, value_name = "MS")]
+    pub(crate) engine_restart_backoff_min_ms: Option<u64>,
+    /// The longest such wait, milliseconds [default: 30000].
+    #[arg(long, value_name = "MS")]
+    pub(crate) engine_restart_backoff_max_ms: Option<u64>,
+    /// Failures in a row after which the server ends [default: 10].
+    #[arg(long, value_name = "N")]
+    pub(crate) max_num_engine_failures: Option<u32>,
+}
+
+/// What it says meanwhile.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Log")]
+pub(crate) struct LogArgs {
+    /// error, warn, info, debug, trace, or a filter such as info,hotspare_front=debug [default:
+    /// info].
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+    /// One line for people or one JSON object, on standard error [default: human].
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Do not log throughput every 10 seconds.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          hide_possible_values = true)]
+    pub(crate) disable_log_stats: Option<bool>,
+    /// Log a line for each request.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_name = "BOOL", value_parser = BoolishValueParser::new(),
+          hide_possible_values = true)]
+    pub(crate) enable_log_requests: Option<bool>,
+}
+
+/// Arguments of `hotspare engine`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EngineCommandArgs {
+    /// The engine's options.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) options: String,
+    /// As for `serve`.
+    #[arg(long, default_value = "info")]
+    pub(crate) log_level: String,
+    /// As for `serve`.
+    #[arg(long, default_value = "human")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Takes each field from the first that has it. Names every field, or it does not compile.
+macro_rules! first_of {
+    ($name:ident, $upper:expr, $lower:expr, $($field:ident),+ $(,)?) => {
+        $name { $($field: $upper.$field.or($lower.$field)),+ }
+    };
+}
+
+impl ServeArgs {
+    /// These, and where they say nothing, `lower`.
+    pub(crate) fn or(self, lower: Self) -> Self {
+        Self {
+            model_tag: self.model_tag.or(lower.model_tag),
+            config: self.config.or(lower.config),
+            server: self.server.or(lower.server),
+            model: self.model.or(lower.model),
+            engine: self.engine.or(lower.engine),
+            supervision: self.supervision.or(lower.supervision),
+            log: self.log.or(lower.log),
+        }
+    }
+}
+
+impl ServerArgs {
+    fn or(self, lower: Self) -> Self {
+        first_of!(
+            Self,
+            self,
+            lower,
+            host,
+            port,
+            api_key,
+            shutdown_timeout,
+            allowed_origins,
+            enable_prompt_tokens_details,
+            enable_force_include_usage,
+            sse_keep_alive_interval,
+            max_body_bytes,
+            max_num_connections,
+            ha_node,
+        )
+    }
+}
+
+impl ModelArgs {
+    fn or(self, lower: Self) -> Self {
+        first_of!(
+            Self,
+            self,
+            lower,
+            model,
+            served_model_name,
+            max_model_len,
+            load_format,
+            dtype,
+            chat_template,
+            trust_request_chat_template,
+            skip_tokenizer_init,
+            generation_config,
+            override_generation_config,
+            max_logprobs,
+            seed,
+        )
+    }
+}
+
+impl EngineArgs {
+    fn or(self, lower: Self) -> Self {
+        first_of!(
+            Self,
+            self,
+            lower,
+            device,
+            max_num_seqs,
+            max_num_batched_tokens,
+            max_num_queued_reqs,
+            long_prefill_token_threshold,
+            scheduling_policy,
+            enable_prefix_caching,
+            kv_cache_memory_bytes,
+            block_size,
+            num_threads,
+            async_scheduling,
+            scripted_backend,
+        )
+    }
+}
+
+impl SupervisionArgs {
+    fn or(self, lower: Self) -> Self {
+        first_of!(
+            Self,
+            self,
+            lower,
+            engine_start_timeout,
+            engine_restart_backoff_min_ms,
+            engine_restart_backoff_max_ms,
+            max_num_engine_failures,
+        )
+    }
+}
+
+impl LogArgs {
+    fn or(self, lower: Self) -> Self {
+        first_of!(
+            Self,
+            self,
+            lower,
+            log_level,
+            log_format,
+            disable_log_stats,
+            enable_log_requests,
+        )
+    }
+}

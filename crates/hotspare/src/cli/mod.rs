@@ -1,0 +1,110 @@
+//! The command line, the environment and the configuration file, merged into settings.
+//!
+//! One definition of each option serves all three: values from the environment and the file are
+//! parsed by the same parser as arguments. Precedence: argument, environment, file, default.
+//!
+//! Invariant: nothing is ignored silently. Unknown is an error, known to vLLM but without effect
+//! here is a warning, and what would change what is served or how safely is an error too.
+
+mod args;
+mod layers;
+mod normalize;
+mod settings;
+mod values;
+mod vllm_flags;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub(crate) use args::EngineCommandArgs;
+pub(crate) use settings::Settings;
+pub(crate) use values::LogFormat;
+
+/// What to do.
+pub(crate) enum Command {
+    /// Serve a model.
+    Serve(Box<Settings>),
+    /// Be an engine.
+    Engine(EngineCommandArgs),
+}
+
+/// Why the command line does not say what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// Clap's own: usage errors, and the texts of `--help` and `--version`.
+    #[error("{0}")]
+    Clap(#[from] clap::Error),
+    /// Ours.
+    #[error("{0}")]
+    Message(String),
+}
+
+#[derive(Parser)]
+#[command(
+    name = "hotspare",
+    version,
+    about = "An LLM server in one binary, with the OpenAI API.",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Subcommand)]
+enum Subcommands {
+    /// Serve a model over the OpenAI API.
+    #[command(
+        after_help = args::SERVE_AFTER_HELP,
+        args_override_self = true,
+        max_term_width = 100
+    )]
+    Serve(Box<args::ServeArgs>),
+    /// Run one engine; started by `hotspare serve`.
+    #[command(hide = true)]
+    Engine(EngineCommandArgs),
+}
+
+/// Reads what to do from the arguments (the program's name first) and the environment (`env` looks
+/// a variable up).
+pub(crate) fn parse(
+    args: &[String],
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Command, CliError> {
+    let is_serve = args.get(1).is_some_and(|arg| arg == "serve");
+    let mut warnings = Vec::new();
+    let args = match is_serve {
+        true => normalize::normalize(args, &layers::serve_command(), &mut warnings)?,
+        false => args.to_vec(),
+    };
+    let from_args = match Cli::try_parse_from(args)?.command {
+        Subcommands::Serve(args) => *args,
+        Subcommands::Engine(args) => return Ok(Command::Engine(args)),
+    };
+    let from_env = layers::from_env(env, &mut warnings)?;
+    let upper = from_args.or(from_env);
+    let merged = match &upper.config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|e| {
+                CliError::Message(format!("cannot read --config {}: {e}", path.display()))
+            })?;
+            let from_file = layers::from_toml(&text, &path.display().to_string())?;
+            upper.or(from_file)
+        }
+        None => upper,
+    };
+    let settings = Settings::resolve(merged, warnings)?;
+    Ok(Command::Serve(Box::new(settings)))
+}
+
+impl CliError {
+    fn usage(message: impl std::fmt::Display) -> Self {
+        let mut command = Cli::command();
+        Self::Clap(command.error(ErrorKind::ValueValidation, message))
+    }
+}
+
+#[cfg(test)]
+#[path = "cli_test.rs"]
+mod cli_test;

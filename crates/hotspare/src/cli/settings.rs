@@ -1,0 +1,268 @@
+//! What the merged options mean: the settings of each part, with defaults applied.
+//!
+//! Invariant: a value that is here was checked; what can only be checked with the model's files is
+//! left to the part that reads them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hotspare_engine::{Backend, EngineOptions, ScriptedOptions};
+use hotspare_front::{FrontConfig, GenerationConfigSource, ModelOptions};
+use hotspare_http::HttpConfig;
+use serde_json::{Map, Value};
+
+use super::CliError;
+use super::args::{EngineArgs, LogArgs, ModelArgs, ServeArgs, ServerArgs, SupervisionArgs};
+use super::values::{ContextLen, LogFormat, Policy, Secret};
+
+/// The model of a server that names none.
+const DEFAULT_MODEL: &str = "spark";
+
+/// Settings of `hotspare serve`.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Whether a key is needed; the keys themselves are in `http`.
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) http: HttpConfig,
+    pub(crate) front: FrontConfig,
+    pub(crate) model: ModelOptions,
+    pub(crate) engine: EngineOptions,
+    pub(crate) log_level: String,
+    pub(crate) log_format: LogFormat,
+    /// To be logged once there is a log.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Applies defaults to `args`.
+    pub(crate) fn resolve(args: ServeArgs, mut warnings: Vec<String>) -> Result<Self, CliError> {
+        let ServeArgs {
+            model_tag,
+            config: _,
+            server,
+            model,
+            engine,
+            supervision,
+            log,
+        } = args;
+        let model_options = model_options(&model, model_tag)?;
+        let engine_options = engine_options(&engine, &model, &model_options, &mut warnings)?;
+        let mut front = front_config(&supervision, &log, &server);
+        front.assigned_seed = model.seed;
+        let mut http = http_config(&server)?;
+        http.max_logprobs = model.max_logprobs.map_or(http.max_logprobs, i64::from);
+        http.trust_request_chat_template = model.trust_request_chat_template.unwrap_or(false);
+        let defaults = HttpConfig::default();
+        let shutdown_timeout_ms = server
+            .shutdown_timeout
+            .map_or(defaults.shutdown_timeout_ms, |s| s.saturating_mul(1000));
+        http.shutdown_timeout_ms = shutdown_timeout_ms;
+        Ok(Self {
+            host: server.host.unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port: server.port.unwrap_or(8000),
+            shutdown_timeout: Duration::from_millis(shutdown_timeout_ms),
+            http,
+            front,
+            model: model_options,
+            engine: engine_options,
+            log_level: log.log_level.unwrap_or_else(|| "info".to_owned()),
+            log_format: log.log_format.unwrap_or(LogFormat::Human),
+            warnings,
+        })
+    }
+}
+
+fn http_config(server: &ServerArgs) -> Result<HttpConfig, CliError> {
+    let defaults = HttpConfig::default();
+    let keys = server.api_key.iter().flatten().map(Secret::reveal);
+    let mut allowed_origins = Vec::new();
+    for origin in server.allowed_origins.iter().flatten() {
+        // vLLM takes one JSON list.
+        match origin.starts_with('[') {
+            false => allowed_origins.push(origin.clone()),
+            true => allowed_origins.extend(
+                serde_json::from_str::<Vec<String>>(origin)
+                    .map_err(|e| CliError::usage(format!("--allowed-origins: {e}")))?,
+            ),
+        }
+    }
+    Ok(HttpConfig {
+        api_keys: keys.map(str::to_owned).collect(),
+        allowed_origins,
+        enable_prompt_tokens_details: server.enable_prompt_tokens_details.unwrap_or(false),
+        enable_force_include_usage: server.enable_force_include_usage.unwrap_or(false),
+        sse_keep_alive_interval_ms: server
+            .sse_keep_alive_interval
+            .unwrap_or(defaults.sse_keep_alive_interval_ms),
+        max_body_bytes: server.max_body_bytes.unwrap_or(defaults.max_body_bytes),
+        max_num_connections: server
+            .max_num_connections
+            .unwrap_or(defaults.max_num_connections),
+        ..defaults
+    })
+}
+
+fn front_config(supervision: &SupervisionArgs, log: &LogArgs, server: &ServerArgs) -> FrontConfig {
+    let defaults = FrontConfig::default();
+    FrontConfig {
+        node: server.ha_node.clone().unwrap_or_else(host_name),
+        engine_start_timeout_s: supervision
+            .engine_start_timeout
+            .unwrap_or(defaults.engine_start_timeout_s),
+        engine_restart_backoff_min_ms: supervision
+            .engine_restart_backoff_min_ms
+            .unwrap_or(defaults.engine_restart_backoff_min_ms),
+        engine_restart_backoff_max_ms: supervision
+            .engine_restart_backoff_max_ms
+            .unwrap_or(defaults.engine_restart_backoff_max_ms),
+        max_num_engine_failures: supervision
+            .max_num_engine_failures
+            .unwrap_or(defaults.max_num_engine_failures),
+        stats_log_interval_s: match log.disable_log_stats {
+            Some(true) => 0,
+            _ => defaults.stats_log_interval_s,
+        },
+        log_requests: log.enable_log_requests.unwrap_or(false),
+        ..defaults
+    }
+}
+
+/// This machine's name.
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy().trim().to_owned();
+    if name.is_empty() {
+        "hotspare".to_owned()
+    } else {
+        name
+    }
+}
+
+fn model_options(model: &ModelArgs, tag: Option<String>) -> Result<ModelOptions, CliError> {
+    let name = tag.or(model.model.clone());
+    let over = model.override_generation_config.as_deref();
+    let over: Map<String, Value> = match over {
+        None => Map::new(),
+        Some(json) => serde_json::from_str(json).map_err(|e| {
+            CliError::usage(format!(
+                "--override-generation-config is no JSON object: {e}"
+            ))
+        })?,
+    };
+    let source = match model.generation_config.as_deref() {
+        None | Some("auto") => GenerationConfigSource::Model,
+        Some("vllm") => GenerationConfigSource::Neutral,
+        Some(directory) => GenerationConfigSource::Directory(PathBuf::from(directory)),
+    };
+    Ok(ModelOptions {
+        model: name.unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
+        served_model_names: model.served_model_name.clone().unwrap_or_default(),
+        max_model_len: match model.max_model_len {
+            None | Some(ContextLen::Auto) => None,
+            Some(ContextLen::Tokens(tokens)) => Some(tokens),
+        },
+        chat_template: model
+            .chat_template
+            .as_deref()
+            .map(chat_template)
+            .transpose()?,
+        skip_tokenizer_init: model.skip_tokenizer_init.unwrap_or(false),
+        generation_config: source,
+        override_generation_config: over,
+    })
+}
+
+/// The template in a file, or the argument itself where it looks like one.
+fn chat_template(value: &str) -> Result<String, CliError> {
+    match std::fs::read_to_string(value) {
+        Ok(text) => Ok(text),
+        Err(_) if value.contains(['{', '\n']) => Ok(value.to_owned()),
+        Err(error) => Err(CliError::usage(format!("--chat-template {value}: {error}"))),
+    }
+}
+
+fn engine_options(
+    engine: &EngineArgs,
+    model: &ModelArgs,
+    served: &ModelOptions,
+    warnings: &mut Vec<String>,
+) -> Result<EngineOptions, CliError> {
+    let defaults = EngineOptions::default();
+    let device = engine.device.clone().unwrap_or(defaults.device);
+    if device.starts_with("cuda") {
+        return Err(CliError::usage(format!(
+            "--device {device}: this build has no CUDA backend; use `--device cpu`"
+        )));
+    }
+    if !matches!(device.as_str(), "auto" | "cpu") {
+        return Err(CliError::usage(format!(
+            "--device {device}: there are `auto` and `cpu`"
+        )));
+    }
+    let backend = match engine.scripted_backend.as_deref() {
+        None => Backend::Model,
+        Some(json) => {
+            let options: ScriptedOptions = serde_json::from_str(json)
+                .map_err(|e| CliError::usage(format!("--scripted-backend: {e}")))?;
+            warnings.push(
+                "The scripted backend answers with meaningless tokens; it is for tests.".to_owned(),
+            );
+            Backend::Scripted(options)
+        }
+    };
+    Ok(EngineOptions {
+        model: served.model.clone(),
+        device,
+        load_format: load_format(model.load_format.as_deref())?,
+        dtype: dtype(model.dtype.as_deref(), warnings)?,
+        max_num_seqs: engine.max_num_seqs.unwrap_or(defaults.max_num_seqs),
+        max_num_batched_tokens: engine
+            .max_num_batched_tokens
+            .unwrap_or(defaults.max_num_batched_tokens),
+        max_num_waiting: engine
+            .max_num_queued_reqs
+            .unwrap_or(defaults.max_num_waiting),
+        long_prefill_token_threshold: engine
+            .long_prefill_token_threshold
+            .unwrap_or(defaults.long_prefill_token_threshold),
+        priority_scheduling: engine.scheduling_policy == Some(Policy::Priority),
+        kv_cache_memory_bytes: engine.kv_cache_memory_bytes,
+        block_size: engine.block_size.unwrap_or(defaults.block_size),
+        enable_prefix_caching: engine
+            .enable_prefix_caching
+            .unwrap_or(defaults.enable_prefix_caching),
+        num_threads: engine.num_threads,
+        lookahead: engine.async_scheduling.unwrap_or(defaults.lookahead),
+        backend,
+        ..EngineOptions::default()
+    })
+}
+
+/// Formats that the engine reads.
+fn load_format(name: Option<&str>) -> Result<String, CliError> {
+    match name.unwrap_or("auto") {
+        known @ ("auto" | "safetensors") => Ok(known.to_owned()),
+        other => Err(CliError::usage(format!(
+            "--load-format {other}: there are `auto` and `safetensors`"
+        ))),
+    }
+}
+
+/// vLLM's names of types, as far as a CPU computes in them.
+fn dtype(name: Option<&str>, warnings: &mut Vec<String>) -> Result<String, CliError> {
+    match name {
+        None | Some("auto") => Ok("auto".to_owned()),
+        Some("float32" | "float") => Ok("float32".to_owned()),
+        Some(half @ ("half" | "float16" | "bfloat16")) => {
+            warnings.push(format!(
+                "--dtype {half}: activations on a CPU are float32, which is more exact."
+            ));
+            Ok("float32".to_owned())
+        }
+        Some(other) => Err(CliError::usage(format!(
+            "--dtype {other}: there are `auto` and `float32`"
+        ))),
+    }
+}

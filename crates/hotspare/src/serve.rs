@@ -1,0 +1,175 @@
+//! `hotspare serve`: bind, read the model's files, start the engine, serve, drain.
+//!
+//! The port is bound first, so that a port in use is found before anything is loaded; until the
+//! engine is ready `/ready` says so and requests are answered 503.
+//!
+//! Invariant: status 0 after an orderly end only. An engine that cannot start, or that failed for
+//! good, ends the server with status 1 and its message.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hotspare_engine::{Backend, EngineOptions};
+use hotspare_front::{Front, FrontHandle, ModelInfo, ProcessLauncher};
+use indicatif::MultiProgress;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::cli::{LogFormat, Settings};
+use crate::signals::Signals;
+use crate::{fail, limits, logging, progress};
+
+/// Added to the shutdown timeout for closing connections and ending the engine.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Status of a process that a second signal ended.
+const STATUS_ENDED_AT_ONCE: i32 = 130;
+
+/// Serves until a signal or a failure.
+pub(crate) fn run(settings: Settings) -> ExitCode {
+    let bars = logging::can_show_bars(settings.log_format).then(MultiProgress::new);
+    if let Err(message) = logging::init(&settings.log_level, settings.log_format, bars.clone()) {
+        return fail(&message);
+    }
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    limits::raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("threads cannot be started: {error}")),
+    };
+    let result = runtime.block_on(serve(settings, bars));
+    // Threads that tokenize must not hold the end up.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            tracing::error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(settings: Settings, bars: Option<MultiProgress>) -> Result<(), String> {
+    let mut signals = Signals::listen().map_err(|e| format!("signals: {e}"))?;
+    let listener = bind(&settings.host, settings.port).await?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    warn_if_open(address, &settings);
+
+    let model_options = settings.model.clone();
+    let model = tokio::task::spawn_blocking(move || ModelInfo::load(&model_options)).await;
+    let model = model
+        .map_err(|e| e.to_string())?
+        .map_err(|e| e.to_string())?;
+    let launcher = launcher(&settings, &model)?;
+    let mut handle = Front::start(settings.front.clone(), model, Arc::new(launcher));
+    let front = handle.front().clone();
+    tokio::spawn(progress::show(front.engine_states(), bars));
+
+    let (stop_http, stopped) = oneshot::channel::<()>();
+    let mut http = tokio::spawn(hotspare_http::serve(
+        listener,
+        front.clone(),
+        settings.http.clone(),
+        async {
+            // A dropped sender means the same.
+            let _ = stopped.await;
+        },
+    ));
+    tracing::info!(
+        model = front.served_model().name(),
+        "listening on http://{address}"
+    );
+
+    tokio::select! {
+        error = handle.failed() => return Err(error.to_string()),
+        result = &mut http => return Err(match result {
+            Ok(Ok(())) => "the HTTP server ended".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("the HTTP server failed: {error}"),
+        }),
+        signal = signals.next() => tracing::info!(
+            num_running = front.server_load(),
+            shutdown_timeout_s = settings.shutdown_timeout.as_secs(),
+            "{signal}: finishing running requests; a second signal ends at once"
+        ),
+    }
+    // From here on a signal ends at once, whatever the rest waits for.
+    tokio::spawn(async move {
+        let signal = signals.next().await;
+        tracing::warn!("{signal} again: ending at once");
+        std::process::exit(STATUS_ENDED_AT_ONCE);
+    });
+    front.drain();
+    drop(stop_http);
+    let limit = settings.shutdown_timeout + SHUTDOWN_GRACE;
+    if tokio::time::timeout(limit, shut_down(handle, http))
+        .await
+        .is_err()
+    {
+        tracing::warn!("the end took too long; ending without it");
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Connections first, then the engine.
+async fn shut_down(handle: FrontHandle, http: JoinHandle<Result<(), hotspare_http::HttpError>>) {
+    if let Err(error) = http.await {
+        tracing::error!("the HTTP server failed while it was ending: {error}");
+    }
+    if let Err(error) = handle.stop().await {
+        tracing::warn!("{error}");
+    }
+}
+
+async fn bind(host: &str, port: u16) -> Result<TcpListener, String> {
+    TcpListener::bind((host, port)).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => format!(
+            "cannot listen on {host}:{port}: the port is in use; choose another with --port, or 0 \
+             for a free one"
+        ),
+        _ => format!("cannot listen on {host}:{port}: {error}"),
+    })
+}
+
+fn warn_if_open(address: SocketAddr, settings: &Settings) {
+    if !address.ip().is_loopback() && settings.http.api_keys.is_empty() {
+        tracing::warn!(
+            "anyone who reaches {address} can use this server; set a key with HOTSPARE_API_KEY"
+        );
+    }
+}
+
+/// How this program starts its engine.
+fn launcher(settings: &Settings, model: &ModelInfo) -> Result<ProcessLauncher, String> {
+    let mut options: EngineOptions = settings.engine.clone();
+    options.max_model_len = Some(model.served.max_model_len as usize);
+    options.max_frame_bytes = settings.front.max_frame_bytes;
+    if let Backend::Scripted(scripted) = &mut options.backend {
+        scripted.vocab_size = model.served.vocab_size;
+    }
+    let options = serde_json::to_string(&options).map_err(|e| e.to_string())?;
+    let format = match settings.log_format {
+        LogFormat::Human => "human",
+        LogFormat::Json => "json",
+    };
+    let args = [
+        "engine",
+        "--log-format",
+        format,
+        "--log-level",
+        &settings.log_level,
+        "--options",
+        &options,
+    ];
+    ProcessLauncher::this_program(args.into_iter().map(Into::into).collect())
+        .map_err(|e| format!("this program cannot be found: {e}"))
+}
