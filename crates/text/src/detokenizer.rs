@@ -71,10 +71,10 @@ impl Detokenizer {
 
     /// [`Detokenizer::push`] into a string that is there already.
     pub fn push_into(&mut self, id: u32, out: &mut String) {
-        let table = Arc::clone(&self.table);
         if self.visible_bytes(id).is_none() {
             return;
         }
+        let table = &*self.table;
         let bytes = if self.is_at_start {
             table.first_bytes(id)
         } else {

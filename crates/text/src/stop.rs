@@ -11,6 +11,8 @@
 //!
 //! Invariant: emitted ++ held is the text so far, and the held part is the start of a stop string.
 
+use std::sync::Arc;
+
 /// What a token's text lets through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StopEmission {
@@ -21,6 +23,9 @@ pub struct StopEmission {
 }
 
 /// Finds stop strings in a stream and holds back what could become one.
+///
+/// Choices of one request clone a fresh buffer: the tables, which are as long as the stop strings,
+/// are then built once.
 #[derive(Clone, Debug)]
 pub struct StopBuffer {
     matchers: Vec<Matcher>,
@@ -107,12 +112,12 @@ impl StopBuffer {
     }
 }
 
-/// A Knuth-Morris-Pratt automaton over the bytes of one stop string.
+/// A Knuth-Morris-Pratt automaton over the bytes of one stop string; clones share its tables.
 #[derive(Clone, Debug)]
 struct Matcher {
-    pattern: Box<[u8]>,
+    pattern: Arc<[u8]>,
     /// `fallback[n]`: the longest proper border of the first `n + 1` bytes.
-    fallback: Box<[usize]>,
+    fallback: Arc<[u32]>,
     /// Bytes of the pattern that the text so far ends in; always less than all of it.
     state: usize,
 }
@@ -120,14 +125,14 @@ struct Matcher {
 impl Matcher {
     fn new(stop: &str) -> Self {
         let pattern = stop.as_bytes();
-        let mut fallback = vec![0; pattern.len()];
+        let mut fallback = vec![0u32; pattern.len()];
         let mut len = 0;
         for i in 1..pattern.len() {
             while len > 0 && pattern[i] != pattern[len] {
-                len = fallback[len - 1];
+                len = fallback[len - 1] as usize;
             }
             len += usize::from(pattern[i] == pattern[len]);
-            fallback[i] = len;
+            fallback[i] = len as u32;
         }
         Self {
             pattern: pattern.into(),
@@ -143,11 +148,11 @@ impl Matcher {
         }
         for (i, &byte) in text.iter().enumerate() {
             while self.state > 0 && byte != self.pattern[self.state] {
-                self.state = self.fallback[self.state - 1];
+                self.state = self.fallback[self.state - 1] as usize;
             }
             self.state += usize::from(byte == self.pattern[self.state]);
             if self.state == self.pattern.len() {
-                self.state = self.fallback[self.state - 1];
+                self.state = self.fallback[self.state - 1] as usize;
                 if may_stop {
                     return Some(i + 1);
                 }

@@ -23,7 +23,8 @@ use crate::error::TextError;
 use crate::messages;
 use crate::pyjson::{list_to_jinja, to_jinja};
 use crate::strftime::LocalTime;
-use crate::template_env::{Raised, environment, translate};
+use crate::template_env::{Raised, environment};
+use crate::translate::translate;
 
 const NAME: &str = "chat_template";
 

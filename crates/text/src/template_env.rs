@@ -3,15 +3,18 @@
 //! What is set to match it: trimmed blocks, no trailing newline, loop controls, Python's methods,
 //! `tojson` as Python's `json.dumps`, `raise_exception`, `int` and `float` that yield 0 for text
 //! that is no number, dicts and lists printed as Python prints them, no HTML escapes anywhere.
-//! `{% generation %}` only marks the assistant's part for training: it becomes a plain block.
 //!
 //! Invariant: nothing in the environment reads a file, a clock or another template.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Rest, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
+use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, filters};
 
 use crate::methods::unknown_method;
+use crate::translate::ITERATED;
 use crate::{pyjson, pyrepr};
 
 /// The source of an error that a template raised itself.
@@ -47,35 +50,67 @@ pub(crate) fn environment(max_fuel: u64) -> Environment<'static> {
     env.add_test("iterable", |value: &Value| {
         !value.is_none() && (value.kind() == ValueKind::String || value.try_iter().is_ok())
     });
+    add_generators(&mut env);
+    env.add_function(ITERATED, iterated);
     env.add_function("raise_exception", raise_exception);
     env
 }
 
-/// Replaces the tags that only transformers knows.
-///
-/// Nothing else is touched, so error positions stay right.
-pub(crate) fn translate(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (head, tag) = rest.split_at(start);
-        out.push_str(head);
-        let Some(len) = tag.find("%}").map(|end| end + 2) else {
-            rest = tag;
-            break;
-        };
-        let (tag, tail) = tag.split_at(len);
-        let inner = &tag[2..len - 2];
-        let name = inner.trim_matches(['-', '+', ' ', '\t', '\n', '\r']);
-        match name {
-            "generation" => out.push_str(&tag.replace(name, "if true")),
-            "endgeneration" => out.push_str(&tag.replace(name, "endif")),
-            _ => out.push_str(tag),
-        }
-        rest = tail;
+/// What a `for` passes its sequence through: `none` is no sequence.
+fn iterated(value: Value) -> Result<Value, Error> {
+    if value.is_none() {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "'NoneType' object is not iterable",
+        ));
     }
-    out.push_str(rest);
-    out
+    Ok(value)
+}
+
+/// `map`, `select` and their like yield generators in Python: without a length, and always true.
+fn add_generators(env: &mut Environment<'static>) {
+    type Args = Rest<ValueOrKwargs>;
+    type Name<'a> = Option<Cow<'a, str>>;
+    env.add_filter("map", |state: &mut State, value: Value, args: Args| {
+        filters::map(state, value, args).map(generator)
+    });
+    env.add_filter(
+        "select",
+        |state: &mut State, value: Value, test: Name<'_>, args: Args| {
+            filters::select(state, value, test, args).map(generator)
+        },
+    );
+    env.add_filter(
+        "reject",
+        |state: &mut State, value: Value, test: Name<'_>, args: Args| {
+            filters::reject(state, value, test, args).map(generator)
+        },
+    );
+    env.add_filter(
+        "selectattr",
+        |state: &mut State, value: Value, attr: Cow<'_, str>, test: Name<'_>, args: Args| {
+            filters::selectattr(state, value, attr, test, args).map(generator)
+        },
+    );
+    env.add_filter(
+        "rejectattr",
+        |state: &mut State, value: Value, attr: Cow<'_, str>, test: Name<'_>, args: Args| {
+            filters::rejectattr(state, value, attr, test, args).map(generator)
+        },
+    );
+}
+
+fn generator(values: Vec<Value>) -> Value {
+    let values = Arc::new(values);
+    Value::make_iterable(move || {
+        let values = Arc::clone(&values);
+        let mut next = 0;
+        // `from_fn` has no length, not even where nothing comes.
+        std::iter::from_fn(move || {
+            next += 1;
+            values.get(next - 1).cloned()
+        })
+    })
 }
 
 fn format_value(out: &mut Output, _state: &mut State, value: &Value) -> Result<(), Error> {

@@ -88,6 +88,64 @@ fn tests_of_types_are_pythons() {
 }
 
 #[test]
+fn none_is_no_sequence_and_generators_are_lazy() {
+    let error = render_with("{% for t in tools %}{% endfor %}", &[], |_| {}).expect_err("none");
+    assert!(error.to_string().contains("not iterable"), "{error}");
+    assert_eq!(
+        render("{% for t in nothing %}x{% else %}-{% endfor %}"),
+        "-"
+    );
+    assert_eq!(
+        render("{% for k, v in {'a': 1}.items() if v %}{{ k }}{{ v }}{% endfor %}"),
+        "a1"
+    );
+    // As in Python: a generator is true even if it will yield nothing, and is no JSON.
+    let select = "messages | selectattr('role', 'equalto', 'system')";
+    assert_eq!(
+        render(&format!("{{% if {select} %}}yes{{% endif %}}")),
+        "yes"
+    );
+    assert_eq!(
+        render(&format!("{{% if {select} | list %}}yes{{% endif %}}")),
+        ""
+    );
+    assert_eq!(
+        render("{{ messages | map(attribute='role') | join(',') }}"),
+        "user"
+    );
+    assert_eq!(
+        render("{{ messages | map(attribute='role') | list | tojson }}"),
+        "[\"user\"]"
+    );
+    assert!(render_with("{{ [1] | map('string') | tojson }}", &[], |_| {}).is_err());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(3000))]
+
+    /// A request may bring its own template: whatever it is, it renders or is an error.
+    #[test]
+    fn no_template_panics(parts in proptest::collection::vec(proptest::sample::select(vec![
+        "{%", "%}", "{{", "}}", "{#", "#}", "-", " ", "\n", "for", "x", "in", "messages", "if",
+        "endfor", "endif", "set", "=", "generation", "endgeneration", "macro", "f(x)", "endmacro",
+        "'a'", "é", "|", "tojson", "(indent=2)", "int", "string", "[", "]", "0", "1.5", "-9", "*",
+        "99999999999", "+", "~", "none", ".", "content", "split", "('')", "(1)", "[::0]", "[1:]",
+        "strftime_now", "('%-')", "raise_exception", "range", "loop", "index", "namespace", "is",
+        "sequence", "else", "recursive", "zfill", "format", "'%d'", "list", "length", "items",
+    ]), 0..12)) {
+        let wrapped = format!("{{{{ {} }}}}", parts.join(" "));
+        let limits = TemplateLimits { max_fuel: 10_000, max_output_bytes: 1 << 16 };
+        for source in [parts.concat(), parts.join(" "), wrapped] {
+            if let Ok(template) = ChatTemplate::with_limits(&source, limits) {
+                let messages = [json!({"role": "user", "content": "hé"})];
+                let input = ChatInput::new(&messages, LocalTime::default());
+                let _ = template.render(&input, [], &[]);
+            }
+        }
+    }
+}
+
+#[test]
 fn tojson_is_python() {
     assert_eq!(
         render("{{ {'b': ['é<', 1.0], 'a': none} | tojson }}"),

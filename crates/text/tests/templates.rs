@@ -17,24 +17,8 @@ const NOW: LocalTime = LocalTime {
 
 /// Template and case, where the result differs from transformers'.
 ///
-/// Why: transformers refuses `for` over `none` (Command R+, Hermes without tools) and `tojson` of
-/// what `map` yields (llama.cpp's DeepSeek R1), where this crate renders the obvious; and its `+`
-/// of a `safe` string and a plain one escapes the latter as HTML (Functionary 3.1).
+/// Why: in transformers `+` of a `safe` string and a plain one escapes the latter as HTML.
 const KNOWN_MISMATCHES: &[&str] = &[
-    "CohereForAI-c4ai-command-r-plus-tool_use.jinja no_prompt",
-    "CohereForAI-c4ai-command-r-plus-tool_use.jinja think_off",
-    "CohereForAI-c4ai-command-r-plus-tool_use.jinja turns",
-    "CohereForAI-c4ai-command-r-plus-tool_use.jinja user",
-    "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use.jinja no_prompt",
-    "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use.jinja think_off",
-    "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use.jinja turns",
-    "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use.jinja user",
-    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use.jinja no_prompt",
-    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use.jinja think_off",
-    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use.jinja turns",
-    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use.jinja user",
-    "llama-cpp-deepseek-r1.jinja tool_round",
-    "llama-cpp-deepseek-r1.jinja tools",
     "meetkai-functionary-medium-v3.1.jinja tool_round",
     "meetkai-functionary-medium-v3.1.jinja tools",
 ];
