@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     pub(crate) front: Front,
     pub(crate) config: HttpConfig,
     pub(crate) limits: RequestLimits,
-    text_permits: Semaphore,
+    text_permits: Arc<Semaphore>,
     fingerprint: OnceLock<String>,
 }
 
@@ -47,7 +47,7 @@ impl App {
         Self(Arc::new(Shared {
             front,
             limits,
-            text_permits: Semaphore::new(config.max_num_text_threads.max(1)),
+            text_permits: Arc::new(Semaphore::new(config.max_num_text_threads.max(1))),
             config,
             fingerprint: OnceLock::new(),
         }))
@@ -62,10 +62,15 @@ impl App {
         if body_len <= self.config.max_inline_body_bytes {
             return work(self);
         }
-        let permit = self.text_permits.acquire().await;
+        let permit = Arc::clone(&self.text_permits).acquire_owned().await;
         let app = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&app)).await;
-        drop(permit);
+        let done = tokio::task::spawn_blocking(move || {
+            let outcome = work(&app);
+            // Held to the end of the work, also where the client has left.
+            drop(permit);
+            outcome
+        })
+        .await;
         done.map_err(|error| {
             tracing::error!(%error, "preparing a request failed");
             ApiError::internal("The server had an error while processing your request.")

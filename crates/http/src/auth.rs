@@ -1,6 +1,7 @@
 //! API keys.
 //!
-//! Invariant: how long a comparison takes does not depend on where a wrong key differs from a right one.
+//! Invariant: how long a comparison takes does not depend on where a wrong key differs from a
+//! right one.
 
 use axum::http::{HeaderMap, Method, header};
 

@@ -1,7 +1,7 @@
 //! Reading a request's body: bounded in bytes and in time.
 //!
-//! Invariant: at most `max_body_bytes` are kept. Where more come, the rest is read and dropped, up to
-//! another bound, because a client that is still sending does not read an answer.
+//! Invariant: at most `max_body_bytes` are kept. Where more come, the rest is read and dropped, up
+//! to another bound, because a client that is still sending does not read an answer.
 
 use axum::body::Body;
 use axum::extract::Request;

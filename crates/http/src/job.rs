@@ -1,6 +1,7 @@
 //! A checked request becomes a job for the front.
 //!
-//! Invariant: each prompt has been measured, and each of them fits the context with one token to spare.
+//! Invariant: each prompt has been measured, and each of them fits the context with one token to
+//! spare.
 
 use hotspare_batch::StopParams;
 use hotspare_front::GenerationJob;

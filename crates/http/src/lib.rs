@@ -1,10 +1,11 @@
-//! HTTP: vLLM's and OpenAI's routes over a [`hotspare_front::Front`], and the server that runs them.
+//! HTTP: vLLM's and OpenAI's routes over a [`hotspare_front::Front`], and the server that runs
+//! them.
 //!
-//! A request is read here byte by byte, parsed by `protocol`, made a prompt by `text`, and given to the
-//! front; the answer is collected, or streamed event by event as the front yields tokens.
+//! A request is read here byte by byte, parsed by `protocol`, made a prompt by `text`, and given
+//! to the front; the answer is collected, or streamed event by event as the front yields tokens.
 //!
-//! Invariant: whatever a client sends or stops sending, the answer is one of the documented shapes, the
-//! memory for it is bounded, and dropping the connection drops the generation.
+//! Invariant: whatever a client sends or stops sending, the answer is one of the documented
+//! shapes, the memory for it is bounded, and dropping the connection drops the generation.
 #![forbid(unsafe_code)]
 
 mod app;

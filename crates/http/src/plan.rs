@@ -167,7 +167,12 @@ fn text_error(error: &TextError) -> ApiError {
     ApiError::internal("The server had an error while processing your request.")
 }
 
-fn log_unknown_fields(names: &[String]) {
+/// Says which fields of a request had no effect.
+pub(crate) fn log_unknown_fields(names: &[String]) {
+    // vLLM had these once and ignores them now: who sends them expects constrained output.
+    if let Some(name) = names.iter().find(|name| name.starts_with("guided_")) {
+        tracing::warn!(%name, "ignored a field that is no longer part of the API");
+    }
     if !names.is_empty() {
         tracing::debug!(?names, "ignored unknown fields of a request");
     }

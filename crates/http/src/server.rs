@@ -1,4 +1,5 @@
-//! The accept loop: connections in, bounded in number and in patience, and a stop that lets streams end.
+//! The accept loop: connections in, bounded in number and in patience, and a stop that lets
+//! streams end.
 //!
 //! Invariant: when [`serve`] returns, no connection is open and nothing it started runs.
 
@@ -30,8 +31,8 @@ pub enum HttpError {
     Config(&'static str),
 }
 
-/// Serves until `shutdown` resolves, then drains: no new connection, no new request, open streams go on
-/// until they end or `shutdown_timeout_ms` is over.
+/// Serves until `shutdown` resolves, then drains: no new connection, no new request, open streams
+/// go on until they end or `shutdown_timeout_ms` is over.
 ///
 /// # Errors
 /// For settings that make no server.

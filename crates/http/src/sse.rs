@@ -1,9 +1,10 @@
 //! The body of a streamed answer: deltas in, events out, one at a time.
 //!
-//! The connection pulls: nothing is made before the last event went to the socket, and dropping the body
-//! drops the generation.
+//! The connection pulls: nothing is made before the last event went to the socket, and dropping
+//! the body drops the generation.
 //!
-//! Invariant: the last event is always `[DONE]`, after the finish of every choice or after an error.
+//! Invariant: the last event is always `[DONE]`, after the finish of every choice or after an
+//! error.
 
 use std::future::Future as _;
 use std::pin::Pin;

@@ -1,6 +1,7 @@
 //! Token counts of a running answer.
 //!
-//! Invariant: a prompt counts once, whatever `n` is; tokens count when they were drawn, shown or not.
+//! Invariant: a prompt counts once, whatever `n` is; tokens count when they were drawn, shown or
+//! not.
 
 use hotspare_front::ChoiceDelta;
 use hotspare_protocol::Usage;

@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`: the request.
 //!
-//! Invariant: a parsed request is complete and in range but for what depends on the length of its prompt.
+//! Invariant: a parsed request is complete and in range but for what depends on the length of its
+//! prompt.
 
 use serde_json::Value;
 

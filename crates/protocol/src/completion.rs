@@ -1,7 +1,7 @@
 //! `POST /v1/completions`: the request.
 //!
-//! Invariant: a parsed request has at least one prompt, and is in range but for what depends on the length
-//! of a prompt.
+//! Invariant: a parsed request has at least one prompt, and is in range but for what depends on
+//! the length of a prompt.
 
 use serde_json::Value;
 
@@ -36,8 +36,8 @@ pub struct CompletionRequest {
     pub num_logprobs: Option<u32>,
     /// Put the prompt before the answer.
     pub echo: bool,
-    /// `max_tokens` was 0: the prompt is all there is to show. The engine still draws one token, which
-    /// is not shown.
+    /// `max_tokens` was 0: the prompt is all there is to show. The engine still draws one token,
+    /// which is not shown.
     pub echo_only: bool,
     /// How the answer is sent.
     pub stream: StreamOptions,

@@ -1,7 +1,8 @@
-//! What a request gets where it says nothing: the model's generation config under the server's overrides.
+//! What a request gets where it says nothing: the model's generation config under the server's
+//! overrides.
 //!
-//! Invariant: every value is in the range that a request's own value would have to be in; whoever builds
-//! one from files runs [`GenerationDefaults::check`].
+//! Invariant: every value is in the range that a request's own value would have to be in; whoever
+//! builds one from files runs [`GenerationDefaults::check`].
 
 use hotspare_batch::TokenId;
 
@@ -19,8 +20,8 @@ pub struct GenerationDefaults {
     pub min_p: f32,
     /// Neutral: 1.
     pub repetition_penalty: f32,
-    /// The config's `max_new_tokens`: used where a chat request names no limit. Completions have vLLM's
-    /// default of 16 instead.
+    /// The config's `max_new_tokens`: used where a chat request names no limit. Completions have
+    /// vLLM's default of 16 instead.
     pub max_tokens: Option<u32>,
     /// A server-wide limit that no request exceeds (an override of `max_new_tokens`).
     pub max_tokens_limit: Option<u32>,

@@ -85,8 +85,9 @@ impl SamplingFields {
             .map(|num| resolve_num_logprobs(num, limits))
     }
 
-    /// When a choice ends, for a prompt of `num_prompt_tokens`, which `check_prompt_len` has passed.
-    /// `default_max_tokens` is what a request without a limit gets; `None` is all that fits.
+    /// When a choice ends, for a prompt of `num_prompt_tokens`, which `check_prompt_len` has
+    /// passed. `default_max_tokens` is what a request without a limit gets; `None` is all that
+    /// fits.
     ///
     /// # Errors
     /// 400 where `min_tokens` is above the limit.
@@ -130,7 +131,8 @@ impl SamplingFields {
         })
     }
 
-    /// Cuts a prompt to `truncate_prompt_tokens`; -1 leaves room for `max_tokens`, or for one token.
+    /// Cuts a prompt to `truncate_prompt_tokens`; -1 leaves room for `max_tokens`, or for one
+    /// token.
     pub fn truncate_prompt(&self, ids: &mut Vec<u32>, limits: &RequestLimits) {
         let max_model_len = i64::from(limits.max_model_len);
         let keep = match self.truncate_prompt_tokens {

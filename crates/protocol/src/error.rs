@@ -1,6 +1,7 @@
 //! An error as the API shows it: status, type, message, param.
 //!
-//! The shapes are vLLM's: `{"error":{"message","type","param","code"}}` with the HTTP status as the code.
+//! The shapes are vLLM's: `{"error":{"message","type","param","code"}}` with the HTTP status as
+//! the code.
 //!
 //! Invariant: messages are for the client; they hold no path, address or backtrace of the server.
 

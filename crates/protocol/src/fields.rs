@@ -1,9 +1,10 @@
 //! The body's fields, taken one by one with a type each, errors collected.
 //!
-//! Types are read as pydantic's lax mode reads them, as far as it is unambiguous: `"0.5"` is a float, `2.0`
-//! an int, `"true"` a bool. Unlike pydantic, a bool is never a number.
+//! Types are read as pydantic's lax mode reads them, as far as it is unambiguous: `"0.5"` is a
+//! float, `2.0` an int, `"true"` a bool. Unlike pydantic, a bool is never a number.
 //!
-//! Invariant: a field is taken once; what is left at the end is unknown to the API and reported as such.
+//! Invariant: a field is taken once; what is left at the end is unknown to the API and reported as
+//! such.
 
 use serde_json::Value;
 use serde_json::value::RawValue;

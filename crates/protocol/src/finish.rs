@@ -1,6 +1,7 @@
 //! Why a choice ended, as the API names it.
 //!
-//! The engine's own reasons are finer (`hotspare_batch::FinishReason`); the front maps them to these.
+//! The engine's own reasons are finer (`hotspare_batch::FinishReason`); the front maps them to
+//! these.
 //!
 //! Invariant: every choice of an answer ends with exactly one of them, or with an error.
 
@@ -16,8 +17,8 @@ pub enum FinishReason {
     Length,
     /// Ended by the server: the sequence was cancelled or its deadline passed.
     Abort,
-    /// The sequence failed. Not streamed as vLLM's API has no such reason: the http crate turns it into
-    /// an error body or an error event.
+    /// The sequence failed. Not streamed as vLLM's API has no such reason: the http crate turns it
+    /// into an error body or an error event.
     Error,
 }
 
@@ -33,8 +34,8 @@ impl FinishReason {
     }
 }
 
-/// What ended a choice with [`FinishReason::Stop`], where the request named it; an end-of-sequence id
-/// of the model is `None` in the places that hold an `Option` of this.
+/// What ended a choice with [`FinishReason::Stop`], where the request named it; an end-of-sequence
+/// id of the model is `None` in the places that hold an `Option` of this.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum StopReason {

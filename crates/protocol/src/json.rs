@@ -1,7 +1,7 @@
 //! Bytes to JSON values, stricter than serde_json and with bounded memory.
 //!
-//! A key twice in an object is refused (proxies and servers disagree on which one counts), and so is a
-//! body with more values than a request can need; depth is bounded by serde_json.
+//! A key twice in an object is refused (proxies and servers disagree on which one counts), and so
+//! is a body with more values than a request can need; depth is bounded by serde_json.
 //!
 //! Invariant: memory for a tree is at most [`MAX_NUM_VALUES`] nodes beside the text itself.
 

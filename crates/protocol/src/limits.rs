@@ -1,6 +1,7 @@
 //! What the server allows a request to ask for.
 //!
-//! Invariant: every bound on a request is a field here, with a default; nothing is bounded by accident.
+//! Invariant: every bound on a request is a field here, with a default; nothing is bounded by
+//! accident.
 
 use crate::ApiError;
 use crate::pyrepr::clip;
@@ -125,7 +126,8 @@ impl RequestLimits {
     /// Checks the length of a prompt in characters, before it costs a tokenizer run.
     ///
     /// # Errors
-    /// 400 where no tokenization of it into tokens of at most `max_chars_per_token` characters fits.
+    /// 400 where no tokenization of it into tokens of at most `max_chars_per_token` characters
+    /// fits.
     pub fn check_prompt_chars(
         &self,
         num_chars: usize,

@@ -1,10 +1,10 @@
 //! Chat messages: checked, flattened to text, in the shape chat templates read.
 //!
-//! Parts that are not text are refused and the arguments of tool calls are parsed, as vLLM does before it
-//! renders a template. Whether parts are joined is the template's business.
+//! Parts that are not text are refused and the arguments of tool calls are parsed, as vLLM does
+//! before it renders a template. Whether parts are joined is the template's business.
 //!
-//! Invariant: a message that was read holds a role and text content; template values hold nothing else
-//! the client sent but the fields named here.
+//! Invariant: a message that was read holds a role and text content; template values hold nothing
+//! else the client sent but the fields named here.
 
 use serde_json::{Map, Value, json};
 

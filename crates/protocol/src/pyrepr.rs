@@ -1,4 +1,5 @@
-//! Values as Python's `repr` prints them: vLLM's validation messages hold such, and clients match on them.
+//! Values as Python's `repr` prints them: vLLM's validation messages hold such, and clients match
+//! on them.
 //!
 //! Invariant: the text is bounded, whatever the value.
 

@@ -1,7 +1,7 @@
 //! The fields that chat and completion requests share: how tokens are drawn and when they end.
 //!
-//! Parsing reads types; [`SamplingFields::check`] checks values with vLLM's messages; the rest turns them
-//! into what the engine takes.
+//! Parsing reads types; [`SamplingFields::check`] checks values with vLLM's messages; the rest
+//! turns them into what the engine takes.
 //!
 //! Invariant: after `check`, the engine's parameters made from these are in range.
 

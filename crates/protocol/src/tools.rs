@@ -1,7 +1,7 @@
 //! `tools` and `tool_choice`: what may be rendered into a prompt, and what needs a parser.
 //!
-//! Tools are rendered into the template; calls in the answer are not parsed yet. So `none` is served,
-//! `auto` is refused as vLLM refuses it without a parser, and forced calls are a 501.
+//! Tools are rendered into the template; calls in the answer are not parsed yet. So `none` is
+//! served, `auto` is refused as vLLM refuses it without a parser, and forced calls are a 501.
 //!
 //! Invariant: a request that expects parsed tool calls never gets an answer without them.
 
@@ -77,7 +77,8 @@ pub(crate) fn take_tool_choice(fields: &mut Fields<'_>) -> Result<Option<Vec<Val
             let name = map.get("function").and_then(|f| f.get("name"));
             let Some(Value::String(name)) = name else {
                 let message = "Expected field `function` in `tool_choice`. Correct usage: \
-                               `{\"type\": \"function\", \"function\": {\"name\": \"my_function\"}}`";
+                               `{\"type\": \"function\", \"function\": {\"name\": \
+                               \"my_function\"}}`";
                 return Err(value_error("tool_choice", message.into()));
             };
             if !tools.iter().any(|tool| tool["function"]["name"] == *name) {

@@ -1,6 +1,7 @@
 //! Fields that would change the answer and that this server cannot honour yet: 501, never silence.
 //!
-//! Invariant: every field of vLLM's that changes an answer is either parsed elsewhere or named here.
+//! Invariant: every field of vLLM's that changes an answer is either parsed elsewhere or named
+//! here.
 
 use serde_json::Value;
 
@@ -27,7 +28,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("return_mm_kwargs", "return_mm_kwargs"),
 ];
 
-/// Fields without effect on the answers of this server, as on vLLM's without the option they belong to.
+/// Fields without effect on the answers of this server, as on vLLM's without the option they
+/// belong to.
 const WITHOUT_EFFECT: &[&str] = &[
     "user",
     "session_id",

@@ -1,4 +1,5 @@
-//! Type errors of a request's fields, reported all at once in the shape of vLLM's (pydantic's) messages.
+//! Type errors of a request's fields, reported all at once in the shape of vLLM's (pydantic's)
+//! messages.
 //!
 //! Invariant: a report shows at most [`MAX_REPORTED`] errors and [`crate::pyrepr::MAX_INPUT_CHARS`]
 //! characters of each input, however many there are.

@@ -1,4 +1,5 @@
 //! The bytes of answers: whole bodies, chunk transcripts, log-probabilities.
+#![allow(clippy::unwrap_used)]
 
 use std::borrow::Cow;
 
@@ -69,19 +70,25 @@ fn a_chat_stream_is_these_bytes() {
     chunks.write_delta(0, &last, None, &mut out);
     chunks.write_usage(&Usage::new(3, 2), &mut out);
     out.extend_from_slice(DONE_EVENT);
-    let prefix = r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"m\"x","choices":["#;
+    let prefix = concat!(
+        r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"#,
+        r#""model":"m\"x","choices":["#
+    );
     let expected = [
         prefix,
-        r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}"#,
+        r#"{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"#,
+        r#""finish_reason":null}]}"#,
         "\n\n",
         prefix,
         r#"{"index":0,"delta":{"content":"a\n\"é"},"logprobs":null,"finish_reason":null}]}"#,
         "\n\n",
         prefix,
-        r#"{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":"stop","stop_reason":"END"}]}"#,
+        r#"{"index":0,"delta":{"content":""},"logprobs":null,"#,
+        r#""finish_reason":"stop","stop_reason":"END"}]}"#,
         "\n\n",
         prefix,
-        r#"],"usage":{"prompt_tokens":3,"total_tokens":5,"completion_tokens":2},"system_fingerprint":"hotspare-test"}"#,
+        r#"],"usage":{"prompt_tokens":3,"total_tokens":5,"completion_tokens":2},"#,
+        r#""system_fingerprint":"hotspare-test"}"#,
         "\n\ndata: [DONE]\n\n",
     ];
     assert_eq!(String::from_utf8(out).unwrap(), expected.concat());

@@ -1,6 +1,7 @@
 //! Whatever the bytes: no panic, and either an error of the 4xx or 501 kind or values in range.
 //!
 //! `PROPTEST_CASES` sets how long it searches; CI runs the default.
+#![allow(clippy::unwrap_used)]
 
 use hotspare_protocol::{
     ApiError, ChatRequest, CompletionRequest, DetokenizeRequest, GenerationDefaults, Prompt,

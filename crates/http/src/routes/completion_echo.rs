@@ -1,7 +1,7 @@
 //! What `echo` and the ids of prompts put into completions, streamed or not.
 //!
-//! Invariant: log-probabilities of an echoed answer have an entry for each token of prompt and output, and
-//! only the very first is null.
+//! Invariant: log-probabilities of an echoed answer have an entry for each token of prompt and
+//! output, and only the very first is null.
 
 use hotspare_batch::TokenLogprobs;
 use hotspare_protocol::{CompletionLogprobs, CompletionRequest, Prompt};

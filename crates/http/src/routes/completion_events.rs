@@ -1,7 +1,7 @@
 //! The events of a streamed text completion.
 //!
-//! Invariant: one event for each token that shows something, whatever arrived together; an echoed prompt
-//! comes with a choice's first.
+//! Invariant: one event for each token that shows something, whatever arrived together; an echoed
+//! prompt comes with a choice's first.
 
 use hotspare_front::ChoiceDelta;
 use hotspare_protocol::{AnswerHead, CompletionChunks, CompletionDelta, StreamOptions};

@@ -1,6 +1,7 @@
 //! The routes, one file for each family.
 //!
-//! Invariant: a handler only translates; what it decides, it decides through `protocol` and the front.
+//! Invariant: a handler only translates; what it decides, it decides through `protocol` and the
+//! front.
 
 pub(crate) mod chat;
 mod chat_events;

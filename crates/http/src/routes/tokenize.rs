@@ -34,6 +34,7 @@ async fn text_route(app: App, request: Request, work: Work) -> Result<Response, 
 
 fn tokens(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     let request = TokenizeRequest::parse(body, &app.limits)?;
+    plan::log_unknown_fields(&request.unknown_fields);
     check_model(request.model.as_deref(), &app.front.served_model().names)?;
     let model = plan::require_text(app)?;
     let (prompt, add_special_tokens) = match request.input {

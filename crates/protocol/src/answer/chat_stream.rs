@@ -1,8 +1,8 @@
 //! Chunks of a streamed chat completion.
 //!
-//! A choice's first chunk names its role, then comes one chunk for each token that shows something, and
-//! the chunk of its last token carries the finish reason. Keys without a value are absent, as vLLM
-//! leaves out what it did not set.
+//! A choice's first chunk names its role, then comes one chunk for each token that shows
+//! something, and the chunk of its last token carries the finish reason. Keys without a value are
+//! absent, as vLLM leaves out what it did not set.
 //!
 //! Invariant: a chunk depends on the token alone, never on when it arrived.
 

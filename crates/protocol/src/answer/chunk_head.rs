@@ -1,6 +1,7 @@
 //! What chunks of both endpoints share: the constant beginning, serialised once, and the end.
 //!
-//! Invariant: every chunk of a stream begins with the same bytes: id, `created` and model do not change.
+//! Invariant: every chunk of a stream begins with the same bytes: id, `created` and model do not
+//! change.
 
 use super::event::{DATA, END, write_int, write_json, write_str};
 use super::{AnswerHead, Usage};

@@ -1,7 +1,7 @@
 //! Answers: whole bodies, and the chunks of a stream.
 //!
-//! Invariant: what is written is a function of ids, texts and numbers given here; nothing is read from a
-//! clock, so that an answer resumed elsewhere is the same bytes.
+//! Invariant: what is written is a function of ids, texts and numbers given here; nothing is read
+//! from a clock, so that an answer resumed elsewhere is the same bytes.
 
 mod chat_body;
 mod chat_stream;

@@ -1,0 +1,9 @@
+//! The HTTP server over a real front and an engine that follows a script, on real sockets.
+#![allow(clippy::unwrap_used)]
+
+mod answers;
+mod client;
+mod lifecycle;
+mod refusals;
+mod rig;
+mod streams;
