@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::embedded::EmbeddedModel;
 use crate::hash::hash_files;
-use crate::mapped_file::MappedFile;
+use crate::mmap::MappedFile;
 use crate::weights::WeightBytes;
 use crate::{ContentHash, GenerationConfig, ModelConfig, ModelError, WeightStore};
 

@@ -19,7 +19,7 @@ mod files;
 mod files_test;
 mod generation;
 mod hash;
-mod mapped_file;
+mod mmap;
 pub mod ops;
 mod options;
 mod rope;

@@ -47,86 +47,68 @@ fn metadata_and_empty_tensors_are_fine() {
     assert_eq!(entries[1].range.len(), 2);
 }
 
+/// One tensor as a header writes it.
+fn entry(dtype: &str, shape: &str, start: u64, end: u64) -> String {
+    format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
+}
+
+/// `header` before so many bytes of data is refused with a message that has `expected` in it.
+fn assert_refused(header: &str, data_len: usize, expected: &str) {
+    let error = parse_header(&file(header, data_len)).unwrap_err();
+    assert!(error.contains(expected), "{header}: {error}");
+}
+
 #[test]
-fn refuses_each_kind_of_damage_and_names_the_tensor() {
-    let entry = |dtype: &str, shape: &str, start: u64, end: u64| {
-        format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
-    };
-    let one = |e: String| format!(r#"{{"w":{e}}}"#);
-    let two = |a: String, b: String| format!(r#"{{"v":{a},"w":{b}}}"#);
-    for (header, data_len, expected) in [
-        (one(entry("F32", "[2]", 0, 9)), 9, "`w` has shape [2]"),
+fn refuses_each_kind_of_wrong_tensor_and_names_it() {
+    for (entry, data_len, expected) in [
+        (entry("F32", "[2]", 0, 9), 9, "`w` has shape [2]"),
+        (entry("F32", "[2]", 0, 8), 7, "`w` claims bytes 0..8 of 7"),
+        (entry("F32", "[2]", 8, 0), 8, "`w` claims bytes 8..0"),
+        (entry("F31", "[2]", 0, 8), 8, "`w` has the unknown dtype"),
+        (entry("F32", "[2]", 0, 8), 9, "last 1 bytes"),
+        (entry("F32", "[2]", 1, 9), 9, "before tensor `w`"),
         (
-            one(entry("F32", "[2]", 0, 8)),
-            7,
-            "`w` claims bytes 0..8 of 7",
-        ),
-        (one(entry("F32", "[2]", 8, 0)), 8, "`w` claims bytes 8..0"),
-        (
-            one(entry("F31", "[2]", 0, 8)),
-            8,
-            "`w` has the unknown dtype \"F31\"",
-        ),
-        (one(entry("F32", "[2]", 0, 8)), 9, "last 1 bytes"),
-        (one(entry("F32", "[2]", 1, 9)), 9, "before tensor `w`"),
-        (
-            one(entry("F32", "[4611686018427387904,4]", 0, 0)),
+            entry("F32", "[4611686018427387904,4]", 0, 0),
             0,
             "`w` has shape",
         ),
         (
-            one(entry("F32", "[18446744073709551615]", 0, 8)),
+            entry("F32", "[18446744073709551615]", 0, 8),
             8,
             "`w` has shape",
         ),
-        (one(entry("U8", "[2]", 0, u64::MAX)), 8, "`w` claims bytes"),
-        (one(entry("F32", "[-2]", 0, 8)), 8, "header"),
-        (one(entry("F32", "[2.5]", 0, 8)), 8, "header"),
-        (one(entry("F32", "\"2\"", 0, 8)), 8, "header"),
-        (
-            two(entry("U8", "[6]", 0, 6), entry("U8", "[6]", 4, 10)),
-            10,
-            "`w` overlaps",
-        ),
-        (
-            two(entry("U8", "[4]", 0, 4), entry("U8", "[4]", 0, 4)),
-            4,
-            "`w` overlaps",
-        ),
-        (
-            two(entry("U8", "[4]", 0, 4), entry("U8", "[4]", 6, 10)),
-            10,
-            "before tensor `w`",
-        ),
-        (r#"{"w":{"dtype":"F32"}}"#.to_owned(), 0, "missing field"),
-        ("[]".to_owned(), 0, "header"),
-        ("{".to_owned(), 0, "header"),
+        (entry("U8", "[2]", 0, u64::MAX), 8, "`w` claims bytes"),
+        (entry("F32", "[-2]", 0, 8), 8, "header"),
+        (entry("F32", "[2.5]", 0, 8), 8, "header"),
+        (entry("F32", "\"2\"", 0, 8), 8, "header"),
+        (r#"{"dtype":"F32"}"#.to_owned(), 0, "missing field"),
     ] {
-        let error = parse_header(&file(&header, data_len)).unwrap_err();
-        assert!(error.contains(expected), "{header}: {error}");
+        assert_refused(&format!(r#"{{"w":{entry}}}"#), data_len, expected);
     }
-    let twice = r#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},
-                    "w":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
-    assert!(
-        parse_header(&file(twice, 2))
-            .unwrap_err()
-            .contains("`w` is there twice")
-    );
-    assert!(
-        parse_header(b"1234567")
-            .unwrap_err()
-            .contains("only 7 bytes")
-    );
-    assert!(
-        parse_header(&u64::MAX.to_le_bytes())
-            .unwrap_err()
-            .contains("claims")
-    );
-    assert!(
-        parse_header(&99u64.to_le_bytes())
-            .unwrap_err()
-            .contains("only 0 follow")
-    );
+}
+
+#[test]
+fn refuses_tensors_that_share_bytes_or_a_name() {
+    let bytes = |start, end| entry("U8", &format!("[{}]", end - start), start, end);
+    for (first, second, expected) in [
+        (bytes(0, 6), bytes(4, 10), "`w` overlaps"),
+        (bytes(0, 10), bytes(0, 10), "`w` overlaps"),
+        (bytes(0, 4), bytes(6, 10), "before tensor `w`"),
+    ] {
+        assert_refused(&format!(r#"{{"v":{first},"w":{second}}}"#), 10, expected);
+    }
+    let twice = format!(r#"{{"w":{},"w":{}}}"#, bytes(0, 1), bytes(1, 2));
+    assert_refused(&twice, 2, "`w` is there twice");
+}
+
+#[test]
+fn refuses_what_is_no_header() {
+    assert_refused("[]", 0, "header");
+    assert_refused("{", 0, "header");
+    let error = |bytes: &[u8]| parse_header(bytes).unwrap_err();
+    assert!(error(b"1234567").contains("only 7 bytes"));
+    assert!(error(&u64::MAX.to_le_bytes()).contains("claims"));
+    assert!(error(&99u64.to_le_bytes()).contains("only 0 follow"));
 }
 
 proptest! {
