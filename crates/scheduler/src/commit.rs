@@ -17,10 +17,11 @@ impl Scheduler {
     ///
     /// # Errors
     /// The output is not that batch's; nothing has changed.
-    pub fn commit(&mut self, output: StepOutput, now_ms: u64) -> Result<(), SchedulerError> {
+    pub fn commit(&mut self, mut output: StepOutput, now_ms: u64) -> Result<(), SchedulerError> {
         self.check_output(&output)?;
         if let Some(mut in_flight) = self.in_flight.pop_front() {
-            for (row, output) in in_flight.rows.drain(..).zip(output.rows) {
+            self.events.reserve(in_flight.rows.len());
+            for (row, output) in in_flight.rows.drain(..).zip(&mut output.rows) {
                 self.commit_row(row, output);
             }
             self.spare_rows.push(in_flight.rows);
@@ -64,12 +65,12 @@ impl Scheduler {
         Ok(())
     }
 
-    fn commit_row(&mut self, row: InFlightRow, output: RowOutput) {
+    fn commit_row(&mut self, row: InFlightRow, output: &mut RowOutput) {
         let sequence = self.sequences.get_mut(row.index);
         sequence.num_in_flight -= 1;
         let is_wanted = sequence.status != Status::Finished && sequence.epoch == row.epoch;
         if is_wanted {
-            match output.error {
+            match output.error.take() {
                 Some(error) => self.finish(row.index, FinishReason::Failed(error)),
                 None => self.apply_row(row, output),
             }
@@ -78,7 +79,7 @@ impl Scheduler {
     }
 
     /// Applies the output of a row that was built on what turned out to be true.
-    fn apply_row(&mut self, row: InFlightRow, mut output: RowOutput) {
+    fn apply_row(&mut self, row: InFlightRow, output: &mut RowOutput) {
         let sequence = self.sequences.get_mut(row.index);
         let first_index = sequence.num_output_tokens();
         let num_prompt_tokens = row.end.min(sequence.num_prompt_tokens);
@@ -114,13 +115,9 @@ impl Scheduler {
         );
         let is_last = finish.is_some();
         if is_last || !output.token_ids.is_empty() {
-            let RowOutput {
-                token_ids,
-                logprobs,
-                ..
-            } = output;
-            self.events
-                .push(sequence.make_event(first_index, token_ids, logprobs, finish));
+            let token_ids = std::mem::take(&mut output.token_ids);
+            let logprobs = std::mem::take(&mut output.logprobs);
+            sequence.report(&mut self.events, first_index, token_ids, logprobs, finish);
         }
         if is_last {
             self.retire(row.index);

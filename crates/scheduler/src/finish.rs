@@ -18,8 +18,13 @@ impl Scheduler {
     pub(crate) fn finish(&mut self, index: SequenceIndex, reason: FinishReason) {
         let sequence = self.sequences.get_mut(index);
         let first_index = sequence.num_output_tokens();
-        let event = sequence.make_event(first_index, Vec::new(), Vec::new(), Some(reason));
-        self.events.push(event);
+        sequence.report(
+            &mut self.events,
+            first_index,
+            Vec::new(),
+            Vec::new(),
+            Some(reason),
+        );
         self.retire(index);
     }
 

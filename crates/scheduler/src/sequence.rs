@@ -132,16 +132,17 @@ impl Sequence {
         len - self.num_scheduled_tokens
     }
 
-    /// An event with tokens from `first_index` of the output on, an end, or both. The first event
-    /// says how much of the prompt was cached; the first one with tokens, or the end of a prefill,
+    /// Reports tokens from `first_index` of the output on, an end, or both. The first event says
+    /// how much of the prompt was cached; the first one with tokens, or the end of a prefill,
     /// carries the prompt's log-probabilities.
-    pub(crate) fn make_event(
+    pub(crate) fn report(
         &mut self,
+        events: &mut Vec<SequenceEvent>,
         first_index: usize,
         token_ids: Vec<TokenId>,
         logprobs: Vec<TokenLogprobs>,
         finish: Option<FinishReason>,
-    ) -> SequenceEvent {
+    ) {
         let num_cached_tokens = (!self.has_reported).then_some(self.num_cached_tokens);
         self.has_reported = true;
         let is_prompt_done = !token_ids.is_empty() || finish == Some(FinishReason::Length);
@@ -150,7 +151,7 @@ impl Sequence {
             self.wants_prompt_logprobs = false;
             prompt_logprobs = std::mem::take(&mut self.prompt_logprobs);
         }
-        SequenceEvent {
+        events.push(SequenceEvent {
             request_id: self.request_id,
             attempt: self.attempt,
             first_index: first_index as u32,
@@ -159,7 +160,7 @@ impl Sequence {
             prompt_logprobs,
             num_cached_tokens,
             finish,
-        }
+        });
     }
 
     /// Appends drawn tokens up to the one that ends the sequence, and drops those after it.
