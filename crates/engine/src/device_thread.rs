@@ -115,3 +115,82 @@ impl<R: StepRunner> Executor for InlineExecutor<R> {
         self.runner.run(&batch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails at step 3, panics at step 5.
+    struct Runner;
+
+    impl StepRunner for Runner {
+        fn info(&self) -> ExecutorInfo {
+            ExecutorInfo {
+                num_blocks: 1,
+                block_size: 1,
+                vocab_size: 1,
+                num_slots: 1,
+                max_num_batched_tokens: 1,
+                max_num_in_flight: 2,
+            }
+        }
+
+        fn run(&mut self, batch: &Batch) -> StepResult {
+            assert_ne!(batch.step, 5, "the test wants this panic");
+            if batch.step == 3 {
+                return Err(ExecutorError::Device("step 3".to_owned()));
+            }
+            Ok(StepOutput {
+                step: batch.step,
+                ..StepOutput::default()
+            })
+        }
+    }
+
+    fn batch(step: u64) -> Batch {
+        Batch {
+            step,
+            ..Batch::default()
+        }
+    }
+
+    fn error(result: StepResult) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn outputs_come_in_order_and_room_is_bounded() {
+        let mut device = DeviceThread::spawn(Runner).unwrap();
+        let mut inline = InlineExecutor::new(Runner);
+        for capacity in [2, 1] {
+            let executor: &mut dyn Executor = match capacity {
+                2 => &mut device,
+                _ => &mut inline,
+            };
+            assert_eq!(executor.info().max_num_in_flight, capacity);
+            assert!(error(executor.wait()).contains("without a batch"));
+            let steps = 1..=capacity as u64;
+            for step in steps.clone() {
+                executor.submit(batch(step)).unwrap();
+            }
+            let refused = executor.submit(batch(9)).unwrap_err();
+            assert!(refused.to_string().contains("max_num_in_flight"));
+            for step in steps {
+                assert_eq!(executor.wait().unwrap().step, step);
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_or_a_panic_ends_the_device() {
+        for (last, message) in [(3, "step 3"), (5, "thread ended")] {
+            let mut device = DeviceThread::spawn(Runner).unwrap();
+            device.submit(batch(1)).unwrap();
+            device.submit(batch(last)).unwrap();
+            assert_eq!(device.wait().unwrap().step, 1);
+            assert!(error(device.wait()).contains(message));
+            device.submit(batch(6)).unwrap();
+            assert!(error(device.wait()).contains("thread ended"));
+        }
+    }
+}

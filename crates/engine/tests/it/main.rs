@@ -5,8 +5,10 @@
 
 mod faults;
 mod front;
+mod invariance;
 mod load;
 mod model;
+mod models;
 mod protocol;
 mod requests;
 mod streams;

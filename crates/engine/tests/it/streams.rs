@@ -178,7 +178,7 @@ fn what_cannot_run_is_rejected_with_a_reason() {
     let reasons: Vec<_> = answers.into_iter().map(|answer| answer.rejected).collect();
     let expected = [
         "token id 512",
-        "temperature is NaN",
+        "temperature is NaN, not from",
         "token id 512",
         "prompt token",
     ];
