@@ -34,7 +34,7 @@ impl Scheduler {
         }
         if num_ids == max_model_len && request.num_delivered == 0 && !request.prefill_only {
             return impossible(format!(
-                "{num_ids} prompt ids fill the context of {max_model_len} and leave no room for output"
+                "{num_ids} prompt ids leave no room for output in a context of {max_model_len}"
             ));
         }
         if request.ids.contains(&TOKEN_FROM_DEVICE) {

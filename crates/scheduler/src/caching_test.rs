@@ -220,3 +220,17 @@ fn colliding_hashes_never_share_wrong_blocks() {
         assert!(num_hits > 0, "what is equal is still found");
     }
 }
+
+#[test]
+fn colliding_keys_are_still_another_cache() {
+    let mut driver = Driver::with_hash_fn(small_config(), |_, _| 0);
+    let mut num_cached = Vec::new();
+    for (id, key) in (1..).zip([7, 8, 7]) {
+        let mut request = request(id, &ids(0, 9));
+        request.block_hash_keys = vec![key];
+        driver.add(request).unwrap();
+        driver.run();
+        num_cached.extend(driver.transcript(id).num_cached_tokens);
+    }
+    assert_eq!(num_cached, [0, 0, 4], "one block, since all hashes are one");
+}

@@ -172,29 +172,32 @@ fn the_newest_of_the_lowest_priority_is_preempted() {
 fn nothing_is_admitted_in_a_step_that_preempts() {
     let config = SchedulerConfig {
         num_blocks: 8,
+        max_num_seqs: 2,
+        policy: SchedulingPolicy::Priority,
         ..small_config()
     };
     let mut driver = Driver::new(config);
-    driver
-        .add(with_max_tokens(request(1, &ids(1000, 12)), 16))
-        .unwrap();
+    for id in 1..=2 {
+        let request = with_max_tokens(request(id, &ids(1000 * id as u32, 8)), 20);
+        driver.add(request).unwrap();
+    }
     driver.step();
-    driver
-        .add(with_max_tokens(request(2, &ids(2000, 12)), 16))
-        .unwrap();
-    while driver.scheduler.stats().num_preemptions == 0 {
-        driver.commit();
-        if driver.scheduler.stats().num_waiting == 0 && driver.scheduler.stats().num_running == 2 {
-            let id = 100 + driver.now_ms;
-            driver.now_ms += 1;
-            driver.add(with_max_tokens(request(id, &[1]), 1)).unwrap();
-        }
+    // It is first in line and small, and lacks nothing but a slot.
+    let mut urgent = request(3, &[1]);
+    urgent.priority = -1;
+    driver.add(urgent).unwrap();
+    let batch = loop {
         let batch = driver.schedule().unwrap();
         if driver.scheduler.stats().num_preemptions > 0 {
-            assert_eq!(batch.slot_inits, [], "room was made for those that run");
-            assert_eq!(batch.rows.len(), 1);
+            break batch;
         }
-    }
+        driver.commit();
+    };
+    assert_eq!(batch.slot_inits, [], "room was made for those that run");
+    assert_eq!(batch.rows.len(), 1);
+    driver.commit();
+    let next = driver.schedule().unwrap();
+    assert_eq!(next.slot_inits.len(), 1, "it is its turn now");
     driver.run();
 }
 
@@ -234,6 +237,9 @@ fn a_preempted_sequence_keeps_the_token_that_was_in_flight() {
         2,
         "it was preempted with a row in flight"
     );
+    let stats = driver.scheduler.stats();
+    assert_eq!(stats.num_free_blocks, 0, "its blocks are not reused yet");
+    assert_eq!(stats.num_preemptions, 1, "one is enough");
     driver.commit();
     assert_eq!(driver.transcript(2).tokens.len(), num_tokens + 1);
     driver.run();

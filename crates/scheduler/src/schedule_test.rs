@@ -185,31 +185,23 @@ fn order_is_by_arrival_or_by_priority() {
 
 #[test]
 fn a_sequence_is_admitted_only_when_all_its_ids_fit() {
-    // 16 blocks; the first holds 9 and will fill 12 of them with its prompt alone.
-    let mut driver = Driver::new(SchedulerConfig {
-        max_num_batched_tokens: 36,
+    let config = SchedulerConfig {
+        long_prefill_token_threshold: 4,
         ..small_config()
-    });
+    };
+    let mut driver = Driver::new(config);
     driver.add(request(1, &ids(1000, 46))).unwrap();
-    driver.schedule().unwrap();
-    driver.commit();
+    driver.step();
     driver
         .add(with_max_tokens(request(2, &ids(2000, 20)), 2))
         .unwrap();
+    driver.add(request(3, &ids(3000, 3))).unwrap();
+    // The first holds 5 of 16 blocks and was promised 7 more: the second's 5 do not fit beside it.
     let batch = driver.schedule().unwrap();
     assert_eq!(
         shape(&batch),
-        [(36, 10)],
-        "5 blocks are needed, 7 are free, 3 are promised"
-    );
-    driver.commit();
-    driver
-        .add(with_max_tokens(request(3, &ids(3000, 3)), 2))
-        .unwrap();
-    assert_eq!(
-        driver.schedule().unwrap().rows.len(),
-        1,
-        "nobody overtakes in the queue"
+        [(16, 4)],
+        "nor does anyone overtake it in the queue"
     );
     driver.run();
     assert_eq!(driver.scheduler.stats().num_preemptions, 0);
