@@ -26,7 +26,7 @@ pub(crate) fn run() {
     // Children inherit the core: the front, and the engine that it starts.
     let server = start(
         "spark-mini",
-        &["--disable-log-stats", "--scripted-engine", "{}"],
+        &["--disable-log-stats", "--scripted-backend", "{}"],
     );
     pin(None, LOAD_CORE);
     let address = address(&server);

@@ -73,7 +73,10 @@ pub(crate) fn stream(address: &str, path: &str, body: &str) -> StreamReport {
     }
     let head = String::from_utf8_lossy(&tail).into_owned();
     assert!(done || num_events > 0, "{path}: no stream: {head}");
-    StreamReport { num_events, first_event: first_event.unwrap_or(start.elapsed()) }
+    StreamReport {
+        num_events,
+        first_event: first_event.unwrap_or(start.elapsed()),
+    }
 }
 
 /// Posts `body` `count` times over one connection and reads each answer whole. Returns the time it

@@ -25,7 +25,6 @@ const PARTS: [&str; 6] = [
     "schedule",
     "transport",
 ];
-const PART_SECONDS: &str = "hotspare:engine_seconds_total";
 
 struct Round {
     num_streams: usize,
@@ -92,7 +91,7 @@ fn one_round(server: &Server, num_streams: usize, round: usize) -> Round {
         let threads: Vec<_> = (0..num_streams)
             .map(|index| {
                 let body = json!({
-                    "prompt": format!("Once upon a time in round {round} there were {index} friends"),
+                    "prompt": format!("In round {round} there were {index} friends"),
                     "max_tokens": NUM_TOKENS, "ignore_eos": true, "stream": true,
                     "temperature": 0.8, "seed": index, "return_token_ids": true,
                 });
@@ -128,5 +127,5 @@ fn one_round(server: &Server, num_streams: usize, round: usize) -> Round {
 }
 
 fn seconds(server: &Server, part: &str) -> f64 {
-    counter(server, PART_SECONDS, &format!("part=\"{part}\""))
+    counter(server, &format!("hotspare:engine_{part}_seconds_total"))
 }

@@ -1,0 +1,20 @@
+//! The one integration binary: real `hotspare` processes, real sockets, real signals.
+//!
+//! Each module is one aspect of what a user sees. Servers run on ports of their own and end with
+//! their test.
+//!
+//! Invariant: no test measures speed; waits are bounded, and long enough for a loaded machine.
+#![allow(missing_docs, reason = "a test binary has no public surface")]
+
+mod api;
+mod bad_input;
+mod chat;
+mod cli;
+mod clients;
+mod completions;
+mod engine_process;
+mod models;
+mod sdk_clients;
+mod shutdown;
+mod streaming;
+mod support;

@@ -1,0 +1,86 @@
+//! Ending: a first signal drains, a second one ends at once.
+//!
+//! Invariant: a stream that runs when the first signal comes is finished.
+
+use std::time::Duration;
+
+use hotspare_testkit::{Server, ServerOptions, is_running};
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::{PATIENCE, binary, chat, serve_mini, with};
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn slow_server() -> Server {
+    let options = ServerOptions::new("spark-mini", &[]).env("HOTSPARE_FAULTS", "slow-step-ms=10");
+    Server::start(binary(), &options)
+}
+
+#[test]
+fn sigterm_drains_and_exits_zero() {
+    let mut server = slow_server();
+    let body = with(
+        chat("Hi"),
+        json!({"stream": true, "ignore_eos": true, "max_tokens": 100}),
+    );
+    let mut stream = server.client().stream(CHAT, &body);
+    assert!(stream.next().is_some() && stream.next().is_some());
+    let engine = server.main_engine()["pid"].as_u64().unwrap();
+    server.signal(Signal::TERM);
+    let events = stream.collect_json();
+    assert_eq!(
+        events.last().unwrap()["choices"][0]["finish_reason"],
+        "length"
+    );
+    assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+    assert!(!is_running(u32::try_from(engine).unwrap()));
+}
+
+#[test]
+fn an_idle_server_ends_promptly_on_sigint() {
+    let mut server = serve_mini(&[]);
+    server.signal(Signal::INT);
+    assert_eq!(server.wait_exit(Duration::from_secs(10)).code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut server = slow_server();
+    let body = with(
+        chat("Hi"),
+        json!({"stream": true, "ignore_eos": true, "max_tokens": null}),
+    );
+    let mut stream = server.client().stream(CHAT, &body);
+    assert!(stream.next().is_some() && stream.next().is_some());
+    server.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(300));
+    server.signal(Signal::TERM);
+    // The stream would run for 20 seconds.
+    server.wait_exit(Duration::from_secs(8));
+}
+
+#[test]
+fn a_draining_server_takes_nothing_new() {
+    let server = slow_server();
+    let client = server.client();
+    // This connection stays open from before the signal.
+    assert_eq!(
+        client
+            .post(CHAT, &with(chat("Hi"), json!({"max_tokens": 1})))
+            .status,
+        200
+    );
+    let body = with(
+        chat("Hi"),
+        json!({"stream": true, "ignore_eos": true, "max_tokens": 300}),
+    );
+    let mut stream = server.client().stream(CHAT, &body);
+    assert!(stream.next().is_some() && stream.next().is_some());
+    server.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(200));
+    if let Ok(reply) = client.try_post(CHAT, &chat("Hi")) {
+        assert_eq!(reply.status, 503, "{}", reply.text());
+    }
+    drop(stream);
+}
