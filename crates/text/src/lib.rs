@@ -21,6 +21,7 @@ mod stop;
 mod strftime;
 mod template;
 mod template_env;
+mod template_size;
 mod translate;
 mod utf8;
 

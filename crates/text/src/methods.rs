@@ -7,6 +7,9 @@ use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
+/// Digits of a width in a format string.
+const MAX_WIDTH_DIGITS: usize = 4;
+
 /// Called for a method that the value itself does not have.
 pub(crate) fn unknown_method(
     state: &mut State,
@@ -15,6 +18,10 @@ pub(crate) fn unknown_method(
     args: &[Value],
 ) -> Result<Value, Error> {
     match (value.kind(), method) {
+        (ValueKind::String, "format") => {
+            check_widths(value)?;
+            pycompat::unknown_method_callback(state, value, method, args)
+        }
         (ValueKind::String, _) => {
             match string_method(value.as_str().unwrap_or_default(), method, args) {
                 Some(result) => result,
@@ -23,6 +30,19 @@ pub(crate) fn unknown_method(
         }
         _ => pycompat::unknown_method_callback(state, value, method, args),
     }
+}
+
+/// Refuses a format string whose width or precision asks for an absurd amount of padding.
+pub(crate) fn check_widths(format: &Value) -> Result<(), Error> {
+    let mut digits = 0;
+    for c in format.as_str().unwrap_or_default().chars() {
+        digits = if c.is_ascii_digit() { digits + 1 } else { 0 };
+        if digits > MAX_WIDTH_DIGITS {
+            let message = "a number in a format string has too many digits";
+            return Err(Error::new(ErrorKind::InvalidOperation, message));
+        }
+    }
+    Ok(())
 }
 
 fn string_method(text: &str, method: &str, args: &[Value]) -> Option<Result<Value, Error>> {

@@ -7,8 +7,9 @@
 //! in.
 //!
 //! Two bounds make a template that loops end with an error: `max_fuel`, the number of instructions,
-//! and `max_output_bytes`. A single instruction on long strings may cost more than its share; a
-//! template from a request is for operators who trust their clients.
+//! and `max_output_bytes`. They do not bound memory: a template may double a string or nest a list
+//! in each turn of a loop. So a template from a request is only for operators who trust their
+//! clients.
 //!
 //! Invariant: rendering is a function of its arguments.
 
@@ -24,6 +25,7 @@ use crate::messages;
 use crate::pyjson::{list_to_jinja, to_jinja};
 use crate::strftime::LocalTime;
 use crate::template_env::{Raised, environment};
+use crate::template_size::refusal;
 use crate::translate::translate;
 
 const NAME: &str = "chat_template";
@@ -98,6 +100,9 @@ impl ChatTemplate {
 
     /// Compiles a template.
     pub fn with_limits(source: &str, limits: TemplateLimits) -> Result<Self, TextError> {
+        if let Some(why) = refusal(source) {
+            return Err(TextError::TemplateSyntax(why));
+        }
         let mut env = environment(limits.max_fuel);
         env.add_template_owned(NAME, translate(source))
             .map_err(|error| TextError::TemplateSyntax(describe(&error)))?;

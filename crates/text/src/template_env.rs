@@ -13,7 +13,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, filters};
 
-use crate::methods::unknown_method;
+use crate::methods::{check_widths, unknown_method};
 use crate::translate::ITERATED;
 use crate::{pyjson, pyrepr};
 
@@ -50,6 +50,13 @@ pub(crate) fn environment(max_fuel: u64) -> Environment<'static> {
     env.add_test("iterable", |value: &Value| {
         !value.is_none() && (value.kind() == ValueKind::String || value.try_iter().is_ok())
     });
+    env.add_filter(
+        "format",
+        |state: &mut State, format: &Value, args: Rest<ValueOrKwargs>| {
+            check_widths(format)?;
+            filters::format(state, format, args)
+        },
+    );
     add_generators(&mut env);
     env.add_function(ITERATED, iterated);
     env.add_function("raise_exception", raise_exception);

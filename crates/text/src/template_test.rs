@@ -269,6 +269,12 @@ fn templates_that_do_not_end_are_ended() {
         wide,
         Err(TextError::TemplateLimit("1048576 bytes of output".into()))
     );
+    for padding in ["{{ '%99999d' | format(1) }}", "{{ '{:>99999}'.format(1) }}"] {
+        let refused = run(padding).expect_err(padding);
+        assert!(refused.to_string().contains("too many digits"), "{refused}");
+    }
+    let padded = run("{{ '%3d' | format(1) }}{{ '{:>3}'.format(1) }}");
+    assert_eq!(padded.unwrap(), "  1  1");
     assert_eq!(
         run("{% for i in range(99) %}{{ i }}{% endfor %}")
             .unwrap()
