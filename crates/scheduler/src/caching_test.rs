@@ -234,3 +234,36 @@ fn colliding_keys_are_still_another_cache() {
     }
     assert_eq!(num_cached, [0, 0, 4], "one block, since all hashes are one");
 }
+
+#[test]
+fn what_follows_a_collision_is_not_taken_for_a_start() {
+    let mut driver = Driver::with_hash_fn(small_config(), |_, bytes| u64::from(bytes[0]));
+    let prompts: [(&[u32], u64); 3] = [
+        (&[1, 1, 1, 1, 9], 0),
+        // Its first block collides with the one above, its second with nothing.
+        (&[1, 1, 1, 1, 2, 2, 2, 2, 9], 5),
+        (&[2, 2, 2, 2, 9], 5),
+    ];
+    for (id, (ids, key)) in (1..).zip(prompts) {
+        let mut request = request(id, ids);
+        request.block_hash_keys = vec![key];
+        driver.add(request).unwrap();
+        driver.run();
+        assert_eq!(driver.transcript(id).num_cached_tokens, Some(0));
+    }
+}
+
+#[test]
+fn blocks_of_no_use_go_before_cached_ones() {
+    let mut driver = Driver::new(small_config());
+    // Each leaves seven cached blocks and one that was not full.
+    run(&mut driver, 1, 1000, 29);
+    run(&mut driver, 2, 2000, 29);
+    assert_eq!(driver.scheduler.stats().num_cached_blocks, 14);
+    run(&mut driver, 3, 3000, 7);
+    assert_eq!(
+        run(&mut driver, 4, 1000, 29),
+        28,
+        "nothing of it was evicted"
+    );
+}

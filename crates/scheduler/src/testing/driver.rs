@@ -191,6 +191,12 @@ impl Driver {
         let mut written = BTreeSet::new();
         for row in &batch.rows {
             let first = row.num_computed_tokens as usize / config.block_size;
+            let num_blocks = row.context_len().div_ceil(config.block_size);
+            assert_eq!(
+                batch.row_blocks(row).len(),
+                num_blocks,
+                "tables end with their row"
+            );
             for block in &batch.row_blocks(row)[first..] {
                 assert!(written.insert(*block), "a block has one writer");
                 let others = users

@@ -1,9 +1,9 @@
-//! A device whose K and V are the token ids themselves, so that it can see whether blocks hold what
-//! they must.
+//! A device that keeps, in place of K and V, what they depend on: a digest of all ids up to the
+//! position. So it can see whether blocks hold what they must.
 //!
 //! All rows of a batch write before any reads, as on a real device. What a row reads through its
-//! block table must be exactly the ids of its slot: wrong sharing, early reuse and wrong tables all
-//! show.
+//! block table must be exactly what its slot's ids give: wrong sharing, early reuse and wrong
+//! tables all show, and so does the right token in another place.
 //!
 //! Invariant: it learns ids only from slot inits, row tokens and its own draws.
 
@@ -15,14 +15,18 @@ use hotspare_batch::{
 };
 
 use super::Rng;
-use super::oracle::{draw, fails_at, logprob};
+use super::oracle::{draw, extend_digest, fails_at, logprob};
 
-/// Content of positions that were never written.
-const POISON: TokenId = TokenId::MAX - 1;
+/// Content of positions that were never written, or written by a row that went astray.
+const POISON: u64 = 0;
+/// Drawn by rows that went astray.
+const STRAY: TokenId = TokenId::MAX - 1;
 
 #[derive(Clone, Debug)]
 struct Slot {
     ids: Vec<TokenId>,
+    /// For each id, the digest of it and all before.
+    digests: Vec<u64>,
     num_prompt: usize,
     sampling: Arc<SamplingParams>,
     stop: Arc<StopParams>,
@@ -31,10 +35,18 @@ struct Slot {
     is_lost: bool,
 }
 
+impl Slot {
+    fn push(&mut self, id: TokenId) {
+        self.ids.push(id);
+        self.digests
+            .push(extend_digest(self.digests.last().copied().unwrap_or(1), id));
+    }
+}
+
 /// The device.
 pub(crate) struct FakeDevice {
     block_size: usize,
-    kv: Vec<TokenId>,
+    kv: Vec<u64>,
     slots: Vec<Option<Slot>>,
     /// Draws none to three tokens a row where set, one where not.
     speculation: Option<Rng>,
@@ -57,13 +69,16 @@ impl FakeDevice {
     /// Runs `batch`.
     pub(crate) fn run(&mut self, batch: &Batch) -> StepOutput {
         for init in &batch.slot_inits {
-            self.slots[init.slot as usize] = Some(Slot {
-                ids: init.token_ids.to_vec(),
+            let mut slot = Slot {
+                ids: Vec::new(),
+                digests: Vec::new(),
                 num_prompt: init.num_prompt_tokens as usize,
                 sampling: Arc::clone(&init.sampling),
                 stop: Arc::clone(&init.stop),
                 is_lost: false,
-            });
+            };
+            init.token_ids.iter().for_each(|&id| slot.push(id));
+            self.slots[init.slot as usize] = Some(slot);
         }
         for row in &batch.rows {
             self.write(batch, row);
@@ -95,7 +110,11 @@ impl FakeDevice {
                     "the row's token is the slot's id there"
                 );
             }
-            let stored = slot.ids.get(position).copied().filter(|_| !slot.is_lost);
+            let stored = slot
+                .digests
+                .get(position)
+                .copied()
+                .filter(|_| !slot.is_lost);
             let block = blocks[position / self.block_size] as usize;
             self.kv[block * self.block_size + position % self.block_size] =
                 stored.unwrap_or(POISON);
@@ -118,18 +137,22 @@ impl FakeDevice {
             ..RowOutput::default()
         };
         if slot.is_lost {
-            output.token_ids = vec![POISON];
+            output.token_ids = vec![STRAY];
             return output;
         }
         for position in 0..end {
             let block = blocks[position / block_size] as usize;
             let stored = self.kv[block * block_size + position % block_size];
             assert_eq!(
-                stored, slot.ids[position],
-                "position {position} holds the slot's id"
+                stored, slot.digests[position],
+                "position {position} holds what it must"
             );
         }
         if row.wants_prompt_logprobs {
+            assert!(
+                start + 1 < slot.num_prompt,
+                "a prompt token follows the row's first"
+            );
             let last = end.min(slot.num_prompt - 1);
             for place in start + 1..=last {
                 let token = if place < end {
@@ -172,6 +195,6 @@ fn sample(slot: &mut Slot, num_drawn: usize, output: &mut RowOutput) {
             output.logprobs.push(logprob(&slot.ids, token));
         }
         output.token_ids.push(token);
-        slot.ids.push(token);
+        slot.push(token);
     }
 }

@@ -24,11 +24,16 @@ pub(crate) struct Expected {
 /// FNV-1a over seed and ids.
 fn digest(seed: u64, prefix: &[TokenId]) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    prefix.iter().fold(start, |hash, &id| {
-        (hash ^ u64::from(id))
-            .wrapping_mul(0x0100_0000_01b3)
-            .rotate_left(23)
-    })
+    prefix
+        .iter()
+        .fold(start, |digest, &id| extend_digest(digest, id))
+}
+
+/// The digest of a prefix and `id` after it.
+pub(crate) fn extend_digest(digest: u64, id: TokenId) -> u64 {
+    (digest ^ u64::from(id))
+        .wrapping_mul(0x0100_0000_01b3)
+        .rotate_left(23)
 }
 
 /// The token after `prefix`.
