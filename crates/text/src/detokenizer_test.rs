@@ -81,6 +81,11 @@ fn a_character_begun_by_the_prompt_is_completed() {
 #[test]
 fn unknown_ids_and_special_tokens() {
     let model = byte_fallback();
+    assert_eq!(model.id_to_token(1).as_deref(), Some("▁a"));
+    assert_eq!(
+        (model.id_to_token(99), model.token_to_id("▁a")),
+        (None, Some(1))
+    );
     assert_eq!(model.decode(&[0, 1, 99, u32::MAX, 2], false), "<s> ab");
     assert_eq!(model.decode(&[0, 1, 99, u32::MAX, 2], true), "ab");
     assert_eq!(

@@ -128,6 +128,11 @@ impl TextModel {
         self.table.bytes(id).unwrap_or_default()
     }
 
+    /// A token in the vocabulary's own spelling (`Ġdog`, `▁dog`), as vLLM's `/tokenize` lists it.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
     /// The id of a token given in the vocabulary's own spelling, such as `<|im_end|>`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.tokenizer.token_to_id(token)

@@ -63,7 +63,8 @@ fn count_tokens(text: &str, close: &str) -> (usize, usize) {
             return (num_tokens, at);
         }
         let is_word = c.is_alphanumeric() || c == '_';
-        if !c.is_whitespace() && !(is_word && is_in_word) {
+        let goes_on = c.is_whitespace() || (is_word && is_in_word);
+        if !goes_on {
             num_tokens += 1;
         }
         is_in_word = is_word;
