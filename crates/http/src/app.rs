@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hotspare_front::Front;
 use hotspare_protocol::{AnswerHead, ApiError, RequestLimits};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::HttpConfig;
 
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) front: Front,
     pub(crate) config: HttpConfig,
     pub(crate) limits: RequestLimits,
+    /// Cancelled when answers that still run have to end.
+    pub(crate) closing: CancellationToken,
     text_permits: Arc<Semaphore>,
     fingerprint: OnceLock<String>,
 }
@@ -35,7 +38,7 @@ impl std::ops::Deref for App {
 }
 
 impl App {
-    pub(crate) fn new(front: Front, config: HttpConfig) -> Self {
+    pub(crate) fn new(front: Front, config: HttpConfig, closing: CancellationToken) -> Self {
         let served = front.served_model();
         let limits = RequestLimits {
             max_logprobs: config.max_logprobs,
@@ -47,6 +50,7 @@ impl App {
         Self(Arc::new(Shared {
             front,
             limits,
+            closing,
             text_permits: Arc::new(Semaphore::new(config.max_num_text_threads.max(1))),
             config,
             fingerprint: OnceLock::new(),

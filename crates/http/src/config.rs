@@ -27,8 +27,10 @@ pub struct HttpConfig {
     pub body_timeout_ms: u64,
     /// How long a client may leave an answer unread before its connection is closed.
     pub write_timeout_ms: u64,
-    /// From the order to stop until connections that still stream are closed.
+    /// From the order to stop until answers that still run are ended with an error.
     pub shutdown_timeout_ms: u64,
+    /// From then until connections that have not taken that error are closed.
+    pub shutdown_grace_ms: u64,
     /// Time without a token after which a stream gets a comment line; 0 turns that off.
     pub sse_keep_alive_interval_ms: u64,
     /// Bodies above this are parsed, rendered and tokenized on a thread that may block.
@@ -60,6 +62,7 @@ impl Default for HttpConfig {
             body_timeout_ms: 60_000,
             write_timeout_ms: 60_000,
             shutdown_timeout_ms: 30_000,
+            shutdown_grace_ms: 1_000,
             sse_keep_alive_interval_ms: 0,
             max_inline_body_bytes: 8 << 10,
             max_num_text_threads: 4,
@@ -79,6 +82,10 @@ impl HttpConfig {
 
     pub(crate) fn shutdown_timeout(&self) -> Duration {
         Duration::from_millis(self.shutdown_timeout_ms)
+    }
+
+    pub(crate) fn shutdown_grace(&self) -> Duration {
+        Duration::from_millis(self.shutdown_grace_ms)
     }
 
     pub(crate) fn sse_keep_alive_interval(&self) -> Option<Duration> {

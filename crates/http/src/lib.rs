@@ -26,5 +26,4 @@ mod texts;
 mod timeout_io;
 
 pub use config::HttpConfig;
-pub use router::router;
 pub use server::{HttpError, serve};

@@ -7,6 +7,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hotspare_front::GenerateError;
 use hotspare_protocol::ApiError;
+use tokio_util::sync::CancellationToken;
+
+/// Seconds after which another server may have taken over, or this one has started again.
+const RETRY_AFTER_CLOSING_S: u32 = 2;
 
 /// A body of JSON.
 pub(crate) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
@@ -29,9 +33,21 @@ pub(crate) fn error(error: &ApiError) -> Response {
     response
 }
 
-/// A route's outcome as a response.
-pub(crate) fn respond(result: Result<Response, ApiError>) -> Response {
+/// A route's outcome as a response; 503 where the server closes first.
+pub(crate) async fn respond(
+    closing: CancellationToken,
+    answer: impl Future<Output = Result<Response, ApiError>>,
+) -> Response {
+    let result = tokio::select! {
+        result = answer => result,
+        () = closing.cancelled() => Err(closed()),
+    };
     result.unwrap_or_else(|failure| error(&failure))
+}
+
+/// What an answer that is not complete when the server ends is to the client.
+pub(crate) fn closed() -> ApiError {
+    ApiError::not_ready("it is shutting down", RETRY_AFTER_CLOSING_S)
 }
 
 /// FastAPI's shape for errors outside of any route.

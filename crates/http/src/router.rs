@@ -7,16 +7,17 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use hotspare_front::Front;
+use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::app::App;
 use crate::routes::{chat, completions, health, models, status, tokenize};
 use crate::{HttpConfig, headers, reply};
 
-/// The routes over a front.
-pub fn router(front: Front, config: HttpConfig) -> Router {
+/// The routes over a front. Answers that run when `closing` is cancelled end with an error.
+pub(crate) fn router(front: Front, config: HttpConfig, closing: CancellationToken) -> Router {
     let cors = cors(&config.allowed_origins);
-    let app = App::new(front, config);
+    let app = App::new(front, config, closing);
     let router = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))

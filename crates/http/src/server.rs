@@ -16,9 +16,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
+use crate::HttpConfig;
+use crate::router::router;
 use crate::timeout_io::TimeoutIo;
-use crate::{HttpConfig, router};
 
 /// Wait after an accept that failed for want of file descriptors or memory.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -32,7 +34,7 @@ pub enum HttpError {
 }
 
 /// Serves until `shutdown` resolves, then drains: no new connection, no new request, open streams
-/// go on until they end or `shutdown_timeout_ms` is over.
+/// go on until they end or `shutdown_timeout_ms` is over, when what is left ends with an error.
 ///
 /// # Errors
 /// For settings that make no server.
@@ -45,10 +47,11 @@ pub async fn serve(
     if config.max_num_connections == 0 {
         return Err(HttpError::Config("max_num_connections must not be 0"));
     }
+    let closing = CancellationToken::new();
     let server = Server {
         builder: builder(&config)?,
         permits: Arc::new(Semaphore::new(config.max_num_connections)),
-        service: router(front.clone(), config.clone()),
+        service: router(front.clone(), config.clone(), closing.clone()),
         write_timeout: Duration::from_millis(config.write_timeout_ms),
     };
     let graceful = GracefulShutdown::new();
@@ -67,12 +70,14 @@ pub async fn serve(
     front.drain();
     let num_open = connections.len();
     tracing::info!(num_open, "draining connections");
-    let drained = tokio::time::timeout(config.shutdown_timeout(), graceful.shutdown()).await;
-    if drained.is_err() {
-        tracing::warn!(
-            num_open = connections.len(),
-            "closing connections that did not end within the shutdown timeout"
-        );
+    let drained = graceful.shutdown();
+    tokio::pin!(drained);
+    let timeout = config.shutdown_timeout();
+    if tokio::time::timeout(timeout, &mut drained).await.is_err() {
+        tracing::warn!("ending answers that still run after the shutdown timeout");
+        closing.cancel();
+        // Who does not take the error in this time is cut off.
+        let _ = tokio::time::timeout(config.shutdown_grace(), drained).await;
     }
     connections.shutdown().await;
     Ok(())

@@ -19,7 +19,9 @@ use futures::Stream;
 use hotspare_front::{ChoiceDelta, GenerationStream};
 use hotspare_protocol::{DONE_EVENT, KEEP_ALIVE_EVENT, write_error_event};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::app::App;
 use crate::collect::cut_short;
 use crate::reply;
 
@@ -41,6 +43,22 @@ struct EventStream<E> {
     events: E,
     num_open: usize,
     keep_alive: Option<KeepAlive>,
+    closing: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+/// What a stream obeys beside its generation.
+pub(crate) struct Surroundings {
+    keep_alive: Option<Duration>,
+    closing: CancellationToken,
+}
+
+impl Surroundings {
+    pub(crate) fn new(app: &App) -> Self {
+        Self {
+            keep_alive: app.config.sse_keep_alive_interval(),
+            closing: app.closing.clone(),
+        }
+    }
 }
 
 struct KeepAlive {
@@ -64,13 +82,14 @@ pub(crate) fn response(
     generation: GenerationStream,
     num_choices: usize,
     events: impl Events,
-    keep_alive: Option<Duration>,
+    surroundings: Surroundings,
 ) -> Response {
     let stream = EventStream {
         generation: Some(generation),
         events,
         num_open: num_choices,
-        keep_alive: keep_alive.map(KeepAlive::new),
+        keep_alive: surroundings.keep_alive.map(KeepAlive::new),
+        closing: Box::pin(surroundings.closing.cancelled_owned()),
     };
     let mut response = Response::new(Body::from_stream(stream));
     *response.status_mut() = StatusCode::OK;
@@ -119,12 +138,18 @@ impl<E: Events> Stream for EventStream<E> {
                 return Poll::Ready(None);
             };
             let Poll::Ready(item) = Pin::new(generation).poll_next(cx) else {
-                return this.poll_keep_alive(cx);
+                if this.closing.as_mut().poll(cx).is_pending() {
+                    return this.poll_keep_alive(cx);
+                }
+                write_error_event(&reply::closed(), &mut out);
+                this.end(&mut out);
+                return Poll::Ready(Some(Ok(out.into())));
             };
             out.reserve(EVENT_CAPACITY);
             match item {
                 Some(Ok(delta)) => {
-                    this.num_open -= usize::from(delta.finish.is_some());
+                    let has_ended = usize::from(delta.finish.is_some());
+                    this.num_open = this.num_open.saturating_sub(has_ended);
                     this.events.on_delta(delta, &mut out);
                     if this.num_open == 0 {
                         this.events.on_end(&mut out);

@@ -19,7 +19,7 @@ use crate::{body, headers, reply, sse};
 
 /// The route.
 pub(crate) async fn create(State(app): State<App>, request: Request) -> Response {
-    reply::respond(answer(app, request).await)
+    reply::respond(app.closing.clone(), answer(app, request)).await
 }
 
 async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
@@ -45,9 +45,9 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let head = app.answer_head("chatcmpl", name);
     if request.stream.stream {
         let num_choices = tally.num_choices();
-        let keep_alive = app.config.sse_keep_alive_interval();
+        let surroundings = sse::Surroundings::new(&app);
         let events = ChatEvents::new(app, &head, request, tally, prompt_ids);
-        return Ok(sse::response(stream, num_choices, events, keep_alive));
+        return Ok(sse::response(stream, num_choices, events, surroundings));
     }
     let collected = collect(stream, &mut tally).await?;
     let answer = Whole {

@@ -18,7 +18,7 @@ use crate::{body, headers, plan, reply, sse};
 
 /// The route.
 pub(crate) async fn create(State(app): State<App>, request: Request) -> Response {
-    reply::respond(answer(app, request).await)
+    reply::respond(app.closing.clone(), answer(app, request)).await
 }
 
 async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
@@ -36,9 +36,9 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let head = app.answer_head("cmpl", name);
     if prompts.request.stream.stream {
         let num_choices = tally.num_choices();
-        let keep_alive = app.config.sse_keep_alive_interval();
+        let surroundings = sse::Surroundings::new(&app);
         let events = CompletionEvents::new(app, &head, prompts, tally);
-        return Ok(sse::response(stream, num_choices, events, keep_alive));
+        return Ok(sse::response(stream, num_choices, events, surroundings));
     }
     let body = whole(&app, &head, &prompts, stream, tally).await?;
     Ok(reply::json(StatusCode::OK, body))

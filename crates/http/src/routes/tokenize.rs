@@ -15,12 +15,12 @@ use crate::{body, plan, reply};
 
 /// `/tokenize`.
 pub(crate) async fn tokenize(State(app): State<App>, request: Request) -> Response {
-    reply::respond(text_route(app, request, tokens).await)
+    reply::respond(app.closing.clone(), text_route(app, request, tokens)).await
 }
 
 /// `/detokenize`.
 pub(crate) async fn detokenize(State(app): State<App>, request: Request) -> Response {
-    reply::respond(text_route(app, request, text).await)
+    reply::respond(app.closing.clone(), text_route(app, request, text)).await
 }
 
 type Work = fn(&App, &[u8]) -> Result<Vec<u8>, ApiError>;

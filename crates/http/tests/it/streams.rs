@@ -237,7 +237,7 @@ async fn a_stop_lets_streams_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_ever() {
+async fn a_stop_does_not_wait_for_ever_and_cuts_nothing_silently() {
     let mut options = endless();
     options.http.shutdown_timeout_ms = 50;
     let mut rig = Rig::start(options).await;
@@ -248,7 +248,20 @@ async fn a_stop_does_not_wait_for_ever() {
         .send("POST", "/v1/completions", body.as_bytes())
         .await;
     read_until(&mut stream, "data: ").await;
+    let whole = json!({"prompt": "a", "max_tokens": 60_000}).to_string();
+    let whole = tokio::spawn(async move {
+        client
+            .request("POST", "/v1/completions", whole.as_bytes())
+            .await
+    });
+    eventually("both run", || rig.front().server_load() == 2).await;
     rig.stop();
+    let end = read_until(&mut stream, "[DONE]").await;
+    let error = end.find("\"error\"").expect("an explicit end");
+    assert!(end[error..].contains("shutting down"), "{end}");
+    let whole = whole.await.unwrap();
+    assert_eq!(whole.status, 503);
+    assert_eq!(whole.header("x-should-retry"), Some("true"));
     rig.ended().await;
     eventually("the stream is dropped", || rig.front().server_load() == 0).await;
 }
