@@ -2,6 +2,8 @@
 //!
 //! The program under test is this file: started with `engine OPTIONS` it is an engine, otherwise it
 //! runs the checks. So no other crate has to be built for them.
+// Test code, but not to clippy: it has a `main` of its own.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;

@@ -13,7 +13,7 @@ use crate::front::Front;
 use crate::models::{
     alone, among, assert_same, company, models, options, plainest, prompt, subjects,
 };
-use crate::requests::request;
+use crate::requests::{cases, request};
 
 #[test]
 fn a_request_alone_does_not_see_how_the_engine_is_set_up() {
@@ -187,7 +187,7 @@ fn any_request(id: u64) -> impl Strategy<Value = Generate> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(cases(6))]
 
     #[test]
     fn lookahead_under_pressure_gives_the_bits_of_the_plain_loop_alone(

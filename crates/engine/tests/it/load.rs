@@ -6,7 +6,7 @@ use hotspare_engine::{EngineOptions, ScriptedOptions};
 use proptest::prelude::*;
 
 use crate::front::{Answer, Front};
-use crate::requests::{any_request, expected, prompt, request, scripted};
+use crate::requests::{any_request, cases, expected, prompt, request, scripted};
 
 /// Limits of an engine that is under pressure.
 fn any_limits() -> impl Strategy<Value = EngineOptions> {
@@ -56,7 +56,7 @@ fn check(requests: &[Generate], answers: &[Answer]) -> Result<(), TestCaseError>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(cases(96))]
 
     #[test]
     fn lookahead_and_plain_loop_give_the_tokens_of_each_sequence_alone(

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::front::Front;
 use crate::models::{NUM_PROMPT_IDS, alone, among, assert_same, models, options, plainest, prompt};
-use crate::requests::request;
+use crate::requests::{cases, request};
 
 #[test]
 fn greedy_answers_match_the_golden_file() {
@@ -109,7 +109,7 @@ fn hostile_request(id: u64) -> impl Strategy<Value = Generate> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn strange_numbers_harm_nobody_else(

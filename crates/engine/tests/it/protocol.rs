@@ -9,7 +9,7 @@ use hotspare_link::{EngineMessage, FrontMessage, PROTOCOL_VERSION, ProtocolRange
 use proptest::prelude::*;
 
 use crate::front::Front;
-use crate::requests::{prompt, request, scripted};
+use crate::requests::{cases, prompt, request, scripted};
 
 fn fatal_of(options: EngineOptions) -> String {
     let mut front = Front::connect(options);
@@ -169,7 +169,7 @@ fn a_lost_device_is_fatal() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     #[test]
     fn noise_never_takes_more_than_the_connection(

@@ -4,6 +4,13 @@ use hotspare_batch::{FinishReason, Generate, RequestId, SamplingParams, StopPara
 use hotspare_engine::{Backend, EngineOptions, ScriptedOptions};
 use proptest::prelude::*;
 
+/// So many cases of a property, unless `PROPTEST_CASES` says otherwise.
+pub(crate) fn cases(num_cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    let asked = asked.and_then(|cases| cases.parse().ok());
+    ProptestConfig::with_cases(asked.unwrap_or(num_cases))
+}
+
 /// An engine without a model, small enough that limits are met.
 pub(crate) fn scripted(options: ScriptedOptions) -> EngineOptions {
     EngineOptions {
