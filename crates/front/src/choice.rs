@@ -100,13 +100,12 @@ impl Choice {
             let finish = event.finish.as_ref().filter(|_| i + 1 == num_tokens);
             let logprobs = logprobs.next().into_iter().collect();
             let delta = self.on_token(token, logprobs, finish);
-            let is_last = delta.finish.is_some();
+            let end = delta.finish.as_ref().map(|finish| finish.reason);
             out.push_back(delta);
-            if is_last {
-                return match finish {
-                    Some(finish) => end_progress(finish),
-                    None => Progress::DoneEarly,
-                };
+            match (end, finish) {
+                (None, _) => {}
+                (Some(reason), Some(_)) => return Progress::Done(reason),
+                (Some(_), None) => return Progress::DoneEarly,
             }
         }
         match &event.finish {
@@ -234,3 +233,7 @@ fn api_finish(finish: &EngineFinish) -> ChoiceFinish {
         stop_reason,
     }
 }
+
+#[cfg(test)]
+#[path = "choice_test.rs"]
+mod choice_test;

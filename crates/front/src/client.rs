@@ -46,6 +46,7 @@ pub(crate) struct EngineClient {
     has_mail: Notify,
     stats: Mutex<EngineStats>,
     num_tokens: AtomicU64,
+    last_step: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -63,6 +64,7 @@ impl EngineClient {
             has_mail: Notify::new(),
             stats: Mutex::default(),
             num_tokens: AtomicU64::new(0),
+            last_step: AtomicU64::new(0),
         }
     }
 
@@ -79,6 +81,12 @@ impl EngineClient {
     /// Tokens that arrived in this life.
     pub(crate) fn num_tokens(&self) -> u64 {
         self.num_tokens.load(Ordering::Relaxed)
+    }
+
+    /// Number of the last step that was heard of.
+    pub(crate) fn last_step(&self) -> u64 {
+        let of_stats = lock(&self.stats).num_steps;
+        self.last_step.load(Ordering::Relaxed).max(of_stats)
     }
 
     /// Sequences that have not ended.
@@ -135,13 +143,13 @@ impl EngineClient {
     }
 
     fn on_step(&self, step: u64, events: Vec<SequenceEvent>, at: Instant) {
-        let mut stats = lock(&self.stats);
-        stats.num_steps = stats.num_steps.max(step);
-        drop(stats);
-        let mut num_tokens = 0;
+        // Counted first, so that who has seen a token finds it counted.
+        let num_tokens: usize = events.iter().map(|event| event.token_ids.len()).sum();
+        self.num_tokens
+            .fetch_add(num_tokens as u64, Ordering::Relaxed);
+        self.last_step.fetch_max(step, Ordering::Relaxed);
         let mut table = lock(&self.table);
         for event in events {
-            num_tokens += event.token_ids.len() as u64;
             let (request_id, attempt) = (event.request_id, event.attempt);
             let Some(sequence) = table.sequences.get(&request_id) else {
                 continue;
@@ -161,8 +169,6 @@ impl EngineClient {
                 self.send_control(FrontMessage::Cancel { request_id });
             }
         }
-        drop(table);
-        self.num_tokens.fetch_add(num_tokens, Ordering::Relaxed);
     }
 
     fn on_answer(&self, request_id: RequestId, attempt: u32, at: Instant, kind: ArrivalKind) {
@@ -239,3 +245,7 @@ impl Target for EngineClient {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "client_test.rs"]
+mod client_test;

@@ -416,3 +416,7 @@ fn salt_keys(salt: &str) -> Vec<u64> {
     let (second, _) = rest.split_first_chunk().expect("the hash has 32 bytes");
     vec![u64::from_le_bytes(*first), u64::from_le_bytes(*second)]
 }
+
+#[cfg(test)]
+#[path = "front_test.rs"]
+mod front_test;

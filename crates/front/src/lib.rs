@@ -29,6 +29,8 @@ mod status;
 mod stream;
 mod supervisor;
 mod target;
+#[cfg(test)]
+mod testing;
 mod wire;
 
 pub use config::FrontConfig;

@@ -196,3 +196,7 @@ fn parse_override(fields: &Map<String, Value>) -> Result<GenerationConfig, Front
     let json = Value::Object(fields.clone()).to_string();
     GenerationConfig::parse(json.as_bytes()).map_err(|e| option_error(e.to_string()))
 }
+
+#[cfg(test)]
+#[path = "load_test.rs"]
+mod load_test;

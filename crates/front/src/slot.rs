@@ -134,7 +134,7 @@ impl EngineSlot {
             .client
             .as_ref()
             .map_or(0, |client| client.num_tokens());
-        let num_steps_this_life = present.num_steps;
+        let num_steps_this_life = inner.client.as_ref().map_or(0, |client| client.last_step());
         let mut engine = present;
         add_counters(&mut engine, &inner.past);
         SlotStats {
