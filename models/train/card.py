@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import textwrap
 
 import torch
 
+import chatml
 from corpus import holdout
 
 SAMPLES = [
@@ -109,13 +111,47 @@ def numbers_text(result):
     return first + "\n\n" + second
 
 
+def form(c):
+    """The architecture in a sentence; `c` is the configuration."""
+    return (
+        f"LlamaForCausalLM: {c['num_hidden_layers']} layers, hidden size {c['hidden_size']},\n"
+        f"{c['num_attention_heads']} heads of {c['head_dim']}, {c['num_key_value_heads']} "
+        f"key/value heads, feed-forward size {c['intermediate_size']},\ncontext "
+        f"{c['max_position_embeddings']:,}, tied embeddings."
+    )
+
+
+def training(r, log):
+    """How long, on what, and in which phases the model was trained; `r` is the recipe."""
+    text = (
+        f"It was trained for {r['steps']:,} steps of at most {r['tokens_per_step']:,} tokens, each "
+        f"read at most once, on {r['ranks']} CPU thread(s), in {wall_minutes(log):.0f} minutes of "
+        f"wall time on a machine shared with much other work. Every {r['long_every']}th step reads "
+        f"rows of {r['long_length']:,} tokens, so that every position has been trained. Of the "
+        f"first {r['drill_to']} steps, every {r['drill_every']}th is a drill in copying random "
+        "tokens, and the initial weights already hold an induction head (`circuits.py`). The "
+        f"learning rate decays over the last {r['decay_steps']} steps. In the loss, what the "
+        f"assistant writes has full weight, what users write {chatml.WEIGHT_PROMPT}%, tool "
+        f"schemas {chatml.WEIGHT_TOOLS}%."
+    )
+    return textwrap.fill(text, 100)
+
+
+def settings(spark):
+    """The sampling settings in a sentence."""
+    d = spark.defaults
+    return (
+        f"Temperature {d['temperature']}, top-k {d['top_k']}, top-p {d['top_p']} (the defaults of\n"
+        f"generation_config.json), at most 256 tokens, one generator seeded with {SAMPLE_SEED} for "
+        "the whole list."
+    )
+
+
 def write(folder, spark, recipe, log, result):
     """Writes README.md beside the weights."""
     c, name = spark.config, os.path.basename(os.path.abspath(folder))
     count = sum(p.numel() for p in spark.model.parameters())
     size = os.path.getsize(os.path.join(folder, "model.safetensors"))
-    tokens = recipe["steps"] * recipe["tokens_per_step"]
-    d = spark.defaults
     names = ", ".join(holdout.NAMES["f"] + holdout.NAMES["m"])
     text = f"""# {name}
 
@@ -126,23 +162,19 @@ tools and answers questions about Hotspare. It knows nothing else; it is not mea
 
 ## Form
 
-LlamaForCausalLM: {c['num_hidden_layers']} layers, hidden size {c['hidden_size']}, {c['num_attention_heads']} heads
-of {c['head_dim']}, {c['num_key_value_heads']} key/value heads, feed-forward size {c['intermediate_size']},
-context {c['max_position_embeddings']:,}, tied embeddings. The tokenizer is a byte-level BPE of {c['vocab_size']:,} entries
-that splits digits one by one and encodes any UTF-8 text. Every text begins with `<|bos|>`. The chat
-template is ChatML (`<|im_start|>role`, `<|im_end|>`); tools are listed between `<tools>` and `</tools>`,
-and a call is JSON between `<tool_call>` and `</tool_call>`, as in the Hermes format.
+{form(c)}
+The tokenizer is a byte-level BPE of {c['vocab_size']:,} entries that splits digits one by one and
+encodes any UTF-8 text. Every text begins with `<|bos|>`. The chat
+template is ChatML (`<|im_start|>role`, `<|im_end|>`); tools are listed between `<tools>` and
+`</tools>`, and a call is JSON between `<tool_call>` and `</tool_call>`, as in the Hermes format.
 
 ## How it was made
 
 Everything comes from `models/train` in this repository and a seed; no text was downloaded. The
 grammars in `models/train/corpus` write the text (stories, questions and answers, counting and
-arithmetic, JSON, tool calls, Hotspare, small talk, follow-up questions). The model read
-{tokens:,} tokens in {recipe['steps']:,} steps, each token at most once, on {recipe['threads']} CPU thread(s),
-in {wall_minutes(log):.0f} minutes of wall time (on a machine shared with other work). The
-learning rate decays over the last {recipe['decay_steps']} steps, of which the last {recipe['long_steps']} use sequences of
-{recipe['long_length']:,} tokens, so that every position has been trained. Tokens of the assistant have full weight in the loss, those
-of the user {15}%, tool schemas {4}%.
+arithmetic, JSON, tool calls, Hotspare, small talk, follow-up questions).
+
+{training(recipe, log)}
 
 ```
 python3 -m venv .venv && . .venv/bin/activate
@@ -158,7 +190,7 @@ weights will differ a little from these.
 
 - Names: {names}.
 - Topics: {", ".join(sorted(holdout.TOPICS))}.
-- Sentence patterns: the second argument of each `Gen.pat(train, held)` in `models/train/corpus`, and
+- Sentence patterns: the second argument of each `Gen.pat(train, held)` in the corpus, and
   `HELD_PLOTS`, `HELD_OPENINGS` and `HELD_ASK` of the stories.
 - Numbers: the tenth of all operand pairs and counting ranges chosen by `base.held_number`.
 
@@ -173,8 +205,7 @@ are sampled with the defaults.
 
 ## Samples
 
-Unedited and unselected: temperature {d['temperature']}, top-k {d['top_k']}, top-p {d['top_p']} (the defaults of
-generation_config.json), at most 256 tokens, one generator seeded with {SAMPLE_SEED} for the whole list.
+Unedited and unselected. {settings(spark)}
 
 {samples(spark)}"""
     with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as f:

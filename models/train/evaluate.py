@@ -66,7 +66,7 @@ def arithmetic(spark):
             for b in range(top)
             if numbers.allowed(g, a, op, b) and (op != "-" or a >= b)
         ]
-        chosen = g.some(every, min(100, len(every)))
+        chosen = g.some(every, min(60, len(every)))
         right = 0
         for a, b in chosen:
             value = a + b if op == "+" else a - b if op == "-" else a * b
@@ -95,7 +95,7 @@ def counting(spark):
             drawn = draw()
             if numbers.allowed(g, "count", *drawn):
                 seen[drawn] = True
-        right, chosen = 0, list(seen)[:50]
+        right, chosen = 0, list(seen)[:30]
         for a, b, step in chosen:
             answer = spark.chat(user(words[step].format(a, b)), temperature=0, max_tokens=128)
             want = [str(n) for n in range(a, b + (1 if step > 0 else -1), step)]
@@ -124,7 +124,7 @@ def story_topics(spark):
 def tool_calls(spark):
     """Exact match of the call's name and arguments, for held-out phrasings of the request."""
     g, right, valid, total = Gen(408, "patterns"), 0, 0, 0
-    while total < 60:
+    while total < 40:
         made = tools.make(g)
         at = next((i for i, m in enumerate(made["messages"]) if m.get("tool_calls")), None)
         if at is None:
@@ -149,7 +149,7 @@ def json_answers(spark):
     """Valid JSON, and the very JSON expected, from sentences with held-out names."""
     from corpus import jsons
 
-    g, right, valid, total = Gen(409, "names"), 0, 0, 60
+    g, right, valid, total = Gen(409, "names"), 0, 0, 40
     for _ in range(total):
         question, want = jsons.extract(g)
         answer = spark.chat(user(question), temperature=0, max_tokens=128)
@@ -168,13 +168,13 @@ def json_answers(spark):
 def main():
     """Runs every measurement and writes the card."""
     folder, recipe_file, log, work = sys.argv[1:5]
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     spark = Spark(folder)
     with open(recipe_file, encoding="utf-8") as f:
         recipe = json.load(f)
     result = {"perplexity": {}, "exact": {}}
     for split, label in SPLITS.items():
-        examples = build.held_out(9000, split, 300)
+        examples = build.held_out(9000, split, 200)
         result["perplexity"][label] = perplexity(spark, examples)
         print(label, result["perplexity"][label], flush=True)
     for measure in (arithmetic, counting, story_topics, tool_calls, json_answers):

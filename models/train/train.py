@@ -2,22 +2,27 @@
 
 Usage: train.py RECIPE_JSON DATA_DIR MODEL_DIR WORK_DIR [--export]
 
-The learning rate warms up, stays constant and decays to zero at the end (WSD); the last steps use
-sequences of the full context, so that every position is trained. Matrices inside the layers
-are trained by Muon (momentum orthogonalised by Newton-Schulz iterations, Jordan et al. 2024), the
-rest by AdamW. A run that is interrupted goes on from WORK_DIR/state.pt; `--export` only writes the
-weights of that state.
+Each step reads whole documents of similar length, one in a row; every `long_every` steps it reads
+rows of the full context instead, so that every position is trained; in the beginning, some steps
+are copying drills. The learning rate warms up, stays constant and decays to zero at the end (WSD).
+Matrices inside the layers are trained by Muon (momentum orthogonalised by Newton-Schulz
+iterations, Jordan et al. 2024), the rest by AdamW. The work is split over `ranks` processes of one
+thread. An interrupted run goes on from WORK_DIR/state.pt; `--export` only writes its weights.
 """
 
 import json
 import os
+import socket
 import sys
 import time
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from safetensors.torch import save_file
 
+import circuits
 from model import Llama
 
 
@@ -64,36 +69,86 @@ class Muon:
 
 
 class Data:
-    """Draws packed sequences in a seeded order; each token is seen once in an epoch."""
+    """Draws batches from the corpus in order; each token is seen at most once in an epoch.
+
+    A document is everything from one beginning-of-text token (id 0) to the next.
+    """
+
+    WINDOW = 64
 
     def __init__(self, folder):
         self.ids = np.load(os.path.join(folder, "ids.npy"), mmap_mode="r")
         self.weights = np.load(os.path.join(folder, "weights.npy"), mmap_mode="r")
-        self.at = 0
+        self.at, self.queue_start, self.queue = 0, 0, []
 
-    def batch(self, rows, length):
-        """Inputs, targets and target weights of the next `rows` sequences."""
-        need = rows * length
-        if self.at + need + 1 > len(self.ids):
+    def documents(self, tokens, longest):
+        """Whole documents of similar length, one in each row, at most `tokens` in all."""
+        if not self.queue:
+            self.fill(tokens, longest)
+        starts = self.queue.pop()
+        length = -(-max(end - start for start, end in starts) // 16) * 16
+        ids = np.zeros((len(starts), length + 1), np.int64)
+        weights = np.zeros((len(starts), length + 1), np.float32)
+        for row, (start, end) in enumerate(starts):
+            ids[row, : end - start] = self.ids[start:end]
+            weights[row, : end - start] = self.weights[start:end]
+        ids, weights = torch.from_numpy(ids), torch.from_numpy(weights) / 100
+        return ids[:, :-1], ids[:, 1:], weights[:, 1:]
+
+    def fill(self, tokens, longest):
+        """Sorts the next documents by length into batches, and shuffles the batches."""
+        take = self.WINDOW * tokens
+        if self.at + take > len(self.ids):
             self.at = 0
-        ids = torch.from_numpy(self.ids[self.at : self.at + need + 1].astype(np.int64))
-        weights = torch.from_numpy(
-            self.weights[self.at + 1 : self.at + need + 1].astype(np.float32)
-        )
-        self.at += need
-        return (
-            ids[:-1].view(rows, length),
-            ids[1:].view(rows, length),
-            weights.view(rows, length) / 100,
-        )
+        self.queue_start = self.at
+        starts = self.at + np.flatnonzero(self.ids[self.at : self.at + take] == 0)
+        self.at = int(starts[-1])
+        pairs = [(a, min(b, a + longest)) for a, b in zip(starts[:-1], starts[1:])]
+        pairs.sort(key=lambda p: p[1] - p[0])
+        batch = []
+        for pair in pairs:
+            length = -(-(pair[1] - pair[0]) // 16) * 16
+            if batch and (len(batch) + 1) * length > tokens:
+                self.queue.append(batch)
+                batch = []
+            batch.append(pair)
+        self.queue.append(batch)
+        np.random.default_rng(self.queue_start).shuffle(self.queue)
+
+    def conversations(self, rows, length):
+        """Rows of the full context: many documents under one beginning-of-text token."""
+        taken, count = self.ids[self.at : self.at + 2 * rows * length], rows * length + 1
+        keep = np.flatnonzero(taken != 0)[:count]
+        ids = torch.from_numpy(taken[keep].astype(np.int64))
+        weights = self.weights[self.at : self.at + len(taken)][keep].astype(np.float32) / 100
+        self.at += int(keep[-1])
+        inputs = ids[:-1].view(rows, length).clone()
+        inputs[:, 0] = 0
+        return inputs, ids[1:].view(rows, length), torch.from_numpy(weights[1:]).view(rows, length)
+
+
+def drill(step, vocab, rows=80, length=48):
+    """Rows of random tokens that repeat with a period; only the repeats count.
+
+    Small models find it hard to learn to copy (a name, a topic, a number) from prose alone; these
+    drills teach the attention pattern for it, as induction heads, in a few hundred steps.
+    """
+    rng = np.random.default_rng(step)
+    ids = np.zeros((rows, length + 1), np.int64)
+    weights = np.zeros((rows, length + 1), np.float32)
+    for row in range(rows):
+        period = rng.integers(4, 24)
+        ids[row, 1:] = np.resize(rng.integers(5, vocab - 4, period), length)
+        weights[row, period + 1 :] = 1.0
+    ids, weights = torch.from_numpy(ids), torch.from_numpy(weights)
+    return ids[:, :-1], ids[:, 1:], weights[:, 1:]
 
 
 def schedule(step, r):
     """The learning rate's factor at `step`."""
     if step < r["warmup_steps"]:
         return (step + 1) / r["warmup_steps"]
-    left = r["steps"] - step
-    return min(1.0, left / r["decay_steps"])
+    return min(1.0, (r["steps"] - step) / r["decay_steps"])
 
 
 def save(model, folder):
@@ -105,10 +160,11 @@ def save(model, folder):
 class Trainer:
     """Model, optimisers and data of one run."""
 
-    def __init__(self, recipe, data, config, work):
-        self.r, self.work = recipe, work
+    def __init__(self, recipe, data, config, work, rank=0, ranks=1):
+        self.r, self.work, self.rank, self.ranks = recipe, work, rank, ranks
         torch.manual_seed(recipe["seed"])
         self.model, self.data = Llama(config), Data(data)
+        circuits.initialise(self.model)
         matrices = [
             p for n, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in n
         ]
@@ -116,9 +172,6 @@ class Trainer:
         self.muon = Muon(matrices)
         self.adam = torch.optim.AdamW(
             others, lr=recipe["lr_adam"], betas=(0.9, 0.98), weight_decay=0.0
-        )
-        self.loss = (
-            torch.compile(self.model.loss, dynamic=False) if recipe["compile"] else self.model.loss
         )
         self.start = 0
         self.state_file = os.path.join(work, "state.pt")
@@ -133,30 +186,52 @@ class Trainer:
         for key, value in state["muon"]:
             self.muon.buffers[tuple(key)] = value
         self.start, self.data.at = state["step"], state["at"]
+        if state.get("queued"):
+            self.data.at = state["queue_start"]
+            self.data.fill(self.r["tokens_per_step"], self.r["long_length"])
+            self.data.queue = self.data.queue[: state["queued"]]
+            self.data.at = state["at"]
 
     def checkpoint(self, step):
         """Saves everything that `load` needs."""
+        data = self.data
         state = {
             "model": self.model.state_dict(),
             "adam": self.adam.state_dict(),
-            "step": step,
-            "at": self.data.at,
             "muon": [(list(k), v) for k, v in self.muon.buffers.items()],
+            "step": step,
+            "at": data.at,
+            "queue_start": data.queue_start,
+            "queued": len(data.queue),
         }
         torch.save(state, self.state_file + ".new")
         os.replace(self.state_file + ".new", self.state_file)
 
+    def drills(self, step):
+        """Whether this step is a copying drill."""
+        r = self.r
+        return r["drill_from"] <= step < r["drill_to"] and step % r["drill_every"] == 0
+
+    def batch(self, step):
+        """The inputs, targets and weights of a step: a drill, conversations or documents."""
+        r = self.r
+        if self.drills(step):
+            return drill(step, self.model.config["vocab_size"])
+        if step % r["long_every"] == 0:
+            return self.data.conversations(r["long_rows"], r["long_length"])
+        return self.data.documents(r["tokens_per_step"], r["long_length"])
+
     def step(self, step):
-        """One optimiser step; returns the mean loss of its micro-batches."""
-        r, total = self.r, 0.0
-        length = r["long_length"] if step >= r["steps"] - r["long_steps"] else r["length"]
-        rows = r["tokens_per_step"] // r["micro_batches"] // length
-        for _ in range(r["micro_batches"]):
-            ids, targets, weights = self.data.batch(rows, length)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = self.loss(ids, targets, weights) / r["micro_batches"]
-            loss.backward()
-            total += loss.item()
+        """One optimiser step; returns its loss. Each rank takes its share of the rows."""
+        r = self.r
+        whole = self.batch(step)
+        ids, targets, weights = (x[self.rank :: self.ranks] for x in whole)
+        share = float(weights.sum() / whole[2].sum())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = self.model.loss(ids, targets, weights) * share
+        loss.backward()
+        if self.ranks > 1:
+            loss = self.all_reduce(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         factor = schedule(step, r)
         for group in self.adam.param_groups:
@@ -164,25 +239,65 @@ class Trainer:
         self.adam.step()
         self.muon.step(r["lr_muon"] * factor, r["weight_decay"])
         self.model.zero_grad(set_to_none=True)
-        return total
+        return loss.item()
+
+    def all_reduce(self, loss):
+        """Sums gradients and losses over the ranks, so that all take the same step."""
+        grads = [p.grad for p in self.model.parameters()]
+        flat = torch.cat([g.flatten() for g in grads] + [loss.view(1)])
+        dist.all_reduce(flat)
+        at = 0
+        for grad in grads:
+            grad.copy_(flat[at : at + grad.numel()].view_as(grad))
+            at += grad.numel()
+        return flat[-1]
 
     def run(self):
         """Trains to the end of the recipe."""
-        began, mean = time.time(), None
+        began, mean, parent = time.time(), None, os.getppid()
         for step in range(self.start, self.r["steps"]):
+            if os.getppid() != parent:
+                sys.exit("the process that started this rank is gone")
             loss = self.step(step)
-            mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+            drilled = self.drills(step)
+            if not drilled:
+                mean = loss if mean is None else 0.98 * mean + 0.02 * loss
             done = step + 1 - self.start
-            if (step + 1) % 20 == 0:
+            if drilled and self.rank == 0 and step % 40 == 0:
+                print(f"step {step} drill loss {loss:.4f}", flush=True)
+            if (step + 1) % 20 == 0 and self.rank == 0:
                 rate = done * self.r["tokens_per_step"] / (time.time() - began)
                 print(
                     f"{time.strftime('%H:%M:%S')} step {step + 1}/{self.r['steps']} loss"
                     f" {loss:.4f} mean {mean:.4f} {rate:.0f} tokens/s",
                     flush=True,
                 )
-            if (step + 1) % 200 == 0:
+            if (step + 1) % 50 == 0 and self.rank == 0:
                 self.checkpoint(step + 1)
-        self.checkpoint(self.r["steps"])
+
+
+def work_on(rank, recipe, data, folder, work, port):
+    """One rank of a run: a process with one thread and its share of each batch."""
+    ranks = recipe["ranks"]
+    torch.set_num_threads(1)
+    if ranks > 1:
+        address = f"tcp://127.0.0.1:{port}"
+        dist.init_process_group("gloo", init_method=address, rank=rank, world_size=ranks)
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
+    trainer = Trainer(recipe, data, config, work, rank, ranks)
+    trainer.run()
+    if rank == 0:
+        trainer.checkpoint(recipe["steps"])
+        save(trainer.model, folder)
+        print("saved", folder, flush=True)
+
+
+def export(recipe, data, folder, work):
+    """Writes the weights of the last saved state."""
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+        trainer = Trainer(recipe, data, json.load(f), work)
+    save(trainer.model, folder)
 
 
 def main():
@@ -190,16 +305,13 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as f:
         recipe = json.load(f)
     data, folder, work = sys.argv[2:5]
-    export = sys.argv[5:] == ["--export"]
-    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
-        config = json.load(f)
     os.makedirs(work, exist_ok=True)
-    torch.set_num_threads(recipe["threads"])
-    trainer = Trainer(recipe, data, config, work)
-    if not export:
-        trainer.run()
-    save(trainer.model, folder)
-    print("saved", folder, flush=True)
+    if sys.argv[5:] == ["--export"]:
+        return export(recipe, data, folder, work)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(work_on, (recipe, data, folder, work, port), nprocs=recipe["ranks"])
 
 
 if __name__ == "__main__":
