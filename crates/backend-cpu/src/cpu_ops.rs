@@ -1,7 +1,7 @@
 //! [`CpuOps`]: the operations of a model on this machine's cores.
 //!
-//! A batch that breaks a bound (a block outside the pool, more tokens than the buffers hold) is a fault of the
-//! device, reported by `sample`; until the next `begin` every operation is then empty.
+//! A batch that breaks a bound (a block outside the pool, more tokens than the buffers hold) is a
+//! fault of the device, reported by `sample`; until the next `begin` every operation is then empty.
 //!
 //! Invariant: rows in use are equal in all buffers of a step, up to `gather_logits_rows`.
 
@@ -18,7 +18,7 @@ use crate::attention::{self, AttentionCall, Item};
 use crate::buffer::CpuBuffer;
 use crate::elementwise::{self, NormRows};
 use crate::kv_cache::CpuKvCache;
-use crate::linear::CpuLinear;
+use crate::linear::{CpuLinear, PackSpace};
 use crate::rope::{self, RopeRows};
 use crate::sampling::Sampling;
 use crate::simd::Isa;
@@ -47,6 +47,7 @@ pub struct CpuOps {
     step: Step,
     sampling: Sampling,
     items: Vec<Item>,
+    pack_space: PackSpace,
     timings: StepTimings,
     step_start: Option<Instant>,
     fault: Option<String>,
@@ -61,7 +62,8 @@ impl CpuOps {
         Ok(Self::with_isa(options, Isa::detect()))
     }
 
-    /// As [`CpuOps::new`], on an instruction set of the caller's choice. The bits are the same on all.
+    /// As [`CpuOps::new`], on an instruction set of the caller's choice. The bits are the same on
+    /// all.
     pub fn with_isa(options: CpuOptions, isa: Isa) -> Self {
         Self {
             isa,
@@ -72,6 +74,7 @@ impl CpuOps {
             num_blocks: 0,
             step: Step::default(),
             items: Vec::new(),
+            pack_space: PackSpace::default(),
             timings: StepTimings::default(),
             step_start: None,
             fault: None,
@@ -117,8 +120,8 @@ impl Ops for CpuOps {
     type KvCache = CpuKvCache;
 
     fn numerics_id(&self) -> String {
-        // The instruction set does not enter: all paths compute the same bits. A block size that tiles of
-        // sixteen keys do not divide changes where attention splits.
+        // The instruction set does not enter: all paths compute the same bits. A block size that
+        // tiles of sixteen keys do not divide changes where attention splits.
         match self.block_size {
             size if size.is_multiple_of(crate::simd::LANES) || self.num_blocks == 0 => {
                 "cpu-lanes16-f32kv-r1".to_owned()
@@ -222,7 +225,10 @@ impl Ops for CpuOps {
         let start = Instant::now();
         let fits = usize::from(x.width() == weight.num_inputs()) * weight.num_outputs();
         let rows = rows_of!(self, out, x.num_rows(), fits, "linear");
-        weight.forward(self.isa, &self.workers, x.rows(), rows);
+        let space = &mut self.pack_space;
+        if let Err(error) = weight.forward(self.isa, &self.workers, space, x.rows(), rows) {
+            return self.fail(error.to_string());
+        }
         self.timings.linear_ns += elapsed_ns(start);
     }
 

@@ -1,6 +1,7 @@
 //! Norms and activations: operations in which a row needs nothing but itself.
 //!
-//! Invariant: a row's bits depend on that row alone; sums over a row use sixteen lanes and one tree.
+//! Invariant: a row's bits depend on that row alone; sums over a row use sixteen lanes and one
+//! tree.
 
 use crate::simd::{LANES, Simd, isa_entry};
 

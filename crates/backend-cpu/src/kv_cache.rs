@@ -1,8 +1,8 @@
 //! The paged KV cache, laid out for the attention kernel.
 //!
-//! A block's keys are cut into tiles of at most sixteen. A tile of K is stored transposed, `[head_dim, 16]`: one
-//! vector holds one dimension of sixteen keys, so that scores need no sums over lanes. V is stored row by row,
-//! each row padded to a multiple of sixteen floats.
+//! A block's keys are cut into tiles of at most sixteen. A tile of K is stored transposed,
+//! `[head_dim, 16]`: one vector holds one dimension of sixteen keys, so that scores need no sums
+//! over lanes. V is stored row by row, each row padded to a multiple of sixteen floats.
 //!
 //! Invariant: what lies after a sequence's last token is never read into a result.
 
@@ -64,7 +64,6 @@ impl KvGeometry {
         tile / self.tiles_per_block * self.block_size + tile % self.tiles_per_block * LANES
     }
 
-
     /// The tile of `position`.
     pub(crate) fn tile_of(&self, position: usize) -> usize {
         position / self.block_size * self.tiles_per_block + position % self.block_size / LANES
@@ -114,7 +113,8 @@ impl CpuKvCache {
         self.layers.get(layer)
     }
 
-    /// Stores one token's keys and values, `[num_kv_heads, head_dim]` each, at offset `in_block` of `block`.
+    /// Stores one token's keys and values, `[num_kv_heads, head_dim]` each, at offset `in_block` of
+    /// `block`.
     pub(crate) fn write(
         &mut self,
         layer: usize,

@@ -1,11 +1,11 @@
 //! The CPU backend: `hotspare_model::ops::Ops` on this machine's cores.
 //!
-//! Weights stay where they are (memory-mapped, or part of the binary) and are widened as they are used;
-//! activations and the KV cache are f32. Kernels are written once over sixteen lanes and compiled for
-//! AVX-512, AVX2 and portable code.
+//! Weights stay where they are (memory-mapped, or part of the binary) and are widened as they are
+//! used; activations and the KV cache are f32. Kernels are written once over sixteen lanes and
+//! compiled for AVX-512, AVX2 and portable code.
 //!
-//! Invariant: each row of a result is a function of that row's inputs alone, bit for bit: the same on every
-//! instruction set, for any number of rows, threads and prefill chunks.
+//! Invariant: each row of a result is a function of that row's inputs alone, bit for bit: the same
+//! on every instruction set, for any number of rows, threads and prefill chunks.
 
 mod attention;
 mod buffer;
@@ -24,6 +24,8 @@ mod simd;
 mod step;
 #[cfg(test)]
 mod step_test;
+#[cfg(test)]
+mod testing;
 mod vector;
 mod workers;
 

@@ -1,7 +1,7 @@
 //! Float arrays that start at a cache line and cost no memory until they are touched.
 //!
-//! Zeroed pages come from the system untouched; a KV pool sized for the worst case is therefore resident
-//! only as far as it was used.
+//! Zeroed pages come from the system untouched; a KV pool sized for the worst case is therefore
+//! resident only as far as it was used.
 //!
 //! Invariant: the array's length never changes, and its first element is 64-byte aligned.
 

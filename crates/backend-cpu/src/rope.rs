@@ -1,4 +1,5 @@
-//! Rotary position embedding in the rotate-half convention: dimension `i` turns with `i + rotary_dim / 2`.
+//! Rotary position embedding in the rotate-half convention: dimension `i` turns with `i +
+//! rotary_dim / 2`.
 //!
 //! Invariant: a head's bits depend on that head and its position alone.
 
@@ -19,8 +20,8 @@ pub(crate) struct RopeRows<'a> {
 }
 
 isa_entry! {
-    /// Rotates the q and k heads of every row in place. A position the table does not have makes the row's
-    /// heads NaN, which fails that sequence and no other.
+    /// Rotates the q and k heads of every row in place. A position the table does not have makes
+    /// the row's heads NaN, which fails that sequence and no other.
     pub(crate) fn rotate_rows(args: &RopeRows<'_>, rows: &mut [f32]) = rotate_all
 }
 

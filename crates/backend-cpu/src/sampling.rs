@@ -1,7 +1,7 @@
 //! Draws the step's tokens and computes log-probabilities, rows in parallel.
 //!
-//! Invariant: outputs are in the batch's order, and a row's output depends on that row's logits and slot
-//! alone.
+//! Invariant: outputs are in the batch's order, and a row's output depends on that row's logits and
+//! slot alone.
 
 use std::cell::RefCell;
 

@@ -1,7 +1,7 @@
 //! What a step's operations have to know of its batch, copied once by `begin`.
 //!
-//! Invariant: a step that passed [`Step::take`] refers to existing slots and blocks only, and fits the
-//! buffers; one that did not is empty.
+//! Invariant: a step that passed [`Step::take`] refers to existing slots and blocks only, and fits
+//! the buffers; one that did not is empty.
 
 use hotspare_batch::{Batch, BlockId, Row, TOKEN_FROM_DEVICE, TokenId};
 use hotspare_sampler::SlotState;

@@ -1,7 +1,8 @@
 //! Splits an operation over threads, where it is worth it.
 //!
-//! The device's thread is itself a worker of the pool, so that an operation that fits one thread costs no
-//! hand-over. The pool belongs to the thread, not to a model: a thread can join a pool only once.
+//! The device's thread is itself a worker of the pool, so that an operation that fits one thread
+//! costs no hand-over. The pool belongs to the thread, not to a model: a thread can join a pool
+//! only once.
 //!
 //! Invariant: what an operation computes does not depend on how it is split.
 
@@ -12,8 +13,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use hotspare_model::ops::OpsError;
 
-/// Below this much estimated work an operation stays on the device's thread: waking and joining another
-/// one costs a few microseconds.
+/// Below this much estimated work an operation stays on the device's thread: waking and joining
+/// another one costs a few microseconds.
 const MIN_SPLIT_NS: usize = 12_000;
 
 /// Pieces a thread: more than one, so that a thread that was held up leaves its rest to the others.
@@ -37,8 +38,8 @@ impl Workers {
         }
     }
 
-    /// Makes the calling thread a worker, starting the others, if it is not one already. Called at each step:
-    /// the thread that builds a model need not be the one that runs it.
+    /// Makes the calling thread a worker, starting the others, if it is not one already. Called at
+    /// each step: the thread that builds a model need not be the one that runs it.
     ///
     /// # Errors
     /// The system refuses a thread.
@@ -83,7 +84,8 @@ impl Workers {
         split_range(0..len, self.num_pieces(work_ns), f);
     }
 
-    /// Calls `f(index of the first row, rows)` with runs of rows that partition `out`, each `width` wide.
+    /// Calls `f(index of the first row, rows)` with runs of rows that partition `out`, each `width`
+    /// wide.
     pub(crate) fn rows(
         &self,
         out: &mut [f32],
@@ -114,8 +116,8 @@ impl Workers {
         split_rows(outs, widths, 0, self.num_pieces(work_ns), f);
     }
 
-    /// Calls `f(item, its part of out)` for every item, in runs of about equal cost. Item `i` owns the
-    /// `len(i)` floats that follow those of the items before it.
+    /// Calls `f(item, its part of out)` for every item, in runs of about equal cost. Item `i` owns
+    /// the `len(i)` floats that follow those of the items before it.
     pub(crate) fn items<T: Send>(
         &self,
         items: &mut [T],

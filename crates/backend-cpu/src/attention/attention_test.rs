@@ -1,1 +1,312 @@
+//! Paged attention against f64, and its promise: a token's bits are a function of its sequence
+//! alone.
 
+use std::sync::Arc;
+
+use hotspare_model::ops::{AttentionSpec, KvCacheSpec, Ops, RopeTable};
+use proptest::prelude::*;
+
+use crate::simd::Isa;
+use crate::testing::{Random, RowPlan, batch, bits, buffer, ops, ops_on};
+use crate::{CpuKvCache, CpuOps};
+
+/// q, k and v of a sequence, and the blocks it lives in.
+struct Sequence {
+    qkv: Vec<f32>,
+    len: usize,
+    blocks: Vec<u32>,
+}
+
+struct Setup {
+    spec: AttentionSpec,
+    block_size: usize,
+    num_blocks: usize,
+    sequences: Vec<Sequence>,
+}
+
+impl Setup {
+    fn width(&self) -> usize {
+        (self.spec.num_heads + 2 * self.spec.num_kv_heads) * self.spec.head_dim
+    }
+
+    /// Sequences of the given lengths, whose blocks lie anywhere in the pool.
+    fn new(spec: AttentionSpec, block_size: usize, lens: &[usize], random: &mut Random) -> Self {
+        let needs: Vec<usize> = lens.iter().map(|len| len.div_ceil(block_size)).collect();
+        let num_blocks = needs.iter().sum::<usize>() + 1;
+        let mut free: Vec<u32> = (0..num_blocks as u32).collect();
+        let mut setup = Self {
+            spec,
+            block_size,
+            num_blocks,
+            sequences: Vec::new(),
+        };
+        let width = setup.width();
+        for (&len, need) in lens.iter().zip(needs) {
+            let mut block = || free.swap_remove(random.below(free.len()));
+            let blocks = (0..need).map(|_| block()).collect();
+            let qkv = random.floats(len * width).iter().map(|x| x * 2.0).collect();
+            setup.sequences.push(Sequence { qkv, len, blocks });
+        }
+        setup
+    }
+
+    /// A cache full of NaN: what was there before must never show.
+    fn cache(&self, ops: &mut CpuOps) -> CpuKvCache {
+        let kv_heads = self.spec.num_kv_heads;
+        let mut kv = ops
+            .new_kv_cache(&KvCacheSpec {
+                num_layers: 2,
+                num_blocks: self.num_blocks,
+                block_size: self.block_size,
+                num_kv_heads: kv_heads,
+                head_dim: self.spec.head_dim,
+            })
+            .unwrap();
+        let nan = vec![f32::NAN; kv_heads * self.spec.head_dim];
+        for block in 0..self.num_blocks as u32 {
+            for i in 0..self.block_size {
+                kv.write(1, block, i, &nan, &nan);
+            }
+        }
+        kv
+    }
+
+    /// Runs one step: for each (sequence, start, end), the tokens in that range.
+    fn step(
+        &self,
+        ops: &mut CpuOps,
+        kv: &mut CpuKvCache,
+        parts: &[(usize, usize, usize)],
+    ) -> Vec<Vec<f32>> {
+        let width = self.width();
+        let tokens = vec![0; 512];
+        let plans: Vec<RowPlan<'_>> = parts
+            .iter()
+            .map(|&(sequence, start, end)| RowPlan {
+                slot: sequence as u32,
+                num_computed: start,
+                tokens: &tokens[..end - start],
+                blocks: &self.sequences[sequence].blocks,
+            })
+            .collect();
+        ops.begin(&batch(&plans, self.block_size));
+        let rows: Vec<f32> = parts
+            .iter()
+            .flat_map(|&(sequence, start, end)| {
+                self.sequences[sequence].qkv[start * width..end * width].to_vec()
+            })
+            .collect();
+        let mut qkv = buffer(ops, width, &rows);
+        let rope = Arc::new(RopeTable {
+            rotary_dim: 0,
+            cos: Vec::new(),
+            sin: Vec::new(),
+        });
+        let out_width = self.spec.num_heads * self.spec.head_dim;
+        let mut out = ops.new_buffer(512, out_width).unwrap();
+        ops.rope_kv_write(&mut qkv, &rope, &self.spec, 1, kv);
+        ops.attention(&qkv, &self.spec, 1, kv, &mut out);
+        let out = ops.read_rows(&out);
+        let mut rest = out.as_slice();
+        let mut take = |num_tokens: usize| {
+            let (own, others) = rest.split_at(num_tokens * out_width);
+            rest = others;
+            own.to_vec()
+        };
+        parts
+            .iter()
+            .map(|&(_, start, end)| take(end - start))
+            .collect()
+    }
+
+    /// All of a sequence, in steps that end at `cuts`.
+    fn run_alone(&self, ops: &mut CpuOps, sequence: usize, cuts: &[usize]) -> Vec<f32> {
+        let mut kv = self.cache(ops);
+        let mut start = 0;
+        let mut out = Vec::new();
+        for &end in cuts.iter().chain([&self.sequences[sequence].len]) {
+            if end > start {
+                out.extend(self.step(ops, &mut kv, &[(sequence, start, end)]).remove(0));
+                start = end;
+            }
+        }
+        out
+    }
+
+    /// The definition of attention, in f64.
+    fn exact(&self, sequence: usize) -> Vec<f64> {
+        let (spec, width, d) = (&self.spec, self.width(), self.spec.head_dim);
+        let Sequence { qkv, len, .. } = &self.sequences[sequence];
+        let at = |token: usize, head: usize| &qkv[token * width + head * d..][..d];
+        let mut out = Vec::new();
+        for position in 0..*len {
+            let first = spec
+                .sliding_window
+                .map_or(0, |w| (position + 1).saturating_sub(w));
+            for head in 0..spec.num_heads {
+                let kv_head = head / (spec.num_heads / spec.num_kv_heads);
+                let score = |key: usize| -> f64 {
+                    let k = at(key, spec.num_heads + kv_head);
+                    let products = at(position, head).iter().zip(k);
+                    let dot: f64 = products.map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+                    let score = dot * f64::from(spec.scale);
+                    match spec.logits_soft_cap.map(f64::from) {
+                        Some(cap) => cap * (score / cap).tanh(),
+                        None => score,
+                    }
+                };
+                let scores: Vec<f64> = (first..=position).map(score).collect();
+                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let weights: Vec<f64> = scores.iter().map(|x| (x - max).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                for i in 0..d {
+                    let value = |key: usize| {
+                        f64::from(at(key, spec.num_heads + spec.num_kv_heads + kv_head)[i])
+                    };
+                    let total: f64 = (first..).zip(&weights).map(|(key, w)| w * value(key)).sum();
+                    out.push(total / sum);
+                }
+            }
+        }
+        out
+    }
+}
+
+fn spec(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> AttentionSpec {
+    AttentionSpec {
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        sliding_window: None,
+        logits_soft_cap: None,
+    }
+}
+
+#[test]
+fn matches_f64_for_every_kind_of_head() {
+    let mut random = Random(21);
+    let shapes = [
+        (4, 2, 64),
+        (1, 1, 8),
+        (3, 1, 20),
+        (8, 1, 32),
+        (7, 1, 16),
+        (2, 2, 80),
+        (4, 1, 256),
+    ];
+    for (heads, kv_heads, head_dim) in shapes {
+        for (window, cap) in [
+            (None, None),
+            (Some(37), None),
+            (None, Some(1.5)),
+            (Some(1), None),
+        ] {
+            for block_size in [16, 8, 24, 64] {
+                let mut spec = spec(heads, kv_heads, head_dim);
+                (spec.sliding_window, spec.logits_soft_cap) = (window, cap);
+                let setup = Setup::new(spec, block_size, &[131], &mut random);
+                let exact = setup.exact(0);
+                let mut reference: Option<Vec<u32>> = None;
+                for isa in Isa::available() {
+                    let out = setup.run_alone(&mut ops_on(isa), 0, &[]);
+                    assert_eq!(out.len(), exact.len());
+                    for (i, (&a, &b)) in out.iter().zip(&exact).enumerate() {
+                        let error = (f64::from(a) - b).abs();
+                        assert!(error < 3e-6, "{:?} {block_size} {i}: {a}, {b}", setup.spec);
+                    }
+                    let out = bits(&out);
+                    assert_eq!(reference.get_or_insert(out.clone()), &out, "{}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn bits_do_not_depend_on_chunks_neighbours_or_threads(
+        seed: u64,
+        shape in 0usize..4,
+        block_size in prop::sample::select(vec![1usize, 8, 16, 24, 32]),
+        window in prop::option::of(1usize..90),
+        lens in prop::collection::vec(1usize..200, 2..4),
+    ) {
+        let mut random = Random(seed);
+        let (heads, kv_heads, head_dim) = [(4, 2, 64), (2, 2, 8), (3, 1, 20), (8, 1, 32)][shape];
+        let mut spec = spec(heads, kv_heads, head_dim);
+        spec.sliding_window = window;
+        let setup = Setup::new(spec, block_size, &lens, &mut random);
+        let mut one = ops(1);
+        let whole: Vec<Vec<u32>> =
+            (0..lens.len()).map(|i| bits(&setup.run_alone(&mut one, i, &[]))).collect();
+        // Token by token, as decode does.
+        let singles: Vec<usize> = (1..lens[0]).collect();
+        prop_assert_eq!(&whole[0], &bits(&setup.run_alone(&mut one, 0, &singles)));
+        // All together, in chunks of random size, on two threads.
+        let mut two = ops(2);
+        let mut kv = setup.cache(&mut two);
+        let mut done = vec![0; lens.len()];
+        let mut outs = vec![Vec::new(); lens.len()];
+        while done.iter().zip(&lens).any(|(done, len)| done < len) {
+            let mut parts = Vec::new();
+            for i in 0..lens.len() {
+                let end = lens[i].min(done[i] + 1 + random.below(40) * random.below(3));
+                if random.below(4) > 0 && end > done[i] {
+                    parts.push((i, done[i], end));
+                    done[i] = end;
+                }
+            }
+            for (&(i, ..), out) in parts.iter().zip(setup.step(&mut two, &mut kv, &parts)) {
+                outs[i].extend(bits(&out));
+            }
+        }
+        prop_assert_eq!(whole, outs);
+    }
+}
+
+#[test]
+fn a_long_context_is_shared_between_threads_without_a_trace() {
+    let mut random = Random(23);
+    let setup = Setup::new(spec(4, 2, 64), 16, &[1500, 700], &mut random);
+    let parts: [&[(usize, usize, usize)]; 4] = [
+        &[(0, 0, 500)],
+        &[(0, 500, 800), (1, 0, 200)],
+        &[(0, 800, 1100), (1, 200, 201)],
+        &[(0, 1100, 1101), (1, 201, 700)],
+    ];
+    let [one, two] = [1, 2].map(|num_threads| {
+        let mut ops = ops(num_threads);
+        let mut kv = setup.cache(&mut ops);
+        let outs = parts.map(|parts| setup.step(&mut ops, &mut kv, parts));
+        outs.map(|out| bits(&out.concat()))
+    });
+    assert!(one == two);
+}
+
+#[test]
+fn shapes_without_a_kernel_are_refused() {
+    let mut ops = ops(1);
+    for (head_dim, block_size, num_kv_heads) in [(257, 16, 1), (0, 16, 1), (64, 0, 1), (64, 16, 0)]
+    {
+        let spec = KvCacheSpec {
+            num_layers: 1,
+            num_blocks: 2,
+            block_size,
+            num_kv_heads,
+            head_dim,
+        };
+        assert!(ops.new_kv_cache(&spec).is_err(), "{spec:?}");
+    }
+    let huge = KvCacheSpec {
+        num_layers: 1,
+        num_blocks: usize::MAX / 4096,
+        block_size: 16,
+        num_kv_heads: 2,
+        head_dim: 64,
+    };
+    let error = ops.new_kv_cache(&huge).unwrap_err();
+    assert!(error.to_string().contains("the KV cache"), "{error}");
+}

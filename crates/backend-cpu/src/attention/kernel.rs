@@ -1,9 +1,12 @@
 //! Online softmax over splits of up to sixty-four keys, for the query heads that share a K/V head.
 //!
-//! For each split: scores of all keys, their maximum, exponentials, then values, with the earlier result scaled
-//! once. Several tokens of a run take turns at each split.
+//! For each split: scores of all keys, their maximum, exponentials, then values, with the earlier
+//! result scaled once. Several tokens of a run take turns at each split.
 //!
-//! Invariant: the operations on one (token, head) and their order are the same whatever else is computed.
+//! Invariant: the operations on one (token, head) and their order are the same whatever else is
+//! computed.
+// Indices over constant bounds keep small arrays in registers, and say which operand is which.
+#![allow(clippy::needless_range_loop)]
 
 use super::{AttentionCall, Item, MAX_RUN_TOKENS, item_blocks};
 use crate::kv_cache::MAX_HEAD_DIM;
@@ -226,8 +229,8 @@ fn attend_split<S: Simd, const R: usize>(s: S, work: &Work<'_, '_>, state: &mut 
     }
 }
 
-/// `q · k` of sixteen keys for `R` queries: four partial sums over the dimensions, for more independent
-/// chains than the latency of an addition.
+/// `q · k` of sixteen keys for `R` queries: four partial sums over the dimensions, for more
+/// independent chains than the latency of an addition.
 #[inline(always)]
 fn tile_scores<S: Simd, const R: usize>(
     s: S,
@@ -236,11 +239,14 @@ fn tile_scores<S: Simd, const R: usize>(
 ) -> [S::F; R] {
     let mut acc = [[s.splat(0.0); 4]; R];
     let (fours, rest) = keys.as_chunks::<4>();
-    for (i, four) in fours.iter().enumerate() {
-        for (part, keys) in four.iter().enumerate() {
-            let k = s.load(keys);
+    // Slices of equal length, so that the loop needs no bounds checks.
+    let query_fours: [&[[f32; 4]]; R] =
+        std::array::from_fn(|r| &queries[r].as_chunks::<4>().0[..fours.len()]);
+    for i in 0..fours.len() {
+        for part in 0..4 {
+            let k = s.load(&fours[i][part]);
             for r in 0..R {
-                acc[r][part] = s.fma(s.splat(queries[r][4 * i + part]), k, acc[r][part]);
+                acc[r][part] = s.fma(s.splat(query_fours[r][i][part]), k, acc[r][part]);
             }
         }
     }
@@ -258,7 +264,8 @@ fn tile_scores<S: Simd, const R: usize>(
     scores
 }
 
-/// Scales `C` vectors of the state, from `chunk` on, and adds the split's weighted values. Returns `C`.
+/// Scales `C` vectors of the state, from `chunk` on, and adds the split's weighted values. Returns
+/// `C`.
 #[inline(always)]
 fn add_values<S: Simd, const R: usize, const C: usize>(
     s: S,
@@ -278,10 +285,10 @@ fn add_values<S: Simd, const R: usize, const C: usize>(
     }
     for (t, tile) in work.tiles.iter().enumerate() {
         let (start, end) = seen[t];
-        let rows = tile.values.chunks_exact(num_chunks).enumerate();
-        for (key, row) in rows.take(end).skip(start) {
+        for key in start..end.min(LANES) {
+            let row = &tile.values[key * num_chunks + chunk..][..C];
             for c in 0..C {
-                let v = s.load(&row[chunk + c]);
+                let v = s.load(&row[c]);
                 for r in 0..R {
                     acc[r][c] = s.fma(s.splat(weights[r][t][key]), v, acc[r][c]);
                 }

@@ -1,8 +1,8 @@
 //! Dense products: which tiles run, in what order, on which thread.
 //!
-//! A few rows (decode) read the weights straight from the file, once. Many rows (prefill, many streams) first
-//! widen four weight rows at a time into a panel that stays in the nearest cache, block by block over k;
-//! accumulators wait in memory between blocks, so that the order over k stays the same.
+//! Sixteen weight rows at a time are read straight from the file and stay in the nearest caches
+//! while all activations pass over them: memory gives each weight once, whatever the number of
+//! rows.
 //!
 //! Invariant: threads own disjoint columns of the output.
 
@@ -12,24 +12,20 @@ use std::ops::Range;
 use hotspare_model::ops::OpsError;
 use hotspare_model::weights::{WeightDtype, WeightView};
 
-use super::format::{Bf16, F16, F32, WeightFormat};
-use super::tile::{self, Operands, Tile};
+use super::format::{Bf16, F16, F32, STEP, WeightFormat, widen_partial_step};
+use super::pack::{PackSpace, PackedRows, TILE_ROWS};
+use super::tile::{self, Operands, TILE_WEIGHTS, Tile};
 use super::unsupported;
 use crate::simd::{Isa, LANES, Simd, isa_entry};
 use crate::workers::Workers;
 
-/// Rows up to which weights are read straight from the file.
-const MAX_DIRECT_ROWS: usize = 6;
-/// Weight rows of a panel.
-const PANEL_ROWS: usize = 4;
-/// Elements of a weight row in a panel: 16 KiB of f32 for four rows.
-const PANEL_K: usize = 1024;
-/// Activation rows that pass over a panel: their k-block should stay in the second cache.
-const MAX_BLOCK_ROWS: usize = 72;
-/// Activation rows a tile in panel mode, at most; at least half as many.
-const MAX_TILE_ROWS: usize = 6;
-/// Output columns that are never divided between threads.
-const COLUMN_GRAIN: usize = 16;
+/// Activations (floats) that pass over a group of weight rows: they should stay in the second
+/// cache.
+const MAX_BLOCK_FLOATS: usize = 96 * 1024;
+/// How far ahead to prefetch weights, at most; the next four rows where they are nearer.
+const MAX_AHEAD_BYTES: usize = 8192;
+/// Weight rows that are summed over lanes together, and that are never divided between threads.
+const GROUP_ROWS: usize = 16;
 
 /// A matrix `[num_outputs, num_inputs]` in its file's bytes.
 #[derive(Debug)]
@@ -62,6 +58,10 @@ impl DenseMatrix {
         self.num_inputs
     }
 
+    pub(super) fn dtype(&self) -> WeightDtype {
+        self.view.dtype()
+    }
+
     /// Row `index`, widened and scaled.
     pub(super) fn widen_row(&self, index: usize, scale: f32, out: &mut [f32]) {
         fn fill<W: WeightFormat>(bytes: &[u8], scale: f32, out: &mut [f32]) {
@@ -81,9 +81,9 @@ impl DenseMatrix {
 
 /// The output of a product, `[num_rows, stride]`, shared by the threads that fill its columns.
 #[derive(Clone, Copy)]
-struct Columns<'a> {
-    first: *mut f32,
-    stride: usize,
+pub(super) struct Columns<'a> {
+    pub(super) first: *mut f32,
+    pub(super) stride: usize,
     owner: PhantomData<&'a mut [f32]>,
 }
 
@@ -95,6 +95,16 @@ impl Columns<'_> {
             ..self
         }
     }
+
+    /// Stores one element.
+    ///
+    /// # Safety
+    /// It exists, and no other thread touches it.
+    #[inline(always)]
+    pub(super) unsafe fn store(self, row: usize, column: usize, value: f32) {
+        // SAFETY: the caller's promise.
+        unsafe { *self.first.add(row * self.stride + column) = value };
+    }
 }
 
 // SAFETY: a pointer into an exclusively borrowed slice; each thread writes columns of its own.
@@ -104,33 +114,41 @@ unsafe impl Sync for Columns<'_> {}
 
 /// Columns of one matrix's product.
 #[derive(Clone)]
-struct Job<'a> {
-    matrix: &'a [u8],
+pub(super) struct Job<'a> {
+    pub(super) matrix: &'a [u8],
     dtype: WeightDtype,
-    num_outputs: usize,
-    k: usize,
-    x: &'a [f32],
-    num_rows: usize,
+    pub(super) num_outputs: usize,
+    pub(super) k: usize,
+    pub(super) x: PackedRows<'a>,
     /// Column 0 is the matrix's first output.
-    out: Columns<'a>,
+    pub(super) out: Columns<'a>,
     /// The outputs to compute.
-    outputs: Range<usize>,
+    pub(super) outputs: Range<usize>,
 }
 
 /// `out[r]` = the concatenation of `part · x[r]` over the parts, for every row of `x`.
+///
+/// # Errors
+/// Out of memory for packed activations.
 pub(super) fn product(
     isa: Isa,
     workers: &Workers,
+    space: &mut PackSpace,
     parts: &[DenseMatrix],
-    num_outputs: usize,
     x: &[f32],
     out: &mut [f32],
-) {
-    let k = parts.first().map_or(1, DenseMatrix::num_inputs);
-    let num_rows = x.len() / k;
+) -> Result<(), OpsError> {
+    let Some(first) = parts.first() else {
+        return Ok(());
+    };
+    let k = first.num_inputs;
+    let num_outputs: usize = parts.iter().map(DenseMatrix::num_outputs).sum();
+    // All parts have one format (checked at load), and with it one order over k.
+    let is_interleaved = first.dtype() == WeightDtype::Bf16;
+    let x = space.pack(isa, workers, x, k, is_interleaved)?;
     assert_eq!(
         out.len(),
-        num_rows * num_outputs,
+        x.num_rows() * num_outputs,
         "the output fits the product"
     );
     let columns = Columns {
@@ -138,260 +156,209 @@ pub(super) fn product(
         stride: num_outputs,
         owner: PhantomData,
     };
-    let num_grains = parts
+    let num_groups = parts
         .iter()
-        .map(|part| part.num_outputs.div_ceil(COLUMN_GRAIN))
+        .map(|part| part.num_outputs.div_ceil(GROUP_ROWS))
         .sum();
-    let work_ns = estimate_ns(num_rows, num_outputs, k);
-    workers.ranges(num_grains, work_ns, &|grains: Range<usize>| {
-        let (mut first_grain, mut first_column) = (0, 0);
+    let work_ns = estimate_ns(x.num_rows(), num_outputs * k);
+    workers.ranges(num_groups, work_ns, &|groups: Range<usize>| {
+        let (mut first_group, mut first_column) = (0, 0);
         for part in parts {
-            let part_grains = part.num_outputs.div_ceil(COLUMN_GRAIN);
-            let start = grains.start.clamp(first_grain, first_grain + part_grains) - first_grain;
-            let end = grains.end.clamp(first_grain, first_grain + part_grains) - first_grain;
+            let part_groups = part.num_outputs.div_ceil(GROUP_ROWS);
+            let start = groups.start.clamp(first_group, first_group + part_groups) - first_group;
+            let end = groups.end.clamp(first_group, first_group + part_groups) - first_group;
             if start < end {
                 let job = Job {
                     matrix: part.view.bytes(),
-                    dtype: part.view.dtype(),
+                    dtype: part.dtype(),
                     num_outputs: part.num_outputs,
                     k,
                     x,
-                    num_rows,
                     out: columns.from(first_column),
-                    outputs: start * COLUMN_GRAIN..part.num_outputs.min(end * COLUMN_GRAIN),
+                    outputs: start * GROUP_ROWS..part.num_outputs.min(end * GROUP_ROWS),
                 };
                 run(isa, &job);
             }
-            first_grain += part_grains;
+            first_group += part_groups;
             first_column += part.num_outputs;
         }
     });
+    Ok(())
 }
 
-/// About how long one thread takes: 16 weights a nanosecond for one row, then 100 GFLOP/s.
-fn estimate_ns(num_rows: usize, num_outputs: usize, k: usize) -> usize {
-    let num_weights = num_outputs * k;
-    (num_weights / 16).max(num_weights * num_rows / 50)
+/// About how long one thread takes: 25 weights a nanosecond for one row, then 100 GFLOP/s.
+fn estimate_ns(num_rows: usize, num_weights: usize) -> usize {
+    (num_weights / 25).max(num_weights * num_rows / 50)
 }
 
-isa_entry! { fn run(job: &Job<'_>) = run_any }
-
-#[inline(always)]
-fn run_any<S: Simd>(s: S, job: &Job<'_>) {
-    let size = job.dtype.size();
-    // What the pointers below rely on.
-    assert!(job.matrix.len() >= job.num_outputs * job.k * size);
-    assert!(job.x.len() >= job.num_rows * job.k && job.outputs.end <= job.num_outputs);
+fn run(isa: Isa, job: &Job<'_>) {
+    // What the pointers in tiles rely on.
+    assert!(job.matrix.len() >= job.num_outputs * job.k * job.dtype.size());
+    assert!(job.outputs.end <= job.num_outputs && job.x.padded_k() >= job.k);
+    let is_whole = job.k.is_multiple_of(STEP);
     match job.dtype {
-        WeightDtype::F32 => run_format::<S, F32>(s, job),
-        WeightDtype::F16 => run_format::<S, F16>(s, job),
-        WeightDtype::Bf16 => run_format::<S, Bf16>(s, job),
+        WeightDtype::F32 if is_whole => f32_whole(isa, job),
+        WeightDtype::F16 if is_whole => f16_whole(isa, job),
+        WeightDtype::Bf16 if is_whole => bf16_whole(isa, job),
+        WeightDtype::F32 => f32_any(isa, job),
+        WeightDtype::F16 => f16_any(isa, job),
+        WeightDtype::Bf16 => bf16_any(isa, job),
     }
 }
 
+// A function for each format, with and without a partial step: a register allocator does better on
+// small functions.
+isa_entry! { fn f32_whole(job: &Job<'_>) = run_format::<_, F32, true> }
+isa_entry! { fn f16_whole(job: &Job<'_>) = run_format::<_, F16, true> }
+isa_entry! { fn bf16_whole(job: &Job<'_>) = run_format::<_, Bf16, true> }
+isa_entry! { fn f32_any(job: &Job<'_>) = run_format::<_, F32, false> }
+isa_entry! { fn f16_any(job: &Job<'_>) = run_format::<_, F16, false> }
+isa_entry! { fn bf16_any(job: &Job<'_>) = run_format::<_, Bf16, false> }
+
 #[inline(always)]
-fn run_format<S: Simd, W: WeightFormat>(s: S, job: &Job<'_>) {
-    match job.num_rows {
-        0 => {}
-        1 => direct::<S, W, 16, 1>(s, job),
-        2 => direct::<S, W, 8, 2>(s, job),
-        3 => direct::<S, W, 5, 3>(s, job),
-        4 => direct::<S, W, 4, 4>(s, job),
-        5 => direct::<S, W, 4, 5>(s, job),
-        MAX_DIRECT_ROWS => direct::<S, W, 4, 6>(s, job),
-        _ => panels::<S, W>(s, job),
-    }
-}
-
-/// Few rows: `MR` is the number of rows.
-#[inline(always)]
-fn direct<S: Simd, W: WeightFormat, const NR: usize, const MR: usize>(s: S, job: &Job<'_>) {
-    let mut n = job.outputs.start;
-    while n < job.outputs.end {
-        if job.num_outputs < NR {
-            direct_tile::<S, W, 1, MR>(s, job, n, 0);
-            n += 1;
-        } else {
-            // The last tile starts earlier, where fewer than NR rows are left, and stores only what is new.
-            let start = n.min(job.outputs.end.max(NR) - NR);
-            direct_tile::<S, W, NR, MR>(s, job, start, n - start);
-            n = start + NR;
-        }
-    }
-}
-
-/// Outputs `start + skip..start + NR` of all `MR` rows.
-#[inline(always)]
-fn direct_tile<S: Simd, W: WeightFormat, const NR: usize, const MR: usize>(
-    s: S,
-    job: &Job<'_>,
-    start: usize,
-    skip: usize,
-) {
-    let stride = job.k * W::SIZE;
-    // SAFETY: rows start..start + NR are inside the matrix and MR == num_rows inside x (asserted in
-    // `run_any`); the columns written are this job's.
-    unsafe {
-        let operands = Operands {
-            weights: job.matrix.as_ptr().add(start * stride),
-            weight_stride: stride,
-            x: job.x.as_ptr(),
-            x_stride: job.k,
-            k: job.k,
-        };
-        let zero = [[s.splat(0.0); MR]; NR];
-        let acc = tile::accumulate::<S, W, NR, MR>(s, operands, zero);
-        tile::store_sums(s, &acc, job.out.first.add(start), job.out.stride, skip);
-    }
-}
-
-/// Widened weights of four rows and one k-block, and the accumulators that wait for the next block.
-#[repr(align(64))]
-struct Scratch {
-    panel: [f32; PANEL_ROWS * PANEL_K],
-    waiting: [[f32; LANES]; PANEL_ROWS * MAX_BLOCK_ROWS],
-}
-
-/// One panel's part of a product.
-struct PanelBlock {
-    /// First weight row.
-    n: usize,
-    /// Weight rows before `n + skip` were computed with the panel before.
-    skip: usize,
-    /// First element of the k-block.
-    k_start: usize,
-    /// Elements of the k-block.
-    k_len: usize,
-}
-
-/// Many rows.
-#[inline(always)]
-fn panels<S: Simd, W: WeightFormat>(s: S, job: &Job<'_>) {
-    let mut scratch = Scratch {
-        panel: [0.0; PANEL_ROWS * PANEL_K],
-        waiting: [[0.0; LANES]; PANEL_ROWS * MAX_BLOCK_ROWS],
-    };
-    let num_blocks = job.num_rows.div_ceil(MAX_BLOCK_ROWS);
-    for block in 0..num_blocks {
-        let rows = job.num_rows * block / num_blocks..job.num_rows * (block + 1) / num_blocks;
+fn run_format<S: Simd, W: WeightFormat, const WHOLE: bool>(s: S, job: &Job<'_>) {
+    let num_rows = job.x.num_rows();
+    let block_rows = (MAX_BLOCK_FLOATS / job.k)
+        .next_multiple_of(TILE_ROWS)
+        .max(4 * TILE_ROWS);
+    for first in (0..num_rows).step_by(block_rows) {
+        let rows = first..num_rows.min(first + block_rows);
         let mut n = job.outputs.start;
         while n < job.outputs.end {
-            // As in `direct`, the last panel starts earlier; a matrix of fewer rows has a short panel.
-            let start = n.min(job.outputs.end.max(PANEL_ROWS) - PANEL_ROWS);
-            let skip = n - start;
-            for k_start in (0..job.k).step_by(PANEL_K) {
-                let k_len = (job.k - k_start).min(PANEL_K);
-                let block = PanelBlock {
-                    n: start,
-                    skip,
-                    k_start,
-                    k_len,
+            // The last group starts earlier, where fewer rows are left, and stores only what is
+            // new.
+            let start = n.min(job.outputs.end.max(GROUP_ROWS) - GROUP_ROWS);
+            for row in rows.clone().step_by(TILE_ROWS) {
+                let (x, num_rows) = job.x.tile(row);
+                let place = Place {
+                    start,
+                    skip: n - start,
+                    row,
                 };
-                widen_panel::<S, W>(s, job, &block, &mut scratch.panel);
-                panel_rows(s, job, &block, rows.clone(), &mut scratch);
+                match num_rows {
+                    _ if job.num_outputs < GROUP_ROWS => small_matrix::<S, W>(s, job, row),
+                    1 => group::<S, W, 1, 4, WHOLE>(s, job, x, place),
+                    2 => group::<S, W, 2, 2, WHOLE>(s, job, x, place),
+                    3 => group::<S, W, 3, 1, WHOLE>(s, job, x, place),
+                    _ => group::<S, W, TILE_ROWS, 1, WHOLE>(s, job, x, place),
+                }
             }
-            n = start + PANEL_ROWS;
+            n = start + GROUP_ROWS;
         }
     }
 }
 
-/// Fills the panel; rows after the matrix's last are left as they are and not stored later.
-#[inline(always)]
-fn widen_panel<S: Simd, W: WeightFormat>(
-    s: S,
-    job: &Job<'_>,
-    block: &PanelBlock,
-    panel: &mut [f32; PANEL_ROWS * PANEL_K],
-) {
-    let num_rows = PANEL_ROWS.min(job.num_outputs - block.n);
-    for (row, to) in panel.chunks_exact_mut(PANEL_K).take(num_rows).enumerate() {
-        let from = ((block.n + row) * job.k + block.k_start) * W::SIZE;
-        let from = &job.matrix[from..from + block.k_len * W::SIZE];
-        let (chunks, tail) = to[..block.k_len].as_chunks_mut::<LANES>();
-        for (i, chunk) in chunks.iter_mut().enumerate() {
-            // SAFETY: elements 16 i..16 i + 16 of the k_len of `from`.
-            s.store(chunk, unsafe {
-                W::load(s, from.as_ptr().add(i * LANES * W::SIZE))
-            });
-        }
-        let from = from[chunks.len() * LANES * W::SIZE..].chunks_exact(W::SIZE);
-        for (to, element) in tail.iter_mut().zip(from) {
-            *to = W::widen(element);
-        }
-    }
-}
-
-/// Multiplies a panel with all rows of a block of activations.
-#[inline(always)]
-fn panel_rows<S: Simd>(
-    s: S,
-    job: &Job<'_>,
-    block: &PanelBlock,
-    rows: Range<usize>,
-    scratch: &mut Scratch,
-) {
-    let num_tiles = rows.len().div_ceil(MAX_TILE_ROWS);
-    let Scratch { panel, waiting } = scratch;
-    for t in 0..num_tiles {
-        let first = rows.len() * t / num_tiles;
-        let count = rows.len() * (t + 1) / num_tiles - first;
-        let waiting = &mut waiting[first * PANEL_ROWS..(first + count) * PANEL_ROWS];
-        let row = rows.start + first;
-        match count {
-            1 => panel_tile::<S, 1>(s, job, block, row, panel, waiting),
-            2 => panel_tile::<S, 2>(s, job, block, row, panel, waiting),
-            3 => panel_tile::<S, 3>(s, job, block, row, panel, waiting),
-            4 => panel_tile::<S, 4>(s, job, block, row, panel, waiting),
-            5 => panel_tile::<S, 5>(s, job, block, row, panel, waiting),
-            _ => panel_tile::<S, MAX_TILE_ROWS>(s, job, block, row, panel, waiting),
-        }
-    }
-}
-
-#[inline(always)]
-fn panel_tile<S: Simd, const MR: usize>(
-    s: S,
-    job: &Job<'_>,
-    block: &PanelBlock,
+/// Where a group of sixteen outputs is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// First weight row.
+    start: usize,
+    /// Weight rows that another group computed.
+    skip: usize,
+    /// First activation row.
     row: usize,
-    panel: &[f32; PANEL_ROWS * PANEL_K],
-    waiting: &mut [[f32; LANES]],
+}
+
+/// Sixteen outputs of `MR` rows, less those to skip. `TILES` tiles of four weight rows give the
+/// sixteen sums that are taken over lanes together.
+#[inline(always)]
+fn group<S: Simd, W: WeightFormat, const MR: usize, const TILES: usize, const WHOLE: bool>(
+    s: S,
+    job: &Job<'_>,
+    x: &[f32],
+    place: Place,
 ) {
-    let mut acc: Tile<S::F, PANEL_ROWS, MR> = [[s.splat(0.0); MR]; PANEL_ROWS];
-    if block.k_start > 0 {
-        for (acc, waiting) in acc.as_flattened_mut().iter_mut().zip(waiting.iter()) {
-            *acc = s.load(waiting);
+    let at_once = TILES * TILE_WEIGHTS;
+    for first in (0..GROUP_ROWS).step_by(at_once) {
+        let n = place.start + first;
+        // Written out, so that accumulators stay in registers.
+        let mut tiles = [[[s.splat(0.0); MR]; TILE_WEIGHTS]; TILES];
+        tiles[0] = direct_tile::<S, W, MR, WHOLE>(s, job, x, n);
+        if TILES > 1 {
+            tiles[1] = direct_tile::<S, W, MR, WHOLE>(s, job, x, n + TILE_WEIGHTS);
+        }
+        if TILES > 2 {
+            tiles[2] = direct_tile::<S, W, MR, WHOLE>(s, job, x, n + 2 * TILE_WEIGHTS);
+            tiles[3] = direct_tile::<S, W, MR, WHOLE>(s, job, x, n + 3 * TILE_WEIGHTS);
+        }
+        let mut lanes = [s.splat(0.0); LANES];
+        for t in 0..TILES {
+            for i in 0..TILE_WEIGHTS {
+                for m in 0..MR {
+                    lanes[m * at_once + t * TILE_WEIGHTS + i] = tiles[t][i][m];
+                }
+            }
+        }
+        let mut sums = [0.0; LANES];
+        s.store(&mut sums, s.sum16(&lanes));
+        for m in 0..MR {
+            for i in 0..at_once {
+                if first + i >= place.skip {
+                    // SAFETY: a column of this job, a row of the output.
+                    unsafe { job.out.store(place.row + m, n + i, sums[m * at_once + i]) };
+                }
+            }
+        }
+    }
+}
+
+/// Four weight rows from `n` on.
+#[inline(always)]
+fn direct_tile<S: Simd, W: WeightFormat, const MR: usize, const WHOLE: bool>(
+    s: S,
+    job: &Job<'_>,
+    x: &[f32],
+    n: usize,
+) -> Tile<S::F, MR> {
+    let row_bytes = job.k * W::SIZE;
+    let num_steps = job.k / STEP;
+    let weights = &job.matrix[n * row_bytes..(n + TILE_WEIGHTS) * row_bytes];
+    let x = &x[..job.k.div_ceil(STEP) * STEP * MR];
+    let mut tile = [[s.splat(0.0); MR]; TILE_WEIGHTS];
+    if !WHOLE {
+        let x = x[num_steps * STEP * MR..].as_ptr();
+        for i in 0..TILE_WEIGHTS {
+            let row = &weights[i * row_bytes + num_steps * W::STEP_BYTES..(i + 1) * row_bytes];
+            let [a, b] = widen_partial_step::<W>(row);
+            // SAFETY: `x` is the last step of MR rows.
+            unsafe { tile::accumulate_step(s, [s.load(&a), s.load(&b)], x, &mut tile[i]) };
         }
     }
     let operands = Operands {
-        weights: panel.as_ptr().cast(),
-        weight_stride: PANEL_K * F32::SIZE,
-        // SAFETY: rows row..row + MR of the activations, elements k_start..k_start + k_len of each.
-        x: unsafe { job.x.as_ptr().add(row * job.k + block.k_start) },
-        x_stride: job.k,
-        k: block.k_len,
+        weights: weights.as_ptr(),
+        row_bytes,
+        ahead_bytes: MAX_AHEAD_BYTES.min(TILE_WEIGHTS * row_bytes),
+        x: x.as_ptr(),
+        x_rows: MR,
+        num_steps,
     };
-    // SAFETY: as above, and the panel has room for k_len elements a row.
-    let acc = unsafe { tile::accumulate::<S, F32, PANEL_ROWS, MR>(s, operands, acc) };
-    if block.k_start + block.k_len < job.k {
-        for (acc, waiting) in acc.as_flattened().iter().zip(waiting) {
-            s.store(waiting, *acc);
-        }
-        return;
-    }
-    if block.n + PANEL_ROWS <= job.num_outputs {
-        // SAFETY: rows row..row + MR, and columns of this job.
-        unsafe {
-            let out = job.out.first.add(row * job.out.stride + block.n);
-            tile::store_sums(s, &acc, out, job.out.stride, block.skip);
-        }
-    } else {
-        // A matrix of fewer rows than a panel.
-        for (n, acc) in acc.iter().enumerate().take(job.num_outputs - block.n) {
-            for (m, &v) in acc.iter().enumerate() {
-                // SAFETY: as above; column n exists.
-                unsafe { *job.out.first.add((row + m) * job.out.stride + n) = s.sum(v) };
+    // SAFETY: `weights` has four rows of k elements, `x` has padded k elements of MR rows.
+    unsafe { tile::accumulate::<S, W, MR>(s, operands, &mut tile) };
+    tile
+}
+
+/// All outputs of a matrix of fewer than sixteen, for the tile of rows that starts at `row`.
+#[inline(always)]
+fn small_matrix<S: Simd, W: WeightFormat>(s: S, job: &Job<'_>, row: usize) {
+    let row_bytes = job.k * W::SIZE;
+    let (x, num_rows) = job.x.tile(row);
+    // The order of a tile: the partial step first.
+    let (num_steps, tail) = (job.k / STEP, usize::from(!job.k.is_multiple_of(STEP)));
+    let order = (num_steps..num_steps + tail).chain(0..num_steps);
+    for n in job.outputs.clone() {
+        let weights = &job.matrix[n * row_bytes..(n + 1) * row_bytes];
+        for m in 0..num_rows {
+            let mut acc = s.splat(0.0);
+            for step in order.clone() {
+                let from = &weights[step * W::STEP_BYTES..];
+                let from = &from[..from.len().min(W::STEP_BYTES)];
+                for (half, w) in widen_partial_step::<W>(from).iter().enumerate() {
+                    let at = ((2 * step + half) * num_rows + m) * LANES;
+                    acc = s.fma(s.load(w), s.load_partial(&x[at..at + LANES]), acc);
+                }
             }
+            // SAFETY: a column of this job, a row of the output.
+            unsafe { job.out.store(row + m, n, s.sum(acc)) };
         }
     }
 }

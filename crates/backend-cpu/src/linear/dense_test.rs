@@ -1,1 +1,187 @@
+//! Dense products against f64 and candle, and the promise that a row's bits are its own.
 
+use hotspare_model::ops::{Ops, Parallelism};
+use hotspare_model::weights::WeightDtype;
+use proptest::prelude::*;
+
+use crate::simd::Isa;
+use crate::testing::{Random, bits, buffer, ops, ops_on, weights, weights_of};
+use crate::{CpuLinear, CpuOps};
+
+const DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
+
+fn multiply(ops: &mut CpuOps, linear: &CpuLinear, x: &[f32]) -> Vec<f32> {
+    let x = buffer(ops, linear.num_inputs(), x);
+    let mut out = ops
+        .new_buffer(x.num_rows(), linear.num_outputs())
+        .expect("memory");
+    ops.linear(&x, linear, &mut out);
+    ops.read_rows(&out)
+}
+
+/// Compares with a product in f64, within the rounding of f32 sums.
+fn check(w: &[f32], x: &[f32], k: usize, out: &[f32]) {
+    let (n, m) = (w.len() / k, x.len() / k);
+    assert_eq!(out.len(), m * n);
+    for (row, (x, out)) in x.chunks(k).zip(out.chunks(n)).enumerate() {
+        for (col, (w, &value)) in w.chunks(k).zip(out).enumerate() {
+            let products = w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
+            let (exact, scale) = products.fold((0.0, 0.0), |(sum, abs): (f64, f64), p| {
+                (sum + p, abs + p.abs())
+            });
+            let error = (f64::from(value) - exact).abs();
+            assert!(
+                error <= 1e-6 * scale + 1e-12,
+                "({row}, {col}): {value}, not {exact}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn matches_f64_in_any_shape(
+        m in 1usize..70, n in 1usize..90, k in 1usize..200, dtype in 0usize..3, seed: u64,
+    ) {
+        let mut random = Random(seed);
+        let (view, w) = weights(&mut random, DTYPES[dtype], &[n, k], 0);
+        let x = random.floats(m * k);
+        for isa in Isa::available() {
+            let mut ops = ops_on(isa);
+            let linear = ops.new_linear(vec![view.clone()], Parallelism::Replicated).unwrap();
+            check(&w, &x, k, &multiply(&mut ops, &linear, &x));
+        }
+    }
+
+    #[test]
+    fn a_row_alone_has_the_bits_it_has_in_a_batch_on_any_path_at_any_alignment(
+        m in 2usize..40, n in 1usize..70, k in 1usize..150, dtype in 0usize..3, seed: u64,
+        offset in 0usize..8,
+    ) {
+        let mut random = Random(seed);
+        let values = random.floats(n * k);
+        let x = random.floats(m * k);
+        let mut reference: Option<Vec<u32>> = None;
+        for (isa, offset) in Isa::available().into_iter().zip([0, offset, 1]) {
+            let (view, _) = weights_of(&values, DTYPES[dtype], &[n, k], offset);
+            let mut ops = ops_on(isa);
+            let linear = ops.new_linear(vec![view], Parallelism::Replicated).unwrap();
+            let whole = bits(&multiply(&mut ops, &linear, &x));
+            let alone: Vec<u32> =
+                x.chunks(k).flat_map(|x| bits(&multiply(&mut ops, &linear, x))).collect();
+            prop_assert_eq!(&whole, &alone, "{} depends on m", isa.name());
+            let reference = reference.get_or_insert_with(|| whole.clone());
+            prop_assert_eq!(&*reference, &whole, "{} has other bits", isa.name());
+        }
+    }
+}
+
+#[test]
+fn long_rows_and_many_of_them_keep_their_bits() {
+    // Long enough for several blocks of activations, on one thread and on two.
+    let (n, k, m) = (131, 6000, 90);
+    let mut random = Random(5);
+    for dtype in DTYPES {
+        let (view, w) = weights(&mut random, dtype, &[n, k], 3);
+        let x = random.floats(m * k);
+        let [one, two] = [1, 2].map(|num_threads| {
+            let mut ops = ops(num_threads);
+            ops.begin(&hotspare_batch::Batch::default());
+            let linear = ops
+                .new_linear(vec![view.clone()], Parallelism::Column)
+                .unwrap();
+            multiply(&mut ops, &linear, &x)
+        });
+        assert_eq!(bits(&one), bits(&two), "{dtype:?}");
+        check(&w, &x, k, &one);
+        let mut ops = ops(1);
+        let linear = ops.new_linear(vec![view], Parallelism::Column).unwrap();
+        for row in [0, 37, m - 1] {
+            let alone = multiply(&mut ops, &linear, &x[row * k..(row + 1) * k]);
+            assert_eq!(
+                bits(&alone),
+                bits(&one[row * n..(row + 1) * n]),
+                "{dtype:?}, row {row}"
+            );
+        }
+    }
+}
+
+#[test]
+fn parts_are_concatenated() {
+    let mut random = Random(6);
+    let mut ops = ops(1);
+    let (k, m) = (64, 5);
+    let x = random.floats(m * k);
+    let views = [40, 3, 17].map(|n| weights(&mut random, WeightDtype::Bf16, &[n, k], 0).0);
+    let separate = views.clone().map(|view| {
+        let linear = ops.new_linear(vec![view], Parallelism::Column).unwrap();
+        multiply(&mut ops, &linear, &x)
+    });
+    let linear = ops.new_linear(views.to_vec(), Parallelism::Column).unwrap();
+    let together = multiply(&mut ops, &linear, &x);
+    for row in 0..m {
+        let expected: Vec<f32> = separate
+            .iter()
+            .flat_map(|out| out[row * out.len() / m..(row + 1) * out.len() / m].to_vec())
+            .collect();
+        assert_eq!(bits(&expected), bits(&together[row * 60..(row + 1) * 60]));
+    }
+    let mut out = vec![0.0; k];
+    linear.embed_row(41, 2.0, &mut out);
+    let second = ops
+        .new_linear(vec![views[1].clone()], Parallelism::Column)
+        .unwrap();
+    let mut expected = vec![0.0; k];
+    second.embed_row(1, 2.0, &mut expected);
+    assert_eq!(out, expected, "row 41 is the second part's row 1");
+    linear.embed_row(60, 2.0, &mut out);
+    assert!(out.iter().all(|x| x.is_nan()), "there is no row 60");
+}
+
+#[test]
+fn agrees_with_candle() -> Result<(), candle_core::Error> {
+    use candle_core::{Device, Tensor};
+    let (n, k) = (96, 160);
+    let mut random = Random(7);
+    for m in [1, 2, 9] {
+        let (view, w) = weights(&mut random, WeightDtype::F32, &[n, k], 0);
+        let x = random.floats(m * k);
+        let mut ops = ops(1);
+        let linear = ops.new_linear(vec![view], Parallelism::Replicated).unwrap();
+        let ours = multiply(&mut ops, &linear, &x);
+        let w = Tensor::from_vec(w, (n, k), &Device::Cpu)?;
+        let theirs = Tensor::from_vec(x, (m, k), &Device::Cpu)?.matmul(&w.t()?)?;
+        for (a, b) in ours.iter().zip(theirs.flatten_all()?.to_vec1::<f32>()?) {
+            assert!((a - b).abs() < 2e-5, "{a} and {b}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn unlike_or_misshapen_parts_are_refused() {
+    let mut random = Random(8);
+    let mut ops = ops(1);
+    let mut view = |dtype, shape: &[usize]| weights(&mut random, dtype, shape, 0).0;
+    let bf16 = WeightDtype::Bf16;
+    let cases = [
+        vec![],
+        vec![view(bf16, &[4])],
+        vec![view(bf16, &[4, 0])],
+        vec![view(bf16, &[4, 8]), view(bf16, &[4, 9])],
+        vec![view(bf16, &[4, 8]), view(WeightDtype::F16, &[4, 8])],
+    ];
+    for parts in cases {
+        assert!(
+            ops.new_linear(parts.clone(), Parallelism::Row).is_err(),
+            "{parts:?}"
+        );
+    }
+    assert!(
+        ops.new_linear(vec![view(bf16, &[4, 8])], Parallelism::Row)
+            .is_ok()
+    );
+}

@@ -1,12 +1,13 @@
 //! Linear layers: weights as they lie in the file, and the product with a step's rows.
 //!
-//! Invariant: an output element's bits depend on its weight row and its activation row alone, never on the
-//! number of rows, their place, or the number of threads.
+//! Invariant: an output element's bits depend on its weight row and its activation row alone, never
+//! on the number of rows, their place, or the number of threads.
 
 mod dense;
 #[cfg(test)]
 mod dense_test;
 mod format;
+mod pack;
 mod tile;
 
 use hotspare_model::ops::OpsError;
@@ -16,6 +17,7 @@ use crate::simd::Isa;
 use crate::workers::Workers;
 
 use dense::DenseMatrix;
+pub(crate) use pack::PackSpace;
 
 /// A linear layer's weights, `[num_outputs, num_inputs]`.
 #[derive(Debug)]
@@ -37,16 +39,19 @@ impl CpuLinear {
     /// Takes views whose outputs are concatenated.
     ///
     /// # Errors
-    /// [`OpsError::Unsupported`] for shapes that are not matrices of one width.
+    /// [`OpsError::Unsupported`] for anything but matrices of one width and dtype.
     pub(crate) fn new(parts: Vec<WeightView>) -> Result<Self, OpsError> {
         let parts = parts
             .into_iter()
             .map(DenseMatrix::new)
             .collect::<Result<Vec<_>, _>>()?;
         let num_inputs = parts.first().map_or(0, DenseMatrix::num_inputs);
-        if num_inputs == 0 || parts.iter().any(|part| part.num_inputs() != num_inputs) {
+        let dtype = parts.first().map(DenseMatrix::dtype);
+        let is_alike =
+            |part: &DenseMatrix| part.num_inputs() == num_inputs && Some(part.dtype()) == dtype;
+        if num_inputs == 0 || !parts.iter().all(is_alike) {
             return Err(unsupported(
-                "linear layers without inputs, or of parts of unlike width",
+                "a linear layer without inputs, or of unlike parts",
             ));
         }
         let num_outputs = parts.iter().map(DenseMatrix::num_outputs).sum();
@@ -71,17 +76,25 @@ impl CpuLinear {
         }
     }
 
-    /// `out[r] = weight · x[r]` for every row of `x`.
-    pub(crate) fn forward(&self, isa: Isa, workers: &Workers, x: &[f32], out: &mut [f32]) {
+    /// `out[r] = weight · x[r]` for every row of `x`. `space` is scratch.
+    ///
+    /// # Errors
+    /// Out of memory for scratch.
+    pub(crate) fn forward(
+        &self,
+        isa: Isa,
+        workers: &Workers,
+        space: &mut PackSpace,
+        x: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), OpsError> {
         match self {
-            Self::Dense(linear) => {
-                dense::product(isa, workers, &linear.parts, linear.num_outputs, x, out);
-            }
+            Self::Dense(linear) => dense::product(isa, workers, space, &linear.parts, x, out),
         }
     }
 
-    /// Writes row `index`, widened and multiplied by `scale`, to `out`; NaN where there is no such row, which
-    /// fails the sequence that asked for it and no other.
+    /// Writes row `index`, widened and multiplied by `scale`, to `out`; NaN where there is no such
+    /// row, which fails the sequence that asked for it and no other.
     pub(crate) fn embed_row(&self, index: usize, scale: f32, out: &mut [f32]) {
         match self {
             Self::Dense(linear) => {

@@ -1,16 +1,23 @@
 //! The inner loop of a dense product: a few weight rows times a few activation rows, in registers.
 //!
-//! Each output element has one accumulator of sixteen lanes that walks over k in steps of sixteen, a
-//! zero-padded tail, and one tree of additions at the end. The tile's shape changes how many elements are
-//! computed together, and nothing else.
+//! Each output element has one accumulator of sixteen lanes. It takes the last, partial step of k
+//! first, padded with zeros, then the whole steps in order; at the end its lanes are added in one
+//! tree. The tile's shape changes how many elements are computed together, and nothing else.
 //!
 //! Invariant: an element's bits do not depend on the tile that computed it.
+// Indices over constant bounds keep small arrays in registers, and say which operand is which.
+#![allow(clippy::needless_range_loop)]
 
-use super::format::{self, WeightFormat};
+use std::hint::black_box;
+
+use super::format::WeightFormat;
 use crate::simd::{LANES, Simd};
 
-/// Accumulators of `NR` weight rows times `MR` activation rows.
-pub(super) type Tile<F, const NR: usize, const MR: usize> = [[F; MR]; NR];
+/// Weight rows of a tile.
+pub(super) const TILE_WEIGHTS: usize = 4;
+
+/// Accumulators of four weight rows times `MR` activation rows.
+pub(super) type Tile<F, const MR: usize> = [[F; MR]; TILE_WEIGHTS];
 
 /// Where a tile's operands are.
 #[derive(Clone, Copy)]
@@ -18,89 +25,118 @@ pub(super) struct Operands {
     /// The first weight row.
     pub(super) weights: *const u8,
     /// Bytes from one weight row to the next.
-    pub(super) weight_stride: usize,
-    /// The first activation row.
+    pub(super) row_bytes: usize,
+    /// How far ahead of the weights to prefetch.
+    pub(super) ahead_bytes: usize,
+    /// The packed activations: vectors of a step are `x_rows` apart.
     pub(super) x: *const f32,
-    /// Floats from one activation row to the next.
-    pub(super) x_stride: usize,
-    /// Elements of a row to multiply.
-    pub(super) k: usize,
+    pub(super) x_rows: usize,
+    /// Whole steps of thirty-two elements.
+    pub(super) num_steps: usize,
 }
 
-/// Adds the products over `k` to `acc`.
+/// Adds the products over whole steps to `acc`: four weight rows, `MR` activation rows.
 ///
-/// # Safety
-/// `NR` weight rows and `MR` activation rows of `k` elements are readable at the strides given.
+/// # Safety Four weight rows of the format's steps, and `num_steps` steps of packed activations of
+/// at least `MR` rows, are readable.
 #[inline(always)]
-pub(super) unsafe fn accumulate<S: Simd, W: WeightFormat, const NR: usize, const MR: usize>(
+pub(super) unsafe fn accumulate<S: Simd, W: WeightFormat, const MR: usize>(
     s: S,
     o: Operands,
-    mut acc: Tile<S::F, NR, MR>,
-) -> Tile<S::F, NR, MR> {
-    let num_steps = o.k / LANES;
-    for step in 0..num_steps {
-        let at = step * LANES;
-        let w: [S::F; NR] = std::array::from_fn(|n| {
-            // SAFETY: row n < NR, elements at..at + 16 <= k.
-            unsafe { W::load(s, o.weights.add(n * o.weight_stride + at * W::SIZE)) }
-        });
-        for m in 0..MR {
-            // SAFETY: row m < MR, elements at..at + 16 <= k; floats are aligned as floats.
-            let x = s.load(unsafe { &*o.x.add(m * o.x_stride + at).cast() });
-            for n in 0..NR {
-                acc[n][m] = s.fma(w[n], x, acc[n][m]);
+    acc: &mut Tile<S::F, MR>,
+) {
+    if S::HAS_32_REGISTERS || MR == 1 {
+        // SAFETY: the caller's promise.
+        unsafe { accumulate_part::<S, W, TILE_WEIGHTS, MR, MR>(s, o, acc, 0, 0) };
+        return;
+    }
+    // Quarters, or what is left of them, for which sixteen registers are enough; those that are
+    // done have to leave the registers.
+    for n in (0..TILE_WEIGHTS).step_by(2) {
+        for m in (0..MR).step_by(2) {
+            // SAFETY: parts of the tile the caller promises.
+            unsafe {
+                if m + 2 <= MR {
+                    accumulate_part::<S, W, 2, 2, MR>(s, o, acc, n, m);
+                } else {
+                    accumulate_part::<S, W, 2, 1, MR>(s, o, acc, n, m);
+                }
             }
+            black_box(&mut *acc);
         }
     }
-    let (at, tail) = (num_steps * LANES, o.k % LANES);
-    if tail > 0 {
-        for m in 0..MR {
-            // SAFETY: row m < MR, elements at..at + tail == k.
-            let x = unsafe { std::slice::from_raw_parts(o.x.add(m * o.x_stride + at), tail) };
-            let x = s.load_partial(x);
-            for n in 0..NR {
-                // SAFETY: row n < NR, elements at..at + tail == k.
-                let w = unsafe {
-                    let row = o.weights.add(n * o.weight_stride + at * W::SIZE);
-                    format::load_partial::<S, W>(s, row, tail)
-                };
-                acc[n][m] = s.fma(w, x, acc[n][m]);
-            }
-        }
-    }
-    acc
 }
 
-/// Sums each accumulator's lanes and stores the sums of weight rows `skip..NR`: element `(m, n)` goes to
-/// `out + m * out_stride + n`.
+/// `NP` weight rows from `n0` on times `MP` activation rows from `m0` on.
 ///
 /// # Safety
-/// Those elements are writable, and no other thread touches them.
+/// As for [`accumulate`].
 #[inline(always)]
-pub(super) unsafe fn store_sums<S: Simd, const NR: usize, const MR: usize>(
+unsafe fn accumulate_part<
+    S: Simd,
+    W: WeightFormat,
+    const NP: usize,
+    const MP: usize,
+    const MR: usize,
+>(
     s: S,
-    acc: &Tile<S::F, NR, MR>,
-    out: *mut f32,
-    out_stride: usize,
-    skip: usize,
+    o: Operands,
+    tile: &mut Tile<S::F, MR>,
+    n0: usize,
+    m0: usize,
 ) {
-    const { assert!(NR * MR <= 2 * LANES) };
-    let mut sums = [[0.0f32; LANES]; 2];
-    for (group, sums) in sums.iter_mut().enumerate().take((NR * MR).div_ceil(LANES)) {
-        let mut lanes = [s.splat(0.0); LANES];
-        for (lane, v) in lanes.iter_mut().enumerate() {
-            let element = group * LANES + lane;
-            if element < NR * MR {
-                *v = acc[element % NR][element / NR];
+    let mut acc = [[s.splat(0.0); MP]; NP];
+    for n in 0..NP {
+        for m in 0..MP {
+            acc[n][m] = tile[n0 + n][m0 + m];
+        }
+    }
+    // SAFETY: row n0 < 4 of the weights, row m0 of the activations.
+    let (mut w, mut x) = unsafe { (o.weights.add(n0 * o.row_bytes), o.x.add(m0 * LANES)) };
+    for _ in 0..o.num_steps {
+        for n in 0..NP {
+            s.prefetch(w.wrapping_add(n * o.row_bytes + o.ahead_bytes));
+        }
+        for half in 0..2 {
+            let mut weights = [s.splat(0.0); NP];
+            for n in 0..NP {
+                // SAFETY: a step of row n0 + n < 4.
+                weights[n] = unsafe { W::load_half(s, w.add(n * o.row_bytes), half) };
+            }
+            for m in 0..MP {
+                // SAFETY: a vector of row m0 + m of this step; floats are aligned as floats.
+                let x = s.load(unsafe { &*x.add((half * o.x_rows + m) * LANES).cast() });
+                for n in 0..NP {
+                    acc[n][m] = s.fma(weights[n], x, acc[n][m]);
+                }
             }
         }
-        s.store(sums, s.sum16(&lanes));
+        // SAFETY: one step on, at most to the end of the operands.
+        (w, x) = unsafe { (w.add(W::STEP_BYTES), x.add(2 * o.x_rows * LANES)) };
     }
-    let sums = sums.as_flattened();
-    for m in 0..MR {
-        for n in skip..NR {
-            // SAFETY: the caller's promise.
-            unsafe { *out.add(m * out_stride + n) = sums[m * NR + n] };
+    for n in 0..NP {
+        for m in 0..MP {
+            tile[n0 + n][m0 + m] = acc[n][m];
+        }
+    }
+}
+
+/// Adds one step, whose weights are given, to one weight row of a tile.
+///
+/// # Safety
+/// A step of packed activations of `MR` rows is readable at `x`.
+#[inline(always)]
+pub(super) unsafe fn accumulate_step<S: Simd, const MR: usize>(
+    s: S,
+    weights: [S::F; 2],
+    x: *const f32,
+    acc: &mut [S::F; MR],
+) {
+    for (half, w) in weights.into_iter().enumerate() {
+        for (m, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: the caller's promise; floats are aligned as floats.
+            let x = s.load(unsafe { &*x.add((half * MR + m) * LANES).cast() });
+            *acc = s.fma(w, x, *acc);
         }
     }
 }

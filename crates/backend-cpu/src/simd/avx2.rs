@@ -35,18 +35,10 @@ macro_rules! intrinsics {
     )*};
 }
 
-/// Eight lanes of bfloat16, widened.
-#[inline(always)]
-fn widen_bf16(_: Avx2, from: &[u8; 16]) -> __m256 {
-    // SAFETY: the token proves the instruction set; the reference covers the 16 bytes read.
-    unsafe {
-        let words = _mm_loadu_si128(from.as_ptr().cast());
-        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(words)))
-    }
-}
-
 impl Simd for Avx2 {
     type F = Pair;
+
+    const HAS_32_REGISTERS: bool = false;
 
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> Pair {
@@ -70,8 +62,8 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn load_f32_bytes(self, from: &[u8; 64]) -> Pair {
-        // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes read, and the
-        // instruction takes any alignment.
+        // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes read, and
+        // the instruction takes any alignment.
         unsafe {
             Pair(
                 _mm256_loadu_ps(from.as_ptr().cast()),
@@ -81,9 +73,20 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_bf16_bytes(self, from: &[u8; 32]) -> Pair {
-        let (halves, _) = from.as_chunks::<16>();
-        Pair(widen_bf16(self, &halves[0]), widen_bf16(self, &halves[1]))
+    fn load_bf16_bytes(self, from: &[u8; 64], odd: bool) -> Pair {
+        // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes read, and
+        // the instruction takes any alignment.
+        unsafe {
+            let low = _mm256_loadu_si256(from.as_ptr().cast());
+            let high = _mm256_loadu_si256(from[32..].as_ptr().cast());
+            let (low, high) = if odd {
+                let mask = _mm256_set1_epi32(0xFFFF_0000_u32 as i32);
+                (_mm256_and_si256(low, mask), _mm256_and_si256(high, mask))
+            } else {
+                (_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high))
+            };
+            Pair(_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
+        }
     }
 
     #[inline(always)]
@@ -95,6 +98,12 @@ impl Simd for Avx2 {
                 _mm256_cvtph_ps(_mm_loadu_si128(from[16..].as_ptr().cast())),
             )
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a hint; it takes any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     intrinsics! {
@@ -164,6 +173,12 @@ impl Simd for Avx2 {
             let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
             _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+        fn max_lane(v: Pair) -> f32 {
+            let v = _mm256_max_ps(v.0, v.1);
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
         }
         fn sum16(v: &[Pair; LANES]) -> Pair {
             // Two vectors to one of four partial sums each: lanes i and i + 8, then i and i + 4.

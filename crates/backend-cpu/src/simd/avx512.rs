@@ -1,6 +1,7 @@
 //! AVX-512: one register holds the sixteen lanes.
 //!
-//! Only AVX-512 F is asked for, the subset that every CPU with AVX-512 has.
+//! F, BW, DQ and VL are asked for, which every CPU with AVX-512 but the Xeon Phi has. VL matters:
+//! without it half the registers cannot hold the narrow operands of conversions.
 //!
 //! Invariant: the same bits as every other path.
 
@@ -8,7 +9,7 @@ use std::arch::x86_64::*;
 
 use super::{LANES, Simd};
 
-/// Proof that the CPU has AVX-512 F (and AVX2, FMA, F16C).
+/// Proof that the CPU has AVX-512 F, BW, DQ and VL (and AVX2, FMA, F16C).
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
@@ -16,6 +17,9 @@ impl Avx512 {
     /// `Some` where the CPU and the system have it.
     pub(crate) fn detect() -> Option<Self> {
         let has = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
@@ -37,6 +41,8 @@ macro_rules! intrinsics {
 impl Simd for Avx512 {
     type F = __m512;
 
+    const HAS_32_REGISTERS: bool = true;
+
     #[inline(always)]
     fn load(self, from: &[f32; LANES]) -> __m512 {
         // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes read.
@@ -51,25 +57,35 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load_f32_bytes(self, from: &[u8; 64]) -> __m512 {
-        // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes read, and the
-        // instruction takes any alignment.
+        // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes read, and
+        // the instruction takes any alignment.
         unsafe { _mm512_loadu_ps(from.as_ptr().cast()) }
     }
 
     #[inline(always)]
-    fn load_bf16_bytes(self, from: &[u8; 32]) -> __m512 {
-        // SAFETY: `self` proves the instruction set; the reference covers the 32 bytes read, and the
-        // instruction takes any alignment.
+    fn load_bf16_bytes(self, from: &[u8; 64], odd: bool) -> __m512 {
+        // SAFETY: `self` proves the instruction set; the reference covers the 64 bytes read, and
+        // the instruction takes any alignment.
         unsafe {
-            let words = _mm256_loadu_si256(from.as_ptr().cast());
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(words)))
+            let words = _mm512_loadu_si512(from.as_ptr().cast());
+            _mm512_castsi512_ps(if odd {
+                _mm512_and_si512(words, _mm512_set1_epi32(0xFFFF_0000_u32 as i32))
+            } else {
+                _mm512_slli_epi32::<16>(words)
+            })
         }
     }
 
     #[inline(always)]
     fn load_f16_bytes(self, from: &[u8; 32]) -> __m512 {
-        // SAFETY: as for `load_bf16_bytes`.
+        // SAFETY: as for `load_f32_bytes`, with 32 bytes.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a hint; it takes any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     intrinsics! {
@@ -100,6 +116,13 @@ impl Simd for Avx512 {
             let v = _mm512_add_ps(v, _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v));
             let v = _mm512_add_ps(v, _mm512_permute_ps::<0b01_00_11_10>(v));
             let v = _mm512_add_ps(v, _mm512_permute_ps::<0b10_11_00_01>(v));
+            _mm512_cvtss_f32(v)
+        }
+        fn max_lane(v: __m512) -> f32 {
+            let v = _mm512_max_ps(v, _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v));
+            let v = _mm512_max_ps(v, _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v));
+            let v = _mm512_max_ps(v, _mm512_permute_ps::<0b01_00_11_10>(v));
+            let v = _mm512_max_ps(v, _mm512_permute_ps::<0b10_11_00_01>(v));
             _mm512_cvtss_f32(v)
         }
         fn sum16(v: &[__m512; LANES]) -> __m512 {

@@ -1,4 +1,5 @@
-//! Which instruction set runs the kernels, chosen once, and how a generic kernel is compiled for each.
+//! Which instruction set runs the kernels, chosen once, and how a generic kernel is compiled for
+//! each.
 //!
 //! Invariant: a variant of [`Isa`] exists only where the CPU has its instructions.
 
@@ -15,7 +16,7 @@ pub enum Isa {
     /// AVX2, FMA and F16C: x86-64 since 2013.
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
-    /// AVX-512 F.
+    /// AVX-512 F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
 }
@@ -50,10 +51,10 @@ impl Isa {
     }
 }
 
-/// Defines `fn name(isa: Isa, args…)`, which runs `kernel(token, args…)` compiled for `isa`. The kernel is an
-/// `#[inline(always)]` function generic over [`super::Simd`].
+/// Defines `fn name(isa: Isa, args…)`, which runs `kernel(token, args…)` compiled for `isa`. The
+/// kernel is an `#[inline(always)]` function generic over [`super::Simd`].
 macro_rules! isa_entry {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $kernel:path) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $kernel:expr) => {
         $(#[$meta])*
         $vis fn $name(isa: $crate::simd::Isa, $($arg: $ty),*) {
             match isa {
@@ -69,7 +70,7 @@ macro_rules! isa_entry {
                 }
                 #[cfg(target_arch = "x86_64")]
                 $crate::simd::Isa::Avx512(s) => {
-                    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+                    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
                     fn entry(s: $crate::simd::Avx512, $($arg: $ty),*) {
                         $kernel(s, $($arg),*);
                     }

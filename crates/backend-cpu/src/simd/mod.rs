@@ -1,8 +1,8 @@
 //! Sixteen-lane f32 arithmetic, the same bits on every instruction set.
 //!
-//! Kernels are written once over [`Simd`]. A lane's operations are IEEE (fused multiply-add included) and
-//! every sum over lanes uses one tree, so that AVX-512, AVX2 and the portable implementation agree bit for
-//! bit; a stream may therefore move between unlike machines.
+//! Kernels are written once over [`Simd`]. A lane's operations are IEEE (fused multiply-add
+//! included) and every sum over lanes uses one tree, so that AVX-512, AVX2 and the portable
+//! implementation agree bit for bit; a stream may therefore move between unlike machines.
 //!
 //! Invariant: `sum` and `sum16` add lanes `i` and `i + 8`, then `+ 4`, `+ 2`, `+ 1`, on every path.
 
@@ -12,6 +12,8 @@ mod avx2;
 mod avx512;
 mod dispatch;
 mod scalar;
+#[cfg(test)]
+mod simd_test;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -24,13 +26,17 @@ pub(crate) use scalar::Scalar;
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
 
-/// Sixteen f32 lanes. A value of the type proves that the CPU has the instructions, so methods are safe.
+/// Sixteen f32 lanes. A value of the type proves that the CPU has the instructions, so methods are
+/// safe.
 ///
-/// Methods have to be inlined into a function that enables the instruction set ([`isa_entry`]); otherwise
-/// each becomes a call.
+/// Methods have to be inlined into a function that enables the instruction set ([`isa_entry`]);
+/// otherwise each becomes a call.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Sixteen lanes.
     type F: Copy;
+
+    /// Whether there are registers for sixteen accumulators and their operands.
+    const HAS_32_REGISTERS: bool;
 
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::F;
@@ -40,10 +46,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn store(self, to: &mut [f32; LANES], v: Self::F);
     /// Loads sixteen little-endian floats from unaligned bytes.
     fn load_f32_bytes(self, from: &[u8; 64]) -> Self::F;
-    /// Loads and widens sixteen bfloat16 from unaligned bytes.
-    fn load_bf16_bytes(self, from: &[u8; 32]) -> Self::F;
+    /// Of thirty-two bfloat16 in unaligned bytes, widens those of odd or those of even index: one
+    /// instruction each.
+    fn load_bf16_bytes(self, from: &[u8; 64], odd: bool) -> Self::F;
     /// Loads and widens sixteen half floats from unaligned bytes.
     fn load_f16_bytes(self, from: &[u8; 32]) -> Self::F;
+    /// Asks for the cache line at `at`, which need not be readable.
+    fn prefetch(self, at: *const u8);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a - b`.
@@ -70,6 +79,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn keep_lanes(self, v: Self::F, start: usize, end: usize, fill: f32) -> Self::F;
     /// The sum of the lanes, in the order this module fixes.
     fn sum(self, v: Self::F) -> f32;
+    /// The largest lane; NaN lanes may be passed over.
+    fn max_lane(self, v: Self::F) -> f32;
     /// Lane `i` of the result is `sum(v[i])`.
     fn sum16(self, v: &[Self::F; LANES]) -> Self::F;
 
@@ -93,23 +104,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
-    /// The largest lane, NaN ones left out where another follows.
-    #[inline(always)]
-    fn max_lane(self, v: Self::F) -> f32 {
-        let mut lanes = [0.0; LANES];
-        self.store(&mut lanes, v);
-        for width in [8, 4, 2, 1] {
-            for i in 0..width {
-                if lanes[i + width] > lanes[i] {
-                    lanes[i] = lanes[i + width];
-                }
-            }
-        }
-        lanes[0]
-    }
-
-    /// `e^x`: range reduction by `ln 2` in two parts and the Taylor polynomial of degree 7, within 2 units
-    /// in the last place. Zero below -87.3, about 2.2e38 from 88.3 on; NaN stays NaN.
+    /// `e^x`: range reduction by `ln 2` in two parts and the Taylor polynomial of degree 7, within
+    /// 2 units in the last place. Zero below -87.3, about 2.2e38 from 88.3 on; NaN stays NaN.
     #[inline(always)]
     fn exp(self, x: Self::F) -> Self::F {
         // 11 bits of ln 2, so that its product with n is exact, and the rest.

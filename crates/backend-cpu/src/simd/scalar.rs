@@ -1,6 +1,8 @@
-//! The portable path: arrays of sixteen floats, for CPUs without a path of their own, and the tests' oracle.
+//! The portable path: arrays of sixteen floats, for CPUs without a path of their own, and the
+//! tests' oracle.
 //!
-//! `f32::mul_add` is correctly rounded everywhere; where the CPU has no such instruction it is slow.
+//! `f32::mul_add` is correctly rounded everywhere; where the CPU has no such instruction it is
+//! slow.
 //!
 //! Invariant: the same bits as every other path.
 
@@ -21,6 +23,8 @@ fn zip(a: &V, b: &V, f: impl Fn(f32, f32) -> f32) -> V {
 
 impl Simd for Scalar {
     type F = V;
+
+    const HAS_32_REGISTERS: bool = false;
 
     #[inline(always)]
     fn splat(self, value: f32) -> V {
@@ -44,9 +48,12 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn load_bf16_bytes(self, from: &[u8; 32]) -> V {
-        let words = from.as_chunks::<2>().0;
-        std::array::from_fn(|i| bf16::from_le_bytes(words[i]).to_f32())
+    fn load_bf16_bytes(self, from: &[u8; 64], odd: bool) -> V {
+        let pairs = from.as_chunks::<4>().0;
+        std::array::from_fn(|i| {
+            let [a, b, c, d] = pairs[i];
+            bf16::from_le_bytes(if odd { [c, d] } else { [a, b] }).to_f32()
+        })
     }
 
     #[inline(always)]
@@ -54,6 +61,9 @@ impl Simd for Scalar {
         let words = from.as_chunks::<2>().0;
         std::array::from_fn(|i| f16::from_le_bytes(words[i]).to_f32())
     }
+
+    #[inline(always)]
+    fn prefetch(self, _at: *const u8) {}
 
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {
@@ -123,6 +133,12 @@ impl Simd for Scalar {
             }
         }
         v[0]
+    }
+
+    #[inline(always)]
+    fn max_lane(self, v: V) -> f32 {
+        v.into_iter()
+            .fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
     }
 
     #[inline(always)]

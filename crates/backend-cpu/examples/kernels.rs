@@ -1,0 +1,146 @@
+//! Prints GFLOP/s of the dense kernels: `cargo run --release -p hotspare-backend-cpu --example
+//! kernels`.
+//!
+//! Shapes are (outputs x inputs); the last column is candle's f32 product of the same shape. Each
+//! number is the best of several runs, because other work on the machine only ever slows a run
+//! down.
+//!
+//! Arguments: number of threads (default 2).
+#![allow(clippy::print_stdout)] // Printing is what this program is for.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hotspare_backend_cpu::{CpuBuffer, CpuOps, CpuOptions};
+use hotspare_batch::{Batch, Row};
+use hotspare_model::ops::{KvCacheSpec, Ops, OpsError, Parallelism, StepLimits};
+use hotspare_model::weights::{WeightDtype, WeightView};
+
+const SHAPES: [(usize, usize); 6] = [
+    (512, 256),
+    (1152, 256),
+    (256, 576),
+    (2048, 256),
+    (3072, 1024),
+    (1024, 3072),
+];
+const NUM_ROWS: [usize; 8] = [1, 2, 4, 7, 8, 16, 64, 512];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let num_threads = std::env::args().nth(1).map_or(Ok(2), |arg| arg.parse())?;
+    let limits = StepLimits {
+        max_num_batched_tokens: 512,
+        max_num_seqs: 512,
+        max_model_len: 512,
+    };
+    let mut ops = CpuOps::new(CpuOptions {
+        num_threads,
+        limits,
+    })?;
+    ops.new_kv_cache(&KvCacheSpec {
+        num_layers: 0,
+        num_blocks: 1,
+        block_size: 512,
+        num_kv_heads: 1,
+        head_dim: 16,
+    })?;
+    println!("{} with {num_threads} threads, GFLOP/s", ops.isa().name());
+    println!(
+        "{:>12} {:>5} {:>8} {:>8} {:>8} {:>8}",
+        "shape", "rows", "bf16", "f16", "f32", "candle"
+    );
+    for (n, k) in SHAPES {
+        for m in NUM_ROWS {
+            let gflops = |ns: f64| (2 * m * n * k) as f64 / ns;
+            let ours = [WeightDtype::Bf16, WeightDtype::F16, WeightDtype::F32]
+                .map(|dtype| time_linear(&mut ops, dtype, m, n, k).map(gflops));
+            let [bf16, f16, f32] = ours;
+            let candle = gflops(time_candle(m, n, k)?);
+            let shape = format!("{n}x{k}");
+            println!(
+                "{shape:>12} {m:>5} {:>8.1} {:>8.1} {:>8.1} {candle:>8.1}",
+                bf16?, f16?, f32?
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Nanoseconds of the best run.
+fn best_ns(flops: usize, mut run: impl FnMut()) -> f64 {
+    let repeats = (20_000_000 / flops).clamp(1, 200);
+    let once = |_| {
+        let start = Instant::now();
+        (0..repeats).for_each(|_| run());
+        start.elapsed().as_nanos() as f64 / repeats as f64
+    };
+    (0..12).map(once).fold(f64::INFINITY, f64::min)
+}
+
+fn time_linear(
+    ops: &mut CpuOps,
+    dtype: WeightDtype,
+    m: usize,
+    n: usize,
+    k: usize,
+) -> Result<f64, OpsError> {
+    // Small in every format: exponents near zero's, so that no sum overflows.
+    let bytes: Vec<u8> = (0..n * k * dtype.size())
+        .map(|i| {
+            if i % dtype.size() == dtype.size() - 1 {
+                0x2C
+            } else {
+                (i * 31) as u8
+            }
+        })
+        .collect();
+    let len = bytes.len();
+    let view = WeightView::new(Arc::new(bytes), 0..len, dtype, vec![n, k]);
+    let linear = ops.new_linear(view.into_iter().collect(), Parallelism::Replicated)?;
+    let table = bf16_ones(m, k);
+    let table = ops.new_linear(vec![table], Parallelism::Replicated)?;
+    let (mut x, mut out) = (ops.new_buffer(m, k)?, ops.new_buffer(m, n)?);
+    ops.begin(&one_row(m));
+    ops.embed(&table, 1.0, &mut x);
+    let mut run = |out: &mut CpuBuffer| ops.linear(black_box(&x), &linear, out);
+    Ok(best_ns(2 * m * n * k, || run(&mut out)))
+}
+
+fn time_candle(m: usize, n: usize, k: usize) -> Result<f64, candle_core::Error> {
+    use candle_core::{Device, Tensor};
+    let w = Tensor::full(0.01f32, (n, k), &Device::Cpu)?;
+    let x = Tensor::full(1f32, (m, k), &Device::Cpu)?;
+    let w = w.t()?;
+    x.matmul(&w)?;
+    Ok(best_ns(2 * m * n * k, || {
+        black_box(x.matmul(&w).ok());
+    }))
+}
+
+/// A table of ones to embed from: activations of a known size.
+fn bf16_ones(m: usize, k: usize) -> WeightView {
+    let bytes: Vec<u8> = [0x80, 0x3F].repeat(m * k);
+    let len = bytes.len();
+    WeightView::new(Arc::new(bytes), 0..len, WeightDtype::Bf16, vec![m, k])
+        .expect("the shape fits the bytes")
+}
+
+/// A batch of one row with `m` tokens.
+fn one_row(m: usize) -> Batch {
+    let tokens = 0..m as u32;
+    Batch {
+        rows: vec![Row {
+            slot: 0,
+            num_computed_tokens: 0,
+            tokens: tokens.clone(),
+            blocks: 0..1,
+            samples: false,
+            wants_prompt_logprobs: false,
+            next_prompt_token: None,
+        }],
+        token_ids: tokens.collect(),
+        block_tables: vec![0],
+        ..Batch::default()
+    }
+}
