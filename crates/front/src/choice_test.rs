@@ -232,7 +232,8 @@ proptest! {
             let end = (at + cut).min(ids.len() - 1);
             let start = at - num_repeated.min(at);
             if progress == Progress::Open {
-                progress = choice.on_event(event(start as u32, &ids[start..end.max(start)]), &mut out);
+                let part = &ids[start..end.max(start)];
+                progress = choice.on_event(event(start as u32, part), &mut out);
             }
             at = end.max(at);
         }

@@ -31,6 +31,8 @@ mod supervisor;
 mod target;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod testing_streams;
 mod wire;
 
 pub use config::FrontConfig;

@@ -56,7 +56,7 @@ fn a_model_without_options_is_what_its_files_say() {
     ));
     let info = ModelInfo::load(&options(directory.path())).unwrap();
     let path = directory.path().display().to_string();
-    assert_eq!(info.served.names, [path.clone()]);
+    assert_eq!(info.served.names, std::slice::from_ref(&path));
     assert_eq!(info.served.root, path);
     assert_eq!((info.served.max_model_len, info.served.vocab_size), (64, 4));
     assert!(info.served.created > 1_600_000_000);
@@ -158,8 +158,8 @@ fn what_does_not_fit_is_named() {
             "--generation-config",
         ),
     ];
-    for (options, expected) in cases {
-        let error = error(&options);
-        assert!(error.contains(expected), "{expected}: {error}");
+    for (options, expected) in &cases {
+        let error = error(options);
+        assert!(error.contains(*expected), "{expected}: {error}");
     }
 }

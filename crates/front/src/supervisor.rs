@@ -356,3 +356,7 @@ async fn write_all(sender: &mut Sender<OwnedWriteHalf>, client: &EngineClient) -
         }
     }
 }
+
+#[cfg(test)]
+#[path = "supervisor_test.rs"]
+mod supervisor_test;

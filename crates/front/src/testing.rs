@@ -1,7 +1,7 @@
 //! What the tests of this crate share: a tokenizer, model facts, and engines of two kinds.
 //!
-//! A scripted engine is the real one over a backend without a model; a puppet is a socket whose other end
-//! the test holds, for answers that no real engine gives.
+//! A scripted engine is the real one over a backend without a model; a puppet is a socket whose
+//! other end the test holds, for answers that no real engine gives.
 //!
 //! Invariant: nothing here is in a release build.
 

@@ -86,7 +86,8 @@ fn the_file_can_be_named_in_the_environment() {
 fn the_file_takes_switches_lists_and_tables() {
     let file = config_file(
         "enable-prefix-caching = false\nskip-tokenizer-init = true\n\
-         served-model-name = ['a', 'b']\napi_key = 'k1'\nmax-model-len = '2k'\n[override-generation-config]\ntemperature = 0.5\n",
+         served-model-name = ['a', 'b']\napi_key = 'k1'\n\
+         max-model-len = '2k'\n[override-generation-config]\ntemperature = 0.5\n",
     );
     let settings = parse_with(&["--config", &path(&file)], &[]).unwrap();
     assert!(!settings.engine.enable_prefix_caching);

@@ -1,0 +1,250 @@
+//! Engines that start, die, refuse and end, and what becomes of the streams meanwhile.
+
+use futures::StreamExt;
+use hotspare_batch::RejectReason;
+use hotspare_engine::ScriptedOptions;
+
+use super::*;
+use crate::testing::{
+    MAX_MODEL_LEN, ScriptedLauncher, config, event, hello, job, model_info, scripted,
+};
+use crate::testing_streams::{
+    collect, labelled, metric, pull, puppet_front, ready, start_scripted, wait_for,
+};
+use crate::{Front, GenerateError};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_engine_ends_its_streams_and_is_started_again() {
+    let launcher = ScriptedLauncher(|life| {
+        scripted(ScriptedOptions {
+            device_error_at_step: (life < 2).then_some(5),
+            ..ScriptedOptions::default()
+        })
+    });
+    let handle = Front::start(config(), model_info(None), Arc::new(launcher));
+    let front = ready(&handle).await;
+    for life in 0..2 {
+        let restarted = front.status().engines[0].restarts;
+        assert_eq!(restarted, life);
+        let result = match front.generate(job(&[&[5]], 50)).await {
+            Ok(stream) => collect(stream).await,
+            Err(error) => Err(error),
+        };
+        let error = result.expect_err("the engine dies at its fifth step");
+        assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
+        let mut states = front.engine_states();
+        while front.status().engines[0].restarts == life {
+            states.changed().await.expect("the front lives");
+        }
+        wait_for(&handle, |state| *state == EngineState::Ready).await;
+    }
+    let stream = front.generate(job(&[&[5]], 50)).await.unwrap();
+    assert_eq!(collect(stream).await.unwrap()[0].token_ids.len(), 50);
+    assert_eq!(metric(&front, "hotspare:engine_restarts_total"), 2.0);
+    let errors = ("vllm:request_success_total", "finished_reason=\"error\"");
+    assert_eq!(labelled(&front, errors.0, errors.1), 2.0);
+    assert!(metric(&front, "vllm:generation_tokens_total") > 50.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_until_the_engine_is_ready() {
+    let (handle, mut puppets) = puppet_front().await;
+    let front = handle.front().clone();
+    let mut puppet = puppets.recv().await.expect("the engine was started");
+    puppet.send(&EngineMessage::Loading {
+        stage: "weights".to_owned(),
+        done: 1,
+        total: 4,
+    });
+    wait_for(&handle, |state| {
+        matches!(state, EngineState::Loading { done: 1, .. })
+    })
+    .await;
+    assert_eq!(front.readiness().reason, "the model is loading");
+    assert_eq!(front.status().role, "starting");
+    let error = front.generate(job(&[&[5]], 5)).await.err();
+    let expected = GenerateError::NotReady {
+        reason: "the model is loading".to_owned(),
+        retry_after_s: 2,
+    };
+    assert_eq!(error, Some(expected));
+
+    let puppet = pull(move || {
+        puppet.greet();
+        puppet
+    })
+    .await;
+    wait_for(&handle, |state| *state == EngineState::Ready).await;
+    assert!(front.readiness().ready);
+    let status = front.status();
+    assert_eq!(
+        (status.role, status.engines[0].state),
+        ("primary-solo", "ready")
+    );
+    assert_eq!(status.engines[0].model_hash, "hash");
+    drop(puppet);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_cannot_start_ends_the_front() {
+    let cases: [(EngineMessage, &str); 4] = [
+        (
+            EngineMessage::Fatal {
+                message: "no such model".to_owned(),
+            },
+            "no such model",
+        ),
+        (
+            EngineMessage::Hello(Box::new(hotspare_link::EngineHello {
+                protocol: ProtocolRange { min: 900, max: 901 },
+                ..hello()
+            })),
+            "no protocol version in common",
+        ),
+        (
+            EngineMessage::Hello(Box::new(hotspare_link::EngineHello {
+                max_model_len: MAX_MODEL_LEN - 1,
+                ..hello()
+            })),
+            "announces 256",
+        ),
+        (EngineMessage::Pong { nonce: 1 }, "before its hello"),
+    ];
+    for (message, expected) in cases {
+        let (mut handle, mut puppets) = puppet_front().await;
+        let mut puppet = puppets.recv().await.expect("the engine was started");
+        puppet.send(&message);
+        let error = handle.failed().await.to_string();
+        assert!(error.contains(expected), "{message:?}: {error}");
+        assert_eq!(handle.front().status().role, "failed");
+        assert!(!handle.front().readiness().ready);
+    }
+    let (mut handle, mut puppets) = puppet_front().await;
+    drop(puppets.recv().await);
+    let error = handle.failed().await.to_string();
+    assert!(error.contains("ended before it was ready"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_keeps_failing_is_given_up() {
+    let (mut handle, mut puppets) = puppet_front().await;
+    for _ in 0..config().max_num_engine_failures {
+        let mut puppet = puppets.recv().await.expect("the engine was started");
+        pull(move || puppet.greet()).await;
+    }
+    let error = handle.failed().await;
+    let FrontError::GaveUp { num_failures, .. } = error else {
+        panic!("it was to give up: {error}");
+    };
+    assert_eq!(num_failures, config().max_num_engine_failures);
+    assert!(puppets.try_recv().is_err(), "and no further engine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_before_admission_can_be_tried_again_and_one_after_it_cannot() {
+    let (handle, mut puppets) = puppet_front().await;
+    let mut puppet = puppets.recv().await.expect("the engine was started");
+    let puppet = pull(move || {
+        puppet.greet();
+        puppet
+    });
+    let mut puppet = puppet.await;
+    let front = ready(&handle).await;
+    let dying = pull(move || assert!(matches!(puppet.receive(), Some(FrontMessage::Generate(_)))));
+    let request = front.generate(job(&[&[5]], 5));
+    let (result, ()) = tokio::join!(request, dying);
+    assert!(matches!(result.err(), Some(GenerateError::NotReady { .. })));
+
+    let mut puppet = puppets.recv().await.expect("it was started again");
+    let serving = pull(move || {
+        puppet.greet();
+        let request = puppet.admit();
+        let event = hotspare_batch::SequenceEvent {
+            request_id: request.request_id,
+            ..event(0, &[8])
+        };
+        puppet.step(1, event);
+    });
+    wait_for(&handle, |state| *state == EngineState::Ready).await;
+    let mut stream = front.generate(job(&[&[5]], 5)).await.unwrap();
+    let first = stream.next().await.expect("a token").expect("a delta");
+    assert_eq!(first.token_ids, [8]);
+    serving.await;
+    let error = stream
+        .next()
+        .await
+        .expect("an error")
+        .expect_err("an error");
+    assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engines_refusal_is_the_jobs() {
+    let (handle, mut puppets) = puppet_front().await;
+    let mut puppet = puppets.recv().await.expect("the engine was started");
+    let refusing = pull(move || {
+        puppet.greet();
+        let first = puppet.admit();
+        let Some(FrontMessage::Generate(second)) = puppet.receive() else {
+            panic!("a second sequence was due");
+        };
+        puppet.send(&EngineMessage::Rejected {
+            request_id: second.request_id,
+            attempt: 0,
+            reason: RejectReason::Impossible("too long".to_owned()),
+        });
+        let request_id = first.request_id;
+        assert_eq!(puppet.receive(), Some(FrontMessage::Cancel { request_id }));
+        puppet
+    });
+    let front = ready(&handle).await;
+    let error = front.generate(job(&[&[5], &[6]], 5)).await.err();
+    let expected = GenerateError::Impossible("too long".to_owned());
+    assert_eq!(error, Some(expected));
+    drop(refusing.await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_refuses_the_new_and_finishes_the_old() {
+    let script = ScriptedOptions {
+        step_time_us: 500,
+        ..ScriptedOptions::default()
+    };
+    let handle = start_scripted(&script);
+    let front = ready(&handle).await;
+    let stream = front.generate(job(&[&[5]], 60)).await.unwrap();
+    front.drain();
+    assert!(!front.readiness().ready);
+    assert_eq!(front.status().role, "draining");
+    let error = front.generate(job(&[&[5]], 5)).await.err();
+    assert!(
+        matches!(error, Some(GenerateError::NotReady { .. })),
+        "{error:?}"
+    );
+    let (answers, ()) = tokio::join!(collect(stream), front.wait_idle());
+    assert_eq!(answers.unwrap()[0].token_ids.len(), 60);
+    handle.stop().await.expect("the engine ends in order");
+    assert_eq!(front.status().engines[0].state, "stopped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_with_streams_open_ends_them_with_an_error() {
+    let (handle, mut puppets) = puppet_front().await;
+    let mut puppet = puppets.recv().await.expect("the engine was started");
+    let serving = pull(move || {
+        puppet.greet();
+        puppet.admit();
+        assert_eq!(puppet.receive(), Some(FrontMessage::Drain));
+    });
+    let front = ready(&handle).await;
+    let mut stream = front.generate(job(&[&[5]], 5)).await.unwrap();
+    handle.stop().await.expect("it was asked to end");
+    serving.await;
+    let error = stream
+        .next()
+        .await
+        .expect("an error")
+        .expect_err("an error");
+    assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
+}
