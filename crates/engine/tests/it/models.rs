@@ -102,8 +102,11 @@ pub(crate) fn alone(model: &Path, generate: &Generate) -> Answer {
     answers.into_iter().next().unwrap()
 }
 
+/// An answer's ids, each token's log-probabilities as (id, bits), and its end.
+pub(crate) type Bits = (Vec<TokenId>, Vec<Vec<(u32, u32)>>, Option<FinishReason>);
+
 /// Everything of an answer that a client could see, floats as bits.
-pub(crate) fn bits(answer: &Answer) -> (Vec<TokenId>, Vec<Vec<(u32, u32)>>, Option<FinishReason>) {
+pub(crate) fn bits(answer: &Answer) -> Bits {
     let tokens = answer.prompt_logprobs.iter().chain(&answer.logprobs);
     let tokens = tokens.map(|token| {
         let drawn = (token.token, token.logprob.to_bits());
