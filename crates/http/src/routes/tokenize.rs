@@ -48,9 +48,12 @@ fn tokens(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     };
     // No limit but the body's: counting the tokens of a text that is too long is what this is for.
     let tokens = plan::encode(app, model, &prompt, add_special_tokens, true)?;
-    let token_strs = request
-        .return_token_strs
-        .then(|| tokens.iter().map(|&id| model.token_text(id)).collect());
+    let token_strs = request.return_token_strs.then(|| {
+        tokens
+            .iter()
+            .map(|&id| model.id_to_token(id).unwrap_or_default())
+            .collect()
+    });
     let answer = TokenizeAnswer {
         count: tokens.len(),
         max_model_len: app.limits.max_model_len,
