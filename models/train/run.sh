@@ -7,7 +7,7 @@ here="$(cd "$(dirname "$0")" && pwd)"
 models="$(dirname "$here")"
 work="${1:?usage: run.sh WORK_DIR [PYTHON]}"
 python="${2:-python3}"
-corpus_tokens=16000000
+corpus_tokens=26000000
 corpus_seed=7
 export OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
 mkdir -p "$work"

@@ -76,15 +76,16 @@ class Data:
 
     WINDOW = 64
 
-    def __init__(self, folder):
+    def __init__(self, folder, recipe):
+        self.r = recipe
         self.ids = np.load(os.path.join(folder, "ids.npy"), mmap_mode="r")
         self.weights = np.load(os.path.join(folder, "weights.npy"), mmap_mode="r")
-        self.at, self.queue_start, self.queue = 0, 0, []
+        self.at, self.queue_start, self.queue_step, self.queue = 0, 0, 0, []
 
-    def documents(self, tokens, longest):
-        """Whole documents of similar length, one in each row, at most `tokens` in all."""
+    def documents(self, step):
+        """Whole documents of similar length, one in each row."""
         if not self.queue:
-            self.fill(tokens, longest)
+            self.fill(step)
         starts = self.queue.pop()
         length = -(-max(end - start for start, end in starts) // 16) * 16
         ids = np.zeros((len(starts), length + 1), np.int64)
@@ -95,15 +96,23 @@ class Data:
         ids, weights = torch.from_numpy(ids), torch.from_numpy(weights) / 100
         return ids[:, :-1], ids[:, 1:], weights[:, 1:]
 
-    def fill(self, tokens, longest):
-        """Sorts the next documents by length into batches, and shuffles the batches."""
+    def fill(self, step):
+        """Sorts the next documents by length into batches, and shuffles the batches.
+
+        From step `thin_from` on, most long documents are left out, in favour of short answers.
+        """
+        tokens, longest = self.r["tokens_per_step"], self.r["long_length"]
         take = self.WINDOW * tokens
+        self.queue_step = step
         if self.at + take > len(self.ids):
             self.at = 0
         self.queue_start = self.at
         starts = self.at + np.flatnonzero(self.ids[self.at : self.at + take] == 0)
         self.at = int(starts[-1])
         pairs = [(a, min(b, a + longest)) for a, b in zip(starts[:-1], starts[1:])]
+        if step >= self.r["thin_from"]:
+            above, keep = self.r["thin_above"], int(self.r["thin_keep"] * 2**32)
+            pairs = [p for p in pairs if p[1] - p[0] <= above or p[0] * 2654435761 % 2**32 < keep]
         pairs.sort(key=lambda p: p[1] - p[0])
         batch = []
         for pair in pairs:
@@ -163,7 +172,7 @@ class Trainer:
     def __init__(self, recipe, data, config, work, rank=0, ranks=1):
         self.r, self.work, self.rank, self.ranks = recipe, work, rank, ranks
         torch.manual_seed(recipe["seed"])
-        self.model, self.data = Llama(config), Data(data)
+        self.model, self.data = Llama(config), Data(data, recipe)
         circuits.initialise(self.model)
         matrices = [
             p for n, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in n
@@ -188,7 +197,7 @@ class Trainer:
         self.start, self.data.at = state["step"], state["at"]
         if state.get("queued"):
             self.data.at = state["queue_start"]
-            self.data.fill(self.r["tokens_per_step"], self.r["long_length"])
+            self.data.fill(state.get("queue_step", 0))
             self.data.queue = self.data.queue[: state["queued"]]
             self.data.at = state["at"]
 
@@ -202,6 +211,7 @@ class Trainer:
             "step": step,
             "at": data.at,
             "queue_start": data.queue_start,
+            "queue_step": data.queue_step,
             "queued": len(data.queue),
         }
         torch.save(state, self.state_file + ".new")
@@ -219,7 +229,7 @@ class Trainer:
             return drill(step, self.model.config["vocab_size"])
         if step % r["long_every"] == 0:
             return self.data.conversations(r["long_rows"], r["long_length"])
-        return self.data.documents(r["tokens_per_step"], r["long_length"])
+        return self.data.documents(step)
 
     def step(self, step):
         """One optimiser step; returns its loss. Each rank takes its share of the rows."""
