@@ -60,6 +60,9 @@ pub struct SequenceEvent {
     pub prompt_logprobs: Vec<TokenLogprobs>,
     /// Prompt tokens found in the prefix cache; in the first event.
     pub num_cached_tokens: Option<u32>,
+    /// Milliseconds from being taken in to the first step it was part of; in the first event of a
+    /// sequence that was part of one.
+    pub queued_ms: Option<u64>,
     /// Set in the last event.
     pub finish: Option<FinishReason>,
 }

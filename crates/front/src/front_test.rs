@@ -198,6 +198,9 @@ async fn metrics_have_vllms_names() {
         "vllm:inter_token_latency_seconds_bucket{",
         "vllm:request_time_per_output_token_seconds_sum{",
         "vllm:e2e_request_latency_seconds_bucket{",
+        "vllm:request_queue_time_seconds_bucket{",
+        "vllm:request_prefill_time_seconds_bucket{",
+        "vllm:request_inference_time_seconds_bucket{",
         "vllm:request_decode_time_seconds_bucket{",
         "vllm:request_prompt_tokens_bucket{",
         "vllm:request_generation_tokens_bucket{",
@@ -214,5 +217,9 @@ async fn metrics_have_vllms_names() {
         assert!(line.contains("model_name=\"test\""), "{line}");
     }
     assert!(text.ends_with("# EOF\n"));
+    for phase in ["queue", "prefill", "decode", "inference"] {
+        let count = format!("vllm:request_{phase}_time_seconds_count");
+        assert_eq!(metric(&front, &count), 1.0, "{phase}");
+    }
     assert_eq!(metric(&front, "vllm:prompt_tokens_total"), 40.0);
 }

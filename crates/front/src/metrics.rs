@@ -59,6 +59,10 @@ pub(crate) struct ChoiceRecord {
     pub(crate) max_tokens: u32,
     /// From the job's start to the end.
     pub(crate) e2e: Duration,
+    /// In the engine's queue; `None` where it never ran.
+    pub(crate) queue: Option<Duration>,
+    /// From leaving the queue to the first token; `None` without a token.
+    pub(crate) prefill: Option<Duration>,
     /// From the first token to the last; `None` without a token.
     pub(crate) decode: Option<Duration>,
 }
@@ -69,7 +73,10 @@ struct Latencies {
     inter_token: Histogram,
     time_per_output_token: Histogram,
     e2e: Histogram,
+    queue: Histogram,
+    prefill: Histogram,
     decode: Histogram,
+    inference: Histogram,
 }
 
 /// Sizes of requests.
@@ -123,10 +130,28 @@ impl Latencies {
                 "Time from a request's arrival to its end",
                 &buckets::REQUEST,
             ),
+            queue: histogram(
+                scope,
+                "request_queue_time_seconds",
+                "Time that a request waited in the engine to run",
+                &buckets::REQUEST,
+            ),
+            prefill: histogram(
+                scope,
+                "request_prefill_time_seconds",
+                "Time from a request's first step to its first token",
+                &buckets::REQUEST,
+            ),
             decode: histogram(
                 scope,
                 "request_decode_time_seconds",
                 "Time from a request's first token to its last",
+                &buckets::REQUEST,
+            ),
+            inference: histogram(
+                scope,
+                "request_inference_time_seconds",
+                "Time from a request's first step to its last token",
                 &buckets::REQUEST,
             ),
         }
@@ -251,6 +276,14 @@ impl Metrics {
         self.sizes
             .params_max_tokens
             .observe(record.max_tokens.into());
+        if let Some(queue) = record.queue {
+            self.latencies.queue.observe(queue.as_secs_f64());
+        }
+        if let Some((prefill, decode)) = record.prefill.zip(record.decode) {
+            self.latencies.prefill.observe(prefill.as_secs_f64());
+            let inference = prefill + decode;
+            self.latencies.inference.observe(inference.as_secs_f64());
+        }
         if let Some(decode) = record.decode {
             self.latencies.decode.observe(decode.as_secs_f64());
             if record.num_tokens > 1 {

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
 use hotspare_batch::{Generate, RejectReason, RequestId};
@@ -33,6 +33,8 @@ struct Sequence {
     is_admitted: bool,
     /// Whether the target still works on it, as far as is known.
     is_live: bool,
+    /// What the engine says that it waited.
+    queued: Option<Duration>,
     first_token_at: Option<Instant>,
     last_token_at: Option<Instant>,
     end: Option<FinishReason>,
@@ -130,6 +132,7 @@ impl GenerationStream {
             max_tokens: request.stop.max_tokens,
             is_admitted: false,
             is_live: true,
+            queued: None,
             first_token_at: None,
             last_token_at: None,
             end: None,
@@ -209,6 +212,9 @@ impl GenerationStream {
 
     fn on_event(&mut self, index: usize, event: hotspare_batch::SequenceEvent, at: Instant) {
         let sequence = &mut self.sequences[index];
+        if let Some(queued_ms) = event.queued_ms {
+            sequence.queued = Some(Duration::from_millis(queued_ms));
+        }
         if !event.token_ids.is_empty() {
             match sequence.last_token_at {
                 None => {
@@ -247,12 +253,18 @@ impl GenerationStream {
         sequence.end = Some(reason);
         self.num_open -= 1;
         let decode = sequence.first_token_at.zip(sequence.last_token_at);
+        let started_at = self.started_at;
+        let to_first = sequence
+            .first_token_at
+            .map(|at| at.saturating_duration_since(started_at));
         self.metrics.on_choice_end(&ChoiceRecord {
             reason,
             num_prompt_tokens: sequence.num_prompt_tokens,
             num_tokens: sequence.choice.num_tokens(),
             max_tokens: sequence.max_tokens,
             e2e: at.saturating_duration_since(self.started_at),
+            queue: sequence.queued,
+            prefill: to_first.map(|time| time.saturating_sub(sequence.queued.unwrap_or_default())),
             decode: decode.map(|(first, last)| last.saturating_duration_since(first)),
         });
     }

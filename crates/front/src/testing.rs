@@ -112,6 +112,7 @@ pub(crate) fn event(first_index: u32, token_ids: &[TokenId]) -> SequenceEvent {
         logprobs: Vec::new(),
         prompt_logprobs: Vec::new(),
         num_cached_tokens: None,
+        queued_ms: None,
         finish: None,
     }
 }

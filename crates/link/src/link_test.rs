@@ -100,6 +100,7 @@ fn any_event() -> impl Strategy<Value = SequenceEvent> {
             token_ids,
             prompt_logprobs: Vec::new(),
             num_cached_tokens,
+            queued_ms: num_cached_tokens.map(u64::from),
             finish,
         },
     )

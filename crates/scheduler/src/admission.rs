@@ -92,6 +92,7 @@ impl Scheduler {
             logprobs: Vec::new(),
             prompt_logprobs: Vec::new(),
             num_cached_tokens: Some(0),
+            queued_ms: None,
             finish: Some(finish),
         });
     }

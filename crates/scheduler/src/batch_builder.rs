@@ -21,6 +21,8 @@ pub(crate) struct BatchBuilder {
     pub(crate) budget: usize,
     /// Tokens of a row at most, whatever the budget.
     pub(crate) max_row_tokens: usize,
+    /// When the step is built.
+    pub(crate) now_ms: u64,
     block_size: usize,
 }
 
@@ -30,12 +32,14 @@ impl BatchBuilder {
         config: &SchedulerConfig,
         rows: Vec<InFlightRow>,
         max_row_tokens: usize,
+        now_ms: u64,
     ) -> Self {
         Self {
             batch: Batch::default(),
             rows,
             budget: config.max_num_batched_tokens,
             max_row_tokens,
+            now_ms,
             block_size: config.block_size,
         }
     }

@@ -98,6 +98,30 @@ fn deadlines_end_waiting_and_running_sequences() {
 }
 
 #[test]
+fn the_first_event_says_how_long_a_sequence_waited() {
+    let config = SchedulerConfig {
+        max_num_seqs: 1,
+        ..small_config()
+    };
+    let mut driver = Driver::new(config);
+    for (id, now_ms) in [(1, 100), (2, 103)] {
+        driver.now_ms = now_ms;
+        driver
+            .add(with_max_tokens(request(id, &ids(1000, 3)), 2))
+            .unwrap();
+    }
+    driver.now_ms = 110;
+    driver.step();
+    driver.now_ms = 117;
+    driver.step();
+    driver.now_ms = 120;
+    driver.step();
+    driver.run();
+    let queued = driver.queued_ms.iter().map(|(id, ms)| (id.0, *ms));
+    assert_eq!(queued.collect::<Vec<_>>(), [(1, 10), (2, 17)]);
+}
+
+#[test]
 fn a_deadline_of_nothing_never_runs_and_one_without_end_never_comes() {
     let mut driver = Driver::new(small_config());
     driver.now_ms = u64::MAX - 10;

@@ -23,7 +23,7 @@ impl Scheduler {
             return None;
         }
         let rows = self.spare_rows.pop().unwrap_or_default();
-        let mut builder = BatchBuilder::new(&self.config, rows, self.max_row_tokens());
+        let mut builder = BatchBuilder::new(&self.config, rows, self.max_row_tokens(), now_ms);
         let num_running = self.running.len();
         builder.reserve(num_running, self.last_num_table_blocks + num_running);
         let had_blocks = self.schedule_running(&mut builder);
@@ -169,7 +169,7 @@ impl Scheduler {
         sequence.needs_slot_init = true;
         self.waiting.remove(key, sequence.was_admitted);
         self.running.insert(key);
-        self.count_admission(key.index, num_found, reads_cache);
+        self.count_admission(key.index, num_found, reads_cache, builder.now_ms);
         let sequence = self.sequences.get_mut(key.index);
         let num_tokens = (num_ids - num_found)
             .min(builder.max_row_tokens)
@@ -181,12 +181,19 @@ impl Scheduler {
     }
 
     /// Keeps what the first admission found; later ones find what the sequence itself computed.
-    fn count_admission(&mut self, index: SequenceIndex, num_found: usize, reads_cache: bool) {
+    fn count_admission(
+        &mut self,
+        index: SequenceIndex,
+        num_found: usize,
+        reads_cache: bool,
+        now_ms: u64,
+    ) {
         let sequence = self.sequences.get_mut(index);
         if sequence.was_admitted {
             return;
         }
         sequence.was_admitted = true;
+        sequence.queued_ms = Some(now_ms.saturating_sub(sequence.added_at_ms));
         sequence.num_cached_tokens = num_found.min(sequence.num_prompt_tokens) as u32;
         self.counters.num_cached_prompt_tokens += u64::from(sequence.num_cached_tokens);
         if reads_cache {

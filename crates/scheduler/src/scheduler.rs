@@ -141,9 +141,9 @@ impl Scheduler {
         }
         self.by_id.insert(request.request_id, index);
         self.waiting.insert(key, false);
-        let inserted = self
-            .sequences
-            .insert(Sequence::new(request, max_len, key, deadline_at_ms));
+        let inserted =
+            self.sequences
+                .insert(Sequence::new(request, max_len, key, deadline_at_ms, now_ms));
         debug_assert_eq!(inserted, index, "the slab keeps its word");
         Ok(())
     }

@@ -48,6 +48,7 @@ pub(crate) struct Sequence {
     pub(crate) prefill_only: bool,
     pub(crate) key: QueueKey,
     pub(crate) deadline_at_ms: Option<u64>,
+    pub(crate) added_at_ms: u64,
 
     pub(crate) status: Status,
     pub(crate) slot: Option<SlotId>,
@@ -66,6 +67,8 @@ pub(crate) struct Sequence {
     pub(crate) was_admitted: bool,
     /// Prompt tokens that its first admission found in the prefix cache.
     pub(crate) num_cached_tokens: u32,
+    /// How long it waited for its first admission.
+    pub(crate) queued_ms: Option<u64>,
     /// Its first event is out.
     pub(crate) has_reported: bool,
     /// Log-probabilities of the prompt were asked for and are not delivered yet.
@@ -80,6 +83,7 @@ impl Sequence {
         max_len: usize,
         key: QueueKey,
         deadline_at_ms: Option<u64>,
+        added_at_ms: u64,
     ) -> Self {
         Self {
             request_id: request.request_id,
@@ -96,6 +100,7 @@ impl Sequence {
             prefill_only: request.prefill_only,
             key,
             deadline_at_ms,
+            added_at_ms,
             status: Status::Waiting,
             slot: None,
             block_table: Vec::new(),
@@ -108,6 +113,7 @@ impl Sequence {
             needs_slot_init: false,
             was_admitted: false,
             num_cached_tokens: 0,
+            queued_ms: None,
             has_reported: false,
             prompt_logprobs: Vec::new(),
         }
@@ -144,6 +150,7 @@ impl Sequence {
         finish: Option<FinishReason>,
     ) {
         let num_cached_tokens = (!self.has_reported).then_some(self.num_cached_tokens);
+        let queued_ms = self.queued_ms.filter(|_| !self.has_reported);
         self.has_reported = true;
         let is_prompt_done = !token_ids.is_empty() || finish == Some(FinishReason::Length);
         let mut prompt_logprobs = Vec::new();
@@ -159,6 +166,7 @@ impl Sequence {
             logprobs,
             prompt_logprobs,
             num_cached_tokens,
+            queued_ms,
             finish,
         });
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use clap::CommandFactory;
+
 use super::*;
 
 fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, CliError> {

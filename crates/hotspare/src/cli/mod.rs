@@ -13,8 +13,7 @@ mod settings;
 mod values;
 mod vllm_flags;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 pub(crate) use args::EngineCommandArgs;
 pub(crate) use settings::Settings;
@@ -99,9 +98,8 @@ pub(crate) fn parse(
 }
 
 impl CliError {
-    fn usage(message: impl std::fmt::Display) -> Self {
-        let mut command = Cli::command();
-        Self::Clap(command.error(ErrorKind::ValueValidation, message))
+    fn usage(message: impl Into<String>) -> Self {
+        Self::Message(message.into())
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Driver {
     pub(crate) in_flight: VecDeque<Batch>,
     pub(crate) now_ms: u64,
     pub(crate) transcripts: BTreeMap<RequestId, Transcript>,
+    /// How long sequences waited, as their first events say.
+    pub(crate) queued_ms: Vec<(RequestId, u64)>,
     /// A device that draws several tokens makes rows stale, whose slots are set up again under way.
     pub(crate) speculates: bool,
     events: Vec<SequenceEvent>,
@@ -54,6 +56,7 @@ impl Driver {
             in_flight: VecDeque::new(),
             now_ms: 0,
             transcripts: BTreeMap::new(),
+            queued_ms: Vec::new(),
             speculates: false,
             events: Vec::new(),
             last_step: 0,
@@ -160,6 +163,8 @@ impl Driver {
                 .transcripts
                 .get_mut(&event.request_id)
                 .expect("events are of known requests");
+            self.queued_ms
+                .extend(event.queued_ms.map(|ms| (event.request_id, ms)));
             transcript.take(event);
         }
     }
