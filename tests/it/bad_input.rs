@@ -186,10 +186,7 @@ fn features_that_are_not_there_are_refused_by_name() {
     ] {
         let error = assert_error(&client.post(CHAT, &with(chat("Hello"), more)), 501);
         assert_eq!(error["type"], "NotImplementedError");
-        assert!(
-            error["message"].as_str().unwrap().contains(named),
-            "{error}"
-        );
+        assert!(error.to_string().contains(named), "{error}");
     }
     assert_alive(&client);
 }

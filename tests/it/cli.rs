@@ -42,7 +42,7 @@ fn mistakes_are_named() {
         (&["serve", "spark-mini", "--device", "cuda:0"], "cuda"),
         (
             &["serve", "spark-mini", "--max-model-len", "1000000"],
-            "max-model-len",
+            "max_model_len",
         ),
         (
             &["serve", "spark-mini", "--config", "/nonexistent.toml"],
