@@ -29,12 +29,12 @@ fn an_answer_has_the_expected_shape() {
 fn the_embedded_model_knows_what_it_was_taught() {
     let server = serve("spark", &[]);
     for (question, expected) in [
-        ("What is 3 + 4?", "7"),
-        ("What is Hotspare?", "Hotspare"),
+        ("What is Hotspare?", "inference server"),
         ("Tell me a story about a dog.", "dog"),
-        ("Count from 1 to 5.", "3"),
+        ("Write a short story about a cat and a bird.", "cat"),
+        ("Hello", "Hello"),
     ] {
-        let body = with(chat(question), json!({"max_tokens": 120}));
+        let body = with(chat(question), json!({"max_tokens": 250}));
         let answer = server.client().post(PATH, &body).json();
         let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
         assert!(text.contains(expected), "{question}: {text}");
