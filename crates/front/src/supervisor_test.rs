@@ -11,7 +11,7 @@ use crate::testing::{
 use crate::testing_streams::{
     collect, labelled, metric, pull, puppet_front, ready, start_scripted, wait_for,
 };
-use crate::{Front, GenerateError};
+use crate::{Front, FrontHandle, GenerateError, ProcessLauncher};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_engine_ends_its_streams_and_is_started_again() {
@@ -247,4 +247,42 @@ async fn stopping_with_streams_open_ends_them_with_an_error() {
         .expect("an error")
         .expect_err("an error");
     assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
+}
+
+/// A front whose engine is this shell script.
+fn start_script(script: &str) -> FrontHandle {
+    let args = ["-c", script].map(Into::into).to_vec();
+    let config = FrontConfig {
+        engine_stop_timeout_ms: 100,
+        ..config()
+    };
+    let launcher = ProcessLauncher::new("/bin/sh".into(), args);
+    Front::start(config, model_info(None), Arc::new(launcher))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_exit_status_of_a_process_is_reported() {
+    let error = start_script("exit 7").failed().await.to_string();
+    assert!(error.contains("exit status: 7"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_does_not_end_without_its_socket_is_killed() {
+    let mut handle = start_script("exec sleep 600 <&-");
+    let error = handle.failed().await.to_string();
+    assert!(error.contains("SIGKILL"), "{error}");
+    assert_eq!(handle.front().status().engines[0].pid, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stays_silent_is_stopped_on_demand() {
+    let handle = start_script("exec sleep 600");
+    let front = handle.front().clone();
+    let mut states = front.engine_states();
+    while front.status().engines[0].pid.is_none() {
+        states.changed().await.expect("the front lives");
+    }
+    assert_eq!(front.status().role, "starting");
+    handle.stop().await.expect("it was asked to end");
+    assert_eq!(front.status().engines[0].pid, None);
 }
