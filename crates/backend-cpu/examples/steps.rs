@@ -80,7 +80,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn report(what: &str, num_tokens: usize, t: StepTimings) {
     let us = |ns: u64| ns as f64 / 1e3;
     println!(
-        "{what:>18}: {:>8.0} tokens/s; step {:>7.1} us: linear {:>7.1}, attention {:>6.1}, sample {:>6.1}",
+        "{what:>18}: {:>8.0} tokens/s; step {:>7.1} us: linear {:>7.1}, attention {:>6.1}, \
+         sample {:>6.1}",
         num_tokens as f64 / (t.total_ns as f64 / 1e9),
         us(t.total_ns),
         us(t.linear_ns),
