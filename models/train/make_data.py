@@ -1,6 +1,8 @@
 """Writes the training tokens: one long stream of ids with a loss weight for each.
 
-Usage: make_data.py TOKENIZER_JSON OUT_DIR NUM_TOKENS SEED
+Usage: make_data.py TOKENIZER_JSON OUT_DIR NUM_TOKENS SEED [short]
+
+With "short", the mix is `build.SHORT_WEIGHTS`.
 """
 
 import os
@@ -29,12 +31,13 @@ def main():
     out, want, seed = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     os.makedirs(out, exist_ok=True)
     g = Gen(seed)
+    mix = build.SHORT_WEIGHTS if sys.argv[5:] == ["short"] else build.WEIGHTS
     check_pieces(renderer, [build.example(g) for _ in range(500)])
     ids = np.zeros(want, np.uint16)
     weights = np.zeros(want, np.uint8)
     at = examples = 0
     while at < want:
-        batch = [build.example(g) for _ in range(CHUNK)]
+        batch = [build.example(g, weights=mix) for _ in range(CHUNK)]
         for tokens, weight in renderer.encode(batch):
             n = min(len(tokens), want - at)
             ids[at : at + n], weights[at : at + n] = tokens[:n], weight[:n]

@@ -13,9 +13,10 @@ export OMP_WAIT_POLICY=PASSIVE PYTHONUNBUFFERED=1
 mkdir -p "$work"
 cd "$here"
 "$python" make_configs.py "$models"
-if [ ! -f "$work/data/weights.npy" ]; then
+if [ ! -f "$work/data-short/weights.npy" ]; then
   "$python" make_tokenizer.py "$models/spark" "$models/spark-mini"
   "$python" make_data.py "$models/spark/tokenizer.json" "$work/data" "$corpus_tokens" "$corpus_seed"
+  "$python" make_data.py "$models/spark/tokenizer.json" "$work/data-short" 8000000 8 short
 fi
 for name in spark spark-mini; do
   "$python" train.py "recipe-$name.json" "$work/data" "$models/$name" "$work/$name" \

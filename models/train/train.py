@@ -78,9 +78,22 @@ class Data:
 
     def __init__(self, folder, recipe):
         self.r = recipe
+        self.folder, self.short = folder, False
+        self.open("")
+        self.queue_step = 0
+
+    def open(self, suffix):
+        """Starts at the beginning of a corpus: "" is the main one, "-short" the second."""
+        folder = self.folder + suffix
         self.ids = np.load(os.path.join(folder, "ids.npy"), mmap_mode="r")
         self.weights = np.load(os.path.join(folder, "weights.npy"), mmap_mode="r")
-        self.at, self.queue_start, self.queue_step, self.queue = 0, 0, 0, []
+        self.at, self.queue_start, self.queue = 0, 0, []
+
+    def switch(self, step):
+        """Changes to the corpus of short answers when its time has come."""
+        if step >= self.r["short_from"] and not self.short:
+            self.short = True
+            self.open("-short")
 
     def documents(self, step):
         """Whole documents of similar length, one in each row."""
@@ -110,7 +123,7 @@ class Data:
         starts = self.at + np.flatnonzero(self.ids[self.at : self.at + take] == 0)
         self.at = int(starts[-1])
         pairs = [(a, min(b, a + longest)) for a, b in zip(starts[:-1], starts[1:])]
-        if step >= self.r["thin_from"]:
+        if step >= self.r["thin_from"] and not self.short:
             above, keep = self.r["thin_above"], int(self.r["thin_keep"] * 2**32)
             pairs = [p for p in pairs if p[1] - p[0] <= above or p[0] * 2654435761 % 2**32 < keep]
         pairs.sort(key=lambda p: p[1] - p[0])
@@ -194,6 +207,7 @@ class Trainer:
         self.adam.load_state_dict(state["adam"])
         for key, value in state["muon"]:
             self.muon.buffers[tuple(key)] = value
+        self.data.switch(state["step"] - 1)
         self.start, self.data.at = state["step"], state["at"]
         if state.get("queued"):
             self.data.at = state["queue_start"]
@@ -225,6 +239,7 @@ class Trainer:
     def batch(self, step):
         """The inputs, targets and weights of a step: a drill, conversations or documents."""
         r = self.r
+        self.data.switch(step)
         if self.drills(step):
             return drill(step, self.model.config["vocab_size"])
         if step % r["long_every"] == 0:

@@ -37,6 +37,19 @@ WEIGHTS = {
     "follow": 5,
     "long": 3,
 }
+# The mix of the last part of training: short answers, and numbers above all.
+SHORT_WEIGHTS = {
+    "stories": 9,
+    "qa": 21,
+    "numbers": 38,
+    "hotspare": 6,
+    "chat": 9,
+    "jsons": 6,
+    "tools": 3,
+    "writing": 3,
+    "follow": 4,
+    "long": 1,
+}
 HELD_WORDS = re.compile(
     r"\b("
     + "|".join(sorted(set(holdout.NAMES["f"] + holdout.NAMES["m"]) | holdout.TOPICS))
@@ -137,9 +150,10 @@ def leaks(example):
     return bool(HELD_WORDS.search(repr(example)))
 
 
-def example(g, kind=None):
+def example(g, kind=None, weights=None):
     """One example: {"text": ...} or {"messages": [...], "tools": [...]}."""
-    kind = kind or g.rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+    weights = weights or WEIGHTS
+    kind = kind or g.rng.choices(list(weights), list(weights.values()))[0]
     while True:
         made = finish(g, kind, MAKERS[kind](g))
         if g.split in ("names", "topics") or not leaks(made):
