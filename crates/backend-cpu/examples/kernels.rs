@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         block_size: 512,
         num_kv_heads: 1,
         head_dim: 16,
+        dtype: WeightDtype::F32,
     })?;
     println!("{} with {num_threads} threads, GFLOP/s", ops.isa().name());
     println!(

@@ -107,6 +107,7 @@ impl Model {
             block_size: BLOCK_SIZE,
             num_kv_heads: SPEC.num_kv_heads,
             head_dim: SPEC.head_dim,
+            dtype: WeightDtype::F16,
         })?;
         let widths = [
             HIDDEN,

@@ -4,12 +4,12 @@
 
 use hotspare_model::ops::OpsError;
 
-use crate::memory::AlignedFloats;
+use crate::memory::AlignedArray;
 
 /// Activations, `[max_rows, width]`, row-major f32.
 #[derive(Debug)]
 pub struct CpuBuffer {
-    data: AlignedFloats,
+    data: AlignedArray<f32>,
     width: usize,
     max_rows: usize,
     num_rows: usize,
@@ -22,7 +22,7 @@ impl CpuBuffer {
     /// Out of memory.
     pub(crate) fn new(max_rows: usize, width: usize) -> Result<Self, OpsError> {
         Ok(Self {
-            data: AlignedFloats::zeroed("activations", max_rows.saturating_mul(width))?,
+            data: AlignedArray::zeroed("activations", max_rows.saturating_mul(width))?,
             width,
             max_rows,
             num_rows: 0,

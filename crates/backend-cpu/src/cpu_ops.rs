@@ -12,13 +12,13 @@ use hotspare_batch::{Batch, RowOutput, StepTimings};
 use hotspare_model::ops::{
     AttentionSpec, KvCacheSpec, Ops, OpsError, Parallelism, RopeTable, StepLimits,
 };
-use hotspare_model::weights::WeightView;
+use hotspare_model::weights::{WeightDtype, WeightView};
 
 use crate::attention::{self, AttentionCall, Item};
 use crate::buffer::CpuBuffer;
 use crate::elementwise::{self, NormRows};
-use crate::kv_cache::CpuKvCache;
-use crate::linear::{CpuLinear, PackSpace};
+use crate::kv_cache::{CpuKvCache, KvPools};
+use crate::linear::{self, CpuLinear, PackSpace};
 use crate::rope::{self, RopeRows};
 use crate::sampling::Sampling;
 use crate::simd::Isa;
@@ -44,6 +44,9 @@ pub struct CpuOps {
     /// Of the KV cache made last.
     block_size: usize,
     num_blocks: usize,
+    kv_dtype: WeightDtype,
+    /// Of all linear layers: what a step's work is estimated from.
+    num_weights: usize,
     step: Step,
     sampling: Sampling,
     items: Vec<Item>,
@@ -72,6 +75,8 @@ impl CpuOps {
             limits: options.limits,
             block_size: 1,
             num_blocks: 0,
+            kv_dtype: WeightDtype::F32,
+            num_weights: 0,
             step: Step::default(),
             items: Vec::new(),
             pack_space: PackSpace::default(),
@@ -122,11 +127,15 @@ impl Ops for CpuOps {
     fn numerics_id(&self) -> String {
         // The instruction set does not enter: all paths compute the same bits. A block size that
         // tiles of sixteen keys do not divide changes where attention splits.
+        let kv = match self.kv_dtype {
+            WeightDtype::F16 => "f16kv",
+            _ => "f32kv",
+        };
         match self.block_size {
             size if size.is_multiple_of(crate::simd::LANES) || self.num_blocks == 0 => {
-                "cpu-lanes16-f32kv-r1".to_owned()
+                format!("cpu-lanes16-{kv}-r2")
             }
-            size => format!("cpu-lanes16-f32kv-block{size}-r1"),
+            size => format!("cpu-lanes16-{kv}-block{size}-r2"),
         }
     }
 
@@ -139,7 +148,9 @@ impl Ops for CpuOps {
         parts: Vec<WeightView>,
         _parallelism: Parallelism,
     ) -> Result<CpuLinear, OpsError> {
-        CpuLinear::new(parts)
+        let linear = CpuLinear::new(parts)?;
+        self.num_weights += linear.num_outputs() * linear.num_inputs();
+        Ok(linear)
     }
 
     fn new_vector(&mut self, view: WeightView) -> Result<CpuVector, OpsError> {
@@ -149,6 +160,7 @@ impl Ops for CpuOps {
     fn new_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<CpuKvCache, OpsError> {
         let cache = CpuKvCache::new(spec)?;
         (self.block_size, self.num_blocks) = (spec.block_size, spec.num_blocks);
+        self.kv_dtype = spec.dtype;
         Ok(cache)
     }
 
@@ -156,7 +168,8 @@ impl Ops for CpuOps {
         self.step_start = Some(Instant::now());
         self.fault = None;
         self.step.clear();
-        if let Err(error) = self.workers.enter() {
+        let step_ns = linear::estimate_ns(batch.num_tokens(), self.num_weights);
+        if let Err(error) = self.workers.begin_step(step_ns) {
             return self.fail(error.to_string());
         }
         for init in &batch.slot_inits {
@@ -215,7 +228,11 @@ impl Ops for CpuOps {
         let isa = self.isa;
         let outs = [residual.rows_mut(), rows];
         self.workers
-            .rows2(outs, [width; 2], work_ns, &|first, [residual, rows]| {
+            .rows2(outs, [width; 2], work_ns, usize::MAX, &|first,
+                                                            [
+                residual,
+                rows,
+            ]| {
                 let x = &x.rows()[first * width..][..rows.len()];
                 elementwise::add_rms_norm(isa, &NormRows { x, weight, eps }, residual, rows);
             });
@@ -282,20 +299,27 @@ impl Ops for CpuOps {
         out: &mut CpuBuffer,
     ) {
         let start = Instant::now();
-        let kv_layer = match check_attention(qkv, spec, layer, kv, &self.step) {
-            Ok(kv_layer) => kv_layer,
-            Err(what) => return self.fail(what),
-        };
+        if let Err(what) = check_attention(qkv, spec, layer, kv, &self.step) {
+            return self.fail(what);
+        }
         let width = spec.num_heads * spec.head_dim;
         let rows = rows_of!(self, out, qkv.num_rows(), width, "attention");
-        let call = AttentionCall {
-            spec,
-            geometry: kv.geometry(),
-            layer: kv_layer,
-            qkv: qkv.rows(),
-            step: &self.step,
-        };
-        attention::attend(self.isa, &self.workers, &call, &mut self.items, rows);
+        macro_rules! attend {
+            ($pool:expr) => {{
+                let call = AttentionCall {
+                    spec,
+                    geometry: kv.geometry(),
+                    pool: $pool,
+                    qkv: qkv.rows(),
+                    step: &self.step,
+                };
+                attention::attend(self.isa, &self.workers, &call, &mut self.items, rows);
+            }};
+        }
+        match kv.pools() {
+            KvPools::F32(layers) => attend!(&layers[layer]),
+            KvPools::F16(layers) => attend!(&layers[layer]),
+        }
         self.timings.attention_ns += elapsed_ns(start);
     }
 
@@ -354,25 +378,27 @@ fn elapsed_ns(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Whether buffer, cache, step and spec are about the same thing; the layer's pool if so.
-fn check_attention<'a>(
+/// Whether buffer, cache, step and spec are about the same thing.
+fn check_attention(
     qkv: &CpuBuffer,
     spec: &AttentionSpec,
     layer: usize,
-    kv: &'a CpuKvCache,
+    kv: &CpuKvCache,
     step: &Step,
-) -> Result<&'a crate::kv_cache::KvLayer, String> {
+) -> Result<(), String> {
     let g = kv.geometry();
     let width = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim;
     let fits = qkv.width() == width
         && qkv.num_rows() == step.token_ids().len()
         && g.head_dim == spec.head_dim
         && g.num_kv_heads == spec.num_kv_heads
-        && spec.num_heads.is_multiple_of(spec.num_kv_heads);
-    match kv.layer(layer) {
-        Some(kv_layer) if fits => Ok(kv_layer),
-        _ => Err(format!(
+        && spec.num_heads.is_multiple_of(spec.num_kv_heads)
+        && layer < kv.num_layers();
+    if fits {
+        Ok(())
+    } else {
+        Err(format!(
             "attention: {spec:?} of layer {layer} does not fit {g:?}"
-        )),
+        ))
     }
 }

@@ -122,6 +122,7 @@ fn rotate(isa: Isa, spec: &AttentionSpec, rope: &Arc<RopeTable>, qkv: &[f32]) ->
             block_size: 16,
             num_kv_heads: spec.num_kv_heads,
             head_dim: spec.head_dim,
+            dtype: WeightDtype::F32,
         })
         .unwrap();
     let tokens = vec![0; qkv.len() / width];

@@ -6,29 +6,76 @@
 //!
 //! Invariant: what lies after a sequence's last token is never read into a result.
 
+use bytemuck::Pod;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use hotspare_batch::BlockId;
 use hotspare_model::ops::{KvCacheSpec, OpsError};
+use hotspare_model::weights::WeightDtype;
 
-use crate::memory::AlignedFloats;
-use crate::simd::LANES;
+use crate::memory::AlignedArray;
+use crate::simd::{LANES, Simd};
 
 /// Widest head the attention kernel has room for.
 pub(crate) const MAX_HEAD_DIM: usize = 256;
+
+/// How one number of K or V is stored.
+pub(crate) trait KvElement: Pod + Send + Sync {
+    /// Widens sixteen elements; exact.
+    fn load<S: Simd>(s: S, from: &[Self; LANES]) -> S::F;
+    /// Rounds to the nearest. The slices are of one length.
+    fn round(from: &[f32], to: &mut [Self]);
+}
+
+impl KvElement for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, from: &[Self; LANES]) -> S::F {
+        s.load(from)
+    }
+
+    fn round(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
+}
+
+impl KvElement for f16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, from: &[Self; LANES]) -> S::F {
+        s.load_f16_bytes(bytemuck::cast_ref(from))
+    }
+
+    /// Saturates: an infinite key would turn its whole row into NaN.
+    fn round(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
+        for x in to {
+            if x.is_infinite() {
+                *x = Self::MAX.copysign(*x);
+            }
+        }
+    }
+}
 
 /// The KV pools of all layers.
 #[derive(Debug)]
 pub struct CpuKvCache {
     geometry: KvGeometry,
-    layers: Vec<KvLayer>,
+    pools: KvPools,
+}
+
+/// All layers' pools; they are of one type.
+#[derive(Debug)]
+pub(crate) enum KvPools {
+    F32(Vec<KvPool<f32>>),
+    F16(Vec<KvPool<f16>>),
 }
 
 /// One layer's pool.
 #[derive(Debug)]
-pub(crate) struct KvLayer {
+pub(crate) struct KvPool<E> {
     /// `[num_blocks, num_kv_heads, tiles_per_block, head_dim, 16]`.
-    keys: AlignedFloats,
+    keys: AlignedArray<E>,
     /// `[num_blocks, num_kv_heads, block_size, padded_head_dim]`.
-    values: AlignedFloats,
+    values: AlignedArray<E>,
 }
 
 /// Where a key or value lies in a pool.
@@ -49,12 +96,12 @@ impl KvGeometry {
         self.head_dim * LANES
     }
 
-    /// Floats of K in a block.
+    /// Numbers of K in a block.
     fn block_keys_len(&self) -> usize {
         self.num_kv_heads * self.tiles_per_block * self.tile_len()
     }
 
-    /// Floats of V in a block.
+    /// Numbers of V in a block.
     fn block_values_len(&self) -> usize {
         self.num_kv_heads * self.block_size * self.padded_head_dim
     }
@@ -62,6 +109,11 @@ impl KvGeometry {
     /// The first position of tile `tile`, counted from position 0 of the sequence.
     pub(crate) fn tile_start(&self, tile: usize) -> usize {
         tile / self.tiles_per_block * self.block_size + tile % self.tiles_per_block * LANES
+    }
+
+    /// Keys of tile `tile`.
+    pub(crate) fn tile_keys(&self, tile: usize) -> usize {
+        LANES.min(self.block_size - tile % self.tiles_per_block * LANES)
     }
 
     /// The tile of `position`.
@@ -91,26 +143,32 @@ impl CpuKvCache {
             padded_head_dim: head_dim.next_multiple_of(LANES),
             tiles_per_block: block_size.div_ceil(LANES),
         };
-        let layer = || -> Result<KvLayer, OpsError> {
-            let keys_len = spec.num_blocks.saturating_mul(geometry.block_keys_len());
-            let values_len = spec.num_blocks.saturating_mul(geometry.block_values_len());
-            Ok(KvLayer {
-                keys: AlignedFloats::zeroed("the KV cache", keys_len)?,
-                values: AlignedFloats::zeroed("the KV cache", values_len)?,
-            })
+        let pools = match spec.dtype {
+            WeightDtype::F32 => KvPools::F32(KvPool::layers(&geometry, spec.num_layers)?),
+            WeightDtype::F16 => KvPools::F16(KvPool::layers(&geometry, spec.num_layers)?),
+            WeightDtype::Bf16 => {
+                return Err(OpsError::Unsupported {
+                    backend: "cpu",
+                    what: "a KV cache in bfloat16; float16 takes as little memory".to_owned(),
+                });
+            }
         };
-        let layers = (0..spec.num_layers)
-            .map(|_| layer())
-            .collect::<Result<_, _>>()?;
-        Ok(Self { geometry, layers })
+        Ok(Self { geometry, pools })
     }
 
     pub(crate) fn geometry(&self) -> KvGeometry {
         self.geometry
     }
 
-    pub(crate) fn layer(&self, layer: usize) -> Option<&KvLayer> {
-        self.layers.get(layer)
+    pub(crate) fn pools(&self) -> &KvPools {
+        &self.pools
+    }
+
+    pub(crate) fn num_layers(&self) -> usize {
+        match &self.pools {
+            KvPools::F32(layers) => layers.len(),
+            KvPools::F16(layers) => layers.len(),
+        }
     }
 
     /// Stores one token's keys and values, `[num_kv_heads, head_dim]` each, at offset `in_block` of
@@ -123,29 +181,56 @@ impl CpuKvCache {
         keys: &[f32],
         values: &[f32],
     ) {
-        let g = self.geometry;
-        let KvLayer {
-            keys: k_pool,
-            values: v_pool,
-        } = &mut self.layers[layer];
-        let k_block = &mut k_pool[block as usize * g.block_keys_len()..][..g.block_keys_len()];
-        let v_block = &mut v_pool[block as usize * g.block_values_len()..][..g.block_values_len()];
-        let heads = keys
-            .chunks_exact(g.head_dim)
-            .zip(values.chunks_exact(g.head_dim));
-        for (head, (key, value)) in heads.enumerate() {
-            let tile = head * g.tiles_per_block + in_block / LANES;
-            let tile = &mut k_block[tile * g.tile_len()..][..g.tile_len()];
-            for (lanes, &x) in tile.as_chunks_mut::<LANES>().0.iter_mut().zip(key) {
-                lanes[in_block % LANES] = x;
-            }
-            let row = (head * g.block_size + in_block) * g.padded_head_dim;
-            v_block[row..row + g.head_dim].copy_from_slice(value);
+        let g = &self.geometry;
+        match &mut self.pools {
+            KvPools::F32(layers) => layers[layer].write(g, block, in_block, keys, values),
+            KvPools::F16(layers) => layers[layer].write(g, block, in_block, keys, values),
         }
     }
 }
 
-impl KvLayer {
+impl<E: KvElement> KvPool<E> {
+    fn layers(g: &KvGeometry, num_layers: usize) -> Result<Vec<Self>, OpsError> {
+        let pool = |block_len: usize| {
+            AlignedArray::zeroed("the KV cache", g.num_blocks.saturating_mul(block_len))
+        };
+        let layer = |_| -> Result<Self, OpsError> {
+            Ok(Self {
+                keys: pool(g.block_keys_len())?,
+                values: pool(g.block_values_len())?,
+            })
+        };
+        (0..num_layers).map(layer).collect()
+    }
+
+    fn write(
+        &mut self,
+        g: &KvGeometry,
+        block: BlockId,
+        in_block: usize,
+        keys: &[f32],
+        values: &[f32],
+    ) {
+        let k_block = &mut self.keys[block as usize * g.block_keys_len()..][..g.block_keys_len()];
+        let v_block =
+            &mut self.values[block as usize * g.block_values_len()..][..g.block_values_len()];
+        let heads = keys
+            .chunks_exact(g.head_dim)
+            .zip(values.chunks_exact(g.head_dim));
+        let mut rounded = [E::zeroed(); MAX_HEAD_DIM];
+        let rounded = &mut rounded[..g.head_dim];
+        for (head, (key, value)) in heads.enumerate() {
+            E::round(key, rounded);
+            let tile = head * g.tiles_per_block + in_block / LANES;
+            let tile = &mut k_block[tile * g.tile_len()..][..g.tile_len()];
+            for (lanes, &x) in tile.as_chunks_mut::<LANES>().0.iter_mut().zip(&*rounded) {
+                lanes[in_block % LANES] = x;
+            }
+            let row = (head * g.block_size + in_block) * g.padded_head_dim;
+            E::round(value, &mut v_block[row..row + g.head_dim]);
+        }
+    }
+
     /// Tile `tile` (counted in its block) of `head`: `head_dim` vectors of sixteen keys.
     #[inline(always)]
     pub(crate) fn key_tile(
@@ -154,7 +239,7 @@ impl KvLayer {
         block: BlockId,
         head: usize,
         tile: usize,
-    ) -> &[[f32; LANES]] {
+    ) -> &[[E; LANES]] {
         let tile = (block as usize * g.num_kv_heads + head) * g.tiles_per_block + tile;
         self.keys[tile * g.tile_len()..][..g.tile_len()]
             .as_chunks()
@@ -169,7 +254,7 @@ impl KvLayer {
         block: BlockId,
         head: usize,
         tile: usize,
-    ) -> &[f32] {
+    ) -> &[E] {
         let row = (block as usize * g.num_kv_heads + head) * g.block_size + tile * LANES;
         let keys = LANES.min(g.block_size - tile * LANES);
         &self.values[row * g.padded_head_dim..][..keys * g.padded_head_dim]

@@ -60,6 +60,7 @@ impl TinyModel {
                     block_size: BLOCK_SIZE,
                     num_kv_heads: 1,
                     head_dim: 16,
+                    dtype: WeightDtype::F16,
                 })
                 .unwrap(),
             buffers: widths.map(|width| ops.new_buffer(512, width).unwrap()),

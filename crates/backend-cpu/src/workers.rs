@@ -13,9 +13,14 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use hotspare_model::ops::OpsError;
 
-/// Below this much estimated work an operation stays on the device's thread: waking and joining
-/// another one costs a few microseconds.
-const MIN_SPLIT_NS: usize = 12_000;
+/// Steps of less estimated work than this stay on the device's thread altogether: the others would
+/// fall asleep between steps, and the core is worth more to the front's process.
+const MIN_STEP_NS: usize = 250_000;
+
+/// Below this much estimated work an operation stays on the device's thread. Splitting costs less
+/// than a microsecond while the other threads are awake, which they are for some ten microseconds
+/// after their last piece.
+const MIN_SPLIT_NS: usize = 3_000;
 
 /// Pieces a thread: more than one, so that a thread that was held up leaves its rest to the others.
 const PIECES_PER_THREAD: usize = 2;
@@ -28,6 +33,8 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub(crate) struct Workers {
     num_threads: usize,
+    /// Whether this step's operations may be split.
+    splits: bool,
 }
 
 impl Workers {
@@ -35,16 +42,19 @@ impl Workers {
     pub(crate) fn new(num_threads: usize) -> Self {
         Self {
             num_threads: num_threads.max(1),
+            splits: false,
         }
     }
 
-    /// Makes the calling thread a worker, starting the others, if it is not one already. Called at
-    /// each step: the thread that builds a model need not be the one that runs it.
+    /// Starts a step of about `step_ns` of work. Makes the calling thread a worker, starting the
+    /// others, if it is not one already: the thread that builds a model need not be the one that
+    /// runs it.
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub(crate) fn enter(&self) -> Result<(), OpsError> {
-        if self.num_threads == 1 {
+    pub(crate) fn begin_step(&mut self, step_ns: usize) -> Result<(), OpsError> {
+        self.splits = self.num_threads > 1 && step_ns >= MIN_STEP_NS;
+        if !self.splits {
             return Ok(());
         }
         POOL.with(|pool| {
@@ -69,10 +79,14 @@ impl Workers {
         })
     }
 
+    /// Threads that this step's operations may use.
+    pub(crate) fn num_threads(&self) -> usize {
+        if self.splits { self.num_threads } else { 1 }
+    }
+
     /// Into how many pieces to cut `work_ns` of estimated work.
     fn num_pieces(&self, work_ns: usize) -> usize {
-        let worth = self.num_threads > 1 && work_ns >= MIN_SPLIT_NS;
-        if worth && rayon::current_thread_index().is_some() {
+        if self.splits && work_ns >= MIN_SPLIT_NS && rayon::current_thread_index().is_some() {
             self.num_threads * PIECES_PER_THREAD
         } else {
             1
@@ -105,15 +119,17 @@ impl Workers {
         );
     }
 
-    /// As [`Workers::rows`], over two outputs that have the same number of rows.
+    /// As [`Workers::rows`], over two outputs that have the same number of rows, in at most
+    /// `max_pieces`.
     pub(crate) fn rows2(
         &self,
         outs: [&mut [f32]; 2],
         widths: [usize; 2],
         work_ns: usize,
+        max_pieces: usize,
         f: &(impl Fn(usize, [&mut [f32]; 2]) + Sync),
     ) {
-        split_rows(outs, widths, 0, self.num_pieces(work_ns), f);
+        split_rows(outs, widths, 0, self.num_pieces(work_ns).min(max_pieces), f);
     }
 
     /// Calls `f(item, its part of out)` for every item, in runs of about equal cost. Item `i` owns

@@ -9,7 +9,7 @@ use hotspare_batch::StepRunner;
 use hotspare_model::ops::{OpsError, StepLimits};
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{
-    LoadOptions, LoadStage, ModelError, ModelRunner, ModelSource, kv_bytes_per_block,
+    LoadOptions, LoadStage, ModelConfig, ModelError, ModelRunner, ModelSource, kv_bytes_per_block,
 };
 
 use crate::backend::{AnyExecutor, Loaded};
@@ -28,7 +28,8 @@ pub(crate) fn load(
     let files = ModelSource::resolve(&options.model)?.open()?;
     let config = files.config()?;
     let max_model_len = config.resolve_max_model_len(options.max_model_len)?;
-    let bytes_per_block = kv_bytes_per_block(&config, options.block_size, WeightDtype::F32);
+    let kv_dtype = kv_dtype(options, &config)?;
+    let bytes_per_block = kv_bytes_per_block(&config, options.block_size, kv_dtype);
     let num_blocks = kv_size::num_blocks(options, max_model_len, bytes_per_block)?;
     let limits = StepLimits {
         max_num_batched_tokens: options.max_num_batched_tokens,
@@ -47,6 +48,7 @@ pub(crate) fn load(
         limits,
         num_blocks,
         block_size: options.block_size,
+        kv_dtype,
     };
     let ops = ops.map_err(|error| from_model(error.into()))?;
     let runner = ModelRunner::load(ops, &files, &load_options, &mut |at| {
@@ -107,6 +109,21 @@ fn check_names(options: &EngineOptions) -> Result<(), EngineError> {
         dtype => return unknown("--dtype", dtype, "auto and float32"),
     }
     Ok(())
+}
+
+/// The type that `--kv-cache-dtype` names. As in vLLM, `auto` follows the model's weights.
+fn kv_dtype(options: &EngineOptions, config: &ModelConfig) -> Result<WeightDtype, EngineError> {
+    match options.kv_cache_dtype.as_str() {
+        "auto" => match config.dtype.as_deref() {
+            Some("bfloat16" | "float16") => Ok(WeightDtype::F16),
+            _ => Ok(WeightDtype::F32),
+        },
+        "float32" => Ok(WeightDtype::F32),
+        "float16" => Ok(WeightDtype::F16),
+        other => Err(EngineError::Options(format!(
+            "--kv-cache-dtype {other} is not supported; this build has auto, float16 and float32"
+        ))),
+    }
 }
 
 fn default_num_threads() -> usize {

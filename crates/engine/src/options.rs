@@ -31,6 +31,9 @@ pub struct EngineOptions {
     /// Type of the activations: `auto` or `float32`. A CPU engine takes the names of shorter types
     /// too, and computes in float32. Default `auto`.
     pub dtype: String,
+    /// How keys and values are kept: `auto`, `float32` or `float16`. Default `auto`: float16 where
+    /// the model's weights are of sixteen bits, else float32.
+    pub kv_cache_dtype: String,
     /// Tokens in a sequence at most. Default: the model's own bound.
     pub max_model_len: Option<usize>,
     /// Sequences that run at a time, at most. Default 256.
@@ -89,6 +92,7 @@ impl Default for EngineOptions {
             device: "auto".to_owned(),
             load_format: "auto".to_owned(),
             dtype: "auto".to_owned(),
+            kv_cache_dtype: "auto".to_owned(),
             max_model_len: None,
             max_num_seqs: 256,
             max_num_batched_tokens: 2048,

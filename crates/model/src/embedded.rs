@@ -72,6 +72,7 @@ mod tests {
     use super::*;
     use crate::ops::StepLimits;
     use crate::testing::NaiveOps;
+    use crate::weights::WeightDtype;
     use crate::{LoadOptions, ModelRunner, ModelSource};
 
     #[test]
@@ -96,6 +97,7 @@ mod tests {
                 },
                 num_blocks: 4,
                 block_size: 16,
+                kv_dtype: WeightDtype::F32,
             };
             ModelRunner::load(NaiveOps::new(1), &files, &options, &mut |_| {}).unwrap();
             let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR"))

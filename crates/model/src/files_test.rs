@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::ops::StepLimits;
 use crate::testing::{NaiveOps, TinyModel};
+use crate::weights::WeightDtype;
 use crate::{ContentHash, LoadOptions, LoadProgress, ModelError, ModelRunner, ModelSource};
 
 fn options() -> LoadOptions {
@@ -18,6 +19,7 @@ fn options() -> LoadOptions {
         },
         num_blocks: 16,
         block_size: 4,
+        kv_dtype: WeightDtype::F32,
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use hotspare_batch::{Batch, RowOutput, StepTimings};
 
-use crate::weights::WeightView;
+use crate::weights::{WeightDtype, WeightView};
 
 /// How a linear layer is cut under tensor parallelism. One device ignores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub struct KvCacheSpec {
     pub num_kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// How keys and values are stored.
+    pub dtype: WeightDtype,
 }
 
 /// A failure while loading onto the device, or of the device itself.

@@ -16,6 +16,8 @@ pub struct LoadOptions {
     pub num_blocks: usize,
     /// Tokens a block.
     pub block_size: usize,
+    /// How the KV cache stores numbers.
+    pub kv_dtype: WeightDtype,
 }
 
 impl LoadOptions {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::ops::StepLimits;
 use crate::testing::{NaiveOps, TinyModel, assets};
+use crate::weights::WeightDtype;
 use crate::{LoadOptions, ModelRunner, ModelSource};
 
 const BLOCK_SIZE: usize = 4;
@@ -26,6 +27,7 @@ fn runner(path: &std::path::Path, max_model_len: usize) -> ModelRunner<NaiveOps>
         },
         num_blocks: 64,
         block_size: BLOCK_SIZE,
+        kv_dtype: WeightDtype::F32,
     };
     ModelRunner::load(NaiveOps::new(2), &files, &options, &mut |_| {}).unwrap()
 }

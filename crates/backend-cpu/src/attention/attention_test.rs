@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use half::f16;
 use hotspare_model::ops::{AttentionSpec, KvCacheSpec, Ops, RopeTable};
+use hotspare_model::weights::WeightDtype;
 use proptest::prelude::*;
 
 use crate::simd::Isa;
@@ -21,6 +23,7 @@ struct Setup {
     spec: AttentionSpec,
     block_size: usize,
     num_blocks: usize,
+    dtype: WeightDtype,
     sequences: Vec<Sequence>,
 }
 
@@ -29,8 +32,15 @@ impl Setup {
         (self.spec.num_heads + 2 * self.spec.num_kv_heads) * self.spec.head_dim
     }
 
-    /// Sequences of the given lengths, whose blocks lie anywhere in the pool.
-    fn new(spec: AttentionSpec, block_size: usize, lens: &[usize], random: &mut Random) -> Self {
+    /// Sequences of the given lengths, whose blocks lie anywhere in the pool. Their numbers are
+    /// halves, so that the cache holds them exactly whatever its type.
+    fn new(
+        spec: AttentionSpec,
+        block_size: usize,
+        dtype: WeightDtype,
+        lens: &[usize],
+        random: &mut Random,
+    ) -> Self {
         let needs: Vec<usize> = lens.iter().map(|len| len.div_ceil(block_size)).collect();
         let num_blocks = needs.iter().sum::<usize>() + 1;
         let mut free: Vec<u32> = (0..num_blocks as u32).collect();
@@ -38,13 +48,18 @@ impl Setup {
             spec,
             block_size,
             num_blocks,
+            dtype,
             sequences: Vec::new(),
         };
         let width = setup.width();
         for (&len, need) in lens.iter().zip(needs) {
             let mut block = || free.swap_remove(random.below(free.len()));
             let blocks = (0..need).map(|_| block()).collect();
-            let qkv = random.floats(len * width).iter().map(|x| x * 2.0).collect();
+            let qkv = random.floats(len * width);
+            let qkv = qkv
+                .iter()
+                .map(|x| f16::from_f32(x * 2.0).to_f32())
+                .collect();
             setup.sequences.push(Sequence { qkv, len, blocks });
         }
         setup
@@ -60,6 +75,7 @@ impl Setup {
                 block_size: self.block_size,
                 num_kv_heads: kv_heads,
                 head_dim: self.spec.head_dim,
+                dtype: self.dtype,
             })
             .unwrap();
         let nan = vec![f32::NAN; kv_heads * self.spec.head_dim];
@@ -202,10 +218,15 @@ fn matches_f64_for_every_kind_of_head() {
             (None, Some(1.5)),
             (Some(1), None),
         ] {
-            for block_size in [16, 8, 24, 64] {
+            for (block_size, dtype) in [
+                (16, WeightDtype::F32),
+                (8, WeightDtype::F32),
+                (24, WeightDtype::F16),
+                (64, WeightDtype::F16),
+            ] {
                 let mut spec = spec(heads, kv_heads, head_dim);
                 (spec.sliding_window, spec.logits_soft_cap) = (window, cap);
-                let setup = Setup::new(spec, block_size, &[131], &mut random);
+                let setup = Setup::new(spec, block_size, dtype, &[131], &mut random);
                 let exact = setup.exact(0);
                 let mut reference: Option<Vec<u32>> = None;
                 for isa in Isa::available() {
@@ -231,6 +252,7 @@ proptest! {
         seed: u64,
         shape in 0usize..4,
         block_size in prop::sample::select(vec![1usize, 8, 16, 24, 32]),
+        dtype in prop::sample::select(vec![WeightDtype::F32, WeightDtype::F16]),
         window in prop::option::of(1usize..90),
         lens in prop::collection::vec(1usize..200, 2..4),
     ) {
@@ -238,7 +260,7 @@ proptest! {
         let (heads, kv_heads, head_dim) = [(4, 2, 64), (2, 2, 8), (3, 1, 20), (8, 1, 32)][shape];
         let mut spec = spec(heads, kv_heads, head_dim);
         spec.sliding_window = window;
-        let setup = Setup::new(spec, block_size, &lens, &mut random);
+        let setup = Setup::new(spec, block_size, dtype, &lens, &mut random);
         let mut one = ops(1);
         let whole: Vec<Vec<u32>> =
             (0..lens.len()).map(|i| bits(&setup.run_alone(&mut one, i, &[]))).collect();
@@ -270,7 +292,13 @@ proptest! {
 #[test]
 fn a_long_context_is_shared_between_threads_without_a_trace() {
     let mut random = Random(23);
-    let setup = Setup::new(spec(4, 2, 64), 16, &[1500, 700], &mut random);
+    let setup = Setup::new(
+        spec(4, 2, 64),
+        16,
+        WeightDtype::F16,
+        &[1500, 700],
+        &mut random,
+    );
     let parts: [&[(usize, usize, usize)]; 4] = [
         &[(0, 0, 500)],
         &[(0, 500, 800), (1, 0, 200)],
@@ -297,16 +325,39 @@ fn shapes_without_a_kernel_are_refused() {
             block_size,
             num_kv_heads,
             head_dim,
+            dtype: WeightDtype::F16,
         };
         assert!(ops.new_kv_cache(&spec).is_err(), "{spec:?}");
     }
+    let bfloat = KvCacheSpec {
+        num_layers: 1,
+        num_blocks: 2,
+        block_size: 16,
+        num_kv_heads: 1,
+        head_dim: 64,
+        dtype: WeightDtype::Bf16,
+    };
+    let error = ops.new_kv_cache(&bfloat).unwrap_err();
+    assert!(error.to_string().contains("bfloat16"), "{error}");
     let huge = KvCacheSpec {
         num_layers: 1,
         num_blocks: usize::MAX / 4096,
         block_size: 16,
         num_kv_heads: 2,
         head_dim: 64,
+        dtype: WeightDtype::F32,
     };
     let error = ops.new_kv_cache(&huge).unwrap_err();
     assert!(error.to_string().contains("the KV cache"), "{error}");
+}
+
+#[test]
+fn halves_saturate_instead_of_becoming_infinite() {
+    let mut ops = ops(1);
+    let mut spec = spec(1, 1, 16);
+    spec.scale = 0.0;
+    let mut setup = Setup::new(spec, 16, WeightDtype::F16, &[3], &mut Random(5));
+    setup.sequences[0].qkv.fill(1e9);
+    let out = setup.run_alone(&mut ops, 0, &[]);
+    assert!(out.iter().all(|&x| (x - 65504.0).abs() < 1.0), "{out:?}");
 }

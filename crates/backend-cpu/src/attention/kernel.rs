@@ -8,9 +8,12 @@
 // Indices over constant bounds keep small arrays in registers, and say which operand is which.
 #![allow(clippy::needless_range_loop)]
 
+use half::f16;
+use hotspare_batch::BlockId;
+
 use super::{AttentionCall, Item, MAX_RUN_TOKENS, item_blocks};
-use crate::kv_cache::MAX_HEAD_DIM;
-use crate::simd::{LANES, Simd, isa_entry};
+use crate::kv_cache::{KvElement, MAX_HEAD_DIM};
+use crate::simd::{Isa, LANES, Simd, isa_entry};
 
 /// Tiles of a split.
 const SPLIT_TILES: usize = 4;
@@ -19,7 +22,44 @@ const SPLIT_KEYS: usize = SPLIT_TILES * LANES;
 /// Query heads computed together, at most.
 const MAX_HEADS: usize = 4;
 
-isa_entry! { pub(super) fn run(call: &AttentionCall<'_>, item: &Item, out: &mut [f32]) = run_any }
+/// An element type of K and V that the kernel is compiled for.
+pub(crate) trait Element: KvElement {
+    /// Computes one item.
+    fn run(
+        isa: Isa,
+        call: &AttentionCall<'_, Self>,
+        item: &Item,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    );
+}
+
+impl Element for f32 {
+    fn run(
+        isa: Isa,
+        call: &AttentionCall<'_, Self>,
+        item: &Item,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        run_f32(isa, call, item, out, scratch);
+    }
+}
+
+impl Element for f16 {
+    fn run(
+        isa: Isa,
+        call: &AttentionCall<'_, Self>,
+        item: &Item,
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        run_f16(isa, call, item, out, scratch);
+    }
+}
+
+isa_entry! { fn run_f32(call: &AttentionCall<'_, f32>, item: &Item, out: &mut [f32], scratch: &mut Scratch) = run_any }
+isa_entry! { fn run_f16(call: &AttentionCall<'_, f16>, item: &Item, out: &mut [f32], scratch: &mut Scratch) = run_any }
 
 /// What one token has accumulated, for up to `MAX_HEADS` heads.
 #[derive(Clone, Copy)]
@@ -42,39 +82,70 @@ impl State {
 
 /// One tile of a split.
 #[derive(Clone, Copy)]
-struct TileRef<'a> {
+struct TileRef<'a, E> {
     /// Position of its first key.
     start: usize,
-    keys: &'a [[f32; LANES]],
-    values: &'a [[f32; LANES]],
+    num_keys: usize,
+    keys: &'a [[E; LANES]],
+    values: &'a [[E; LANES]],
+}
+
+impl<'a, E: KvElement> TileRef<'a, E> {
+    const EMPTY: Self = Self {
+        start: 0,
+        num_keys: 0,
+        keys: &[],
+        values: &[],
+    };
+
+    /// Tile `tile` of a sequence.
+    #[inline(always)]
+    fn new(call: &AttentionCall<'a, E>, blocks: &[BlockId], kv_head: usize, tile: usize) -> Self {
+        let (g, pool) = (&call.geometry, call.pool);
+        let block = blocks[tile / g.tiles_per_block];
+        let in_block = tile % g.tiles_per_block;
+        Self {
+            start: g.tile_start(tile),
+            num_keys: g.tile_keys(tile),
+            keys: pool.key_tile(g, block, kv_head, in_block),
+            values: pool.value_tile(g, block, kv_head, in_block).as_chunks().0,
+        }
+    }
 }
 
 /// Heads of one token at one split.
-struct Work<'a, 't> {
-    call: &'a AttentionCall<'a>,
+struct Work<'a, 't, E> {
+    call: &'a AttentionCall<'a, E>,
     token: usize,
     position: usize,
     first_head: usize,
-    tiles: &'t [TileRef<'a>],
+    /// Whether no other token of the run passes over the same keys.
+    is_alone: bool,
+    tiles: &'t [TileRef<'a, E>],
+    /// The next split's, to be brought near meanwhile; none where an earlier token does that.
+    ahead: &'t [TileRef<'a, E>],
 }
 
-#[inline(always)]
-fn run_any<S: Simd>(s: S, call: &AttentionCall<'_>, item: &Item, out: &mut [f32]) {
-    if item.tokens.len() == 1 {
-        run_item(s, call, item, out, &mut [State::EMPTY]);
-    } else {
-        run_item(s, call, item, out, &mut [State::EMPTY; MAX_RUN_TOKENS]);
+/// What the tokens of an item have accumulated. It is as large as the largest item needs, and
+/// therefore kept: setting it up would take longer than a short item.
+pub(crate) struct Scratch(Box<[State]>);
+
+impl Scratch {
+    /// For any item.
+    pub(crate) fn new() -> Self {
+        Self(vec![State::EMPTY; MAX_RUN_TOKENS].into_boxed_slice())
     }
 }
 
 #[inline(always)]
-fn run_item<S: Simd>(
+fn run_any<S: Simd, E: KvElement>(
     s: S,
-    call: &AttentionCall<'_>,
+    call: &AttentionCall<'_, E>,
     item: &Item,
     out: &mut [f32],
-    states: &mut [State],
+    scratch: &mut Scratch,
 ) {
+    let states = &mut scratch.0[..item.tokens.len()];
     let group = call.group();
     let out_stride = out.len() / item.tokens.len();
     for (nth, kv_head) in item.kv_heads.clone().enumerate() {
@@ -87,9 +158,9 @@ fn run_item<S: Simd>(
             };
             let first_head = kv_head * group + done;
             match heads {
-                1 => run_heads::<S, 1>(s, call, item, kv_head, first_head, states),
-                2 => run_heads::<S, 2>(s, call, item, kv_head, first_head, states),
-                _ => run_heads::<S, MAX_HEADS>(s, call, item, kv_head, first_head, states),
+                1 => run_heads::<S, E, 1>(s, call, item, kv_head, first_head, states),
+                2 => run_heads::<S, E, 2>(s, call, item, kv_head, first_head, states),
+                _ => run_heads::<S, E, MAX_HEADS>(s, call, item, kv_head, first_head, states),
             }
             let at = (nth * group + done) * call.spec.head_dim;
             for (state, row) in states.iter().zip(out.chunks_exact_mut(out_stride)) {
@@ -105,9 +176,9 @@ fn run_item<S: Simd>(
 
 /// All tokens of the item, `R` heads from `first_head` on.
 #[inline(always)]
-fn run_heads<S: Simd, const R: usize>(
+fn run_heads<S: Simd, E: KvElement, const R: usize>(
     s: S,
-    call: &AttentionCall<'_>,
+    call: &AttentionCall<'_, E>,
     item: &Item,
     kv_head: usize,
     first_head: usize,
@@ -126,151 +197,185 @@ fn run_heads<S: Simd, const R: usize>(
     let last = item.position + item.tokens.len() - 1;
     let first_tile = g.tile_of(call.visible(item.position).start);
     let end_tile = g.tile_of(last) + 1;
-    let mut split = first_tile / SPLIT_TILES * SPLIT_TILES;
-    while split < end_tile {
-        let mut tiles = [TileRef {
-            start: 0,
-            keys: &[],
-            values: &[],
-        }; SPLIT_TILES];
-        let (from, to) = (split.max(first_tile), end_tile.min(split + SPLIT_TILES));
-        for (slot, tile) in (from..to).enumerate() {
-            let block = blocks[tile / g.tiles_per_block];
-            let in_block = tile % g.tiles_per_block;
-            tiles[slot] = TileRef {
-                start: g.tile_start(tile),
-                keys: call.layer.key_tile(g, block, kv_head, in_block),
-                values: call
-                    .layer
-                    .value_tile(g, block, kv_head, in_block)
-                    .as_chunks()
-                    .0,
-            };
+    let split_of = |split: usize| {
+        let mut tiles = [TileRef::EMPTY; SPLIT_TILES];
+        let range = split.max(first_tile)..end_tile.min(split + SPLIT_TILES);
+        let num_tiles = range.len();
+        for (slot, tile) in tiles.iter_mut().zip(range) {
+            *slot = TileRef::new(call, blocks, kv_head, tile);
         }
+        (tiles, num_tiles)
+    };
+    let mut split = first_tile / SPLIT_TILES * SPLIT_TILES;
+    let mut next = split_of(split);
+    while split < end_tile {
+        let (tiles, num_tiles) = next;
+        next = split_of(split + SPLIT_TILES);
         for (i, state) in states.iter_mut().enumerate().take(item.tokens.len()) {
             let work = Work {
                 call,
                 token: item.tokens.start + i,
                 position: item.position + i,
                 first_head,
-                tiles: &tiles[..to - from],
+                is_alone: item.tokens.len() == 1,
+                tiles: &tiles[..num_tiles],
+                ahead: if i == 0 { &next.0[..next.1] } else { &[] },
             };
-            attend_split::<S, R>(s, &work, state);
+            attend_split::<S, E, R>(s, &work, state);
         }
         split += SPLIT_TILES;
     }
 }
 
+/// Scores of a split's keys, then their exponentials: head, tile, key.
+type Weights<const R: usize> = [[[f32; LANES]; SPLIT_TILES]; R];
+
 /// Adds one split's keys and values to a token's state.
 #[inline(always)]
-fn attend_split<S: Simd, const R: usize>(s: S, work: &Work<'_, '_>, state: &mut State) {
-    let (call, spec) = (work.call, work.call.spec);
-    let visible = call.visible(work.position);
-    let num_chunks = call.geometry.padded_head_dim / LANES;
-    let queries: [&[f32]; R] = std::array::from_fn(|r| call.query(work.token, work.first_head + r));
-    let mut weights = [[[0.0f32; LANES]; SPLIT_TILES]; R];
-    let mut maxima = [s.splat(f32::NEG_INFINITY); R];
-    // Keys of each tile that the token sees.
+fn attend_split<S: Simd, E: KvElement, const R: usize>(
+    s: S,
+    work: &Work<'_, '_, E>,
+    state: &mut State,
+) {
+    let visible = work.call.visible(work.position);
+    // Keys of each tile that the token sees; the tiles in which it sees any follow one another.
     let mut seen = [(0, 0); SPLIT_TILES];
-    let mut any = false;
+    let (mut first, mut end) = (SPLIT_TILES, 0);
     for (t, tile) in work.tiles.iter().enumerate() {
-        let num_keys = tile.values.len() / num_chunks;
-        let start = visible.start.clamp(tile.start, tile.start + num_keys) - tile.start;
-        let end = visible.end.clamp(tile.start, tile.start + num_keys) - tile.start;
-        seen[t] = (start, end);
-        if start == end {
-            continue;
-        }
-        any = true;
-        let scores = tile_scores::<S, R>(s, &queries, tile.keys);
-        for r in 0..R {
-            let mut score = s.mul(scores[r], s.splat(spec.scale));
-            if let Some(cap) = spec.logits_soft_cap {
-                score = s.mul(s.splat(cap), s.tanh(s.div(score, s.splat(cap))));
-            }
-            if start > 0 || end < LANES {
-                score = s.keep_lanes(score, start, end, f32::NEG_INFINITY);
-            }
-            s.store(&mut weights[r][t], score);
-            maxima[r] = s.max(score, maxima[r]);
+        let range = tile.start..tile.start + tile.num_keys;
+        let key = |position: usize| position.clamp(range.start, range.end) - range.start;
+        seen[t] = (key(visible.start), key(visible.end));
+        if seen[t].0 < seen[t].1 {
+            (first, end) = (first.min(t), t + 1);
         }
     }
-    if !any {
+    if first >= end {
         return;
+    }
+    let mut weights: Weights<R> = [[[0.0; LANES]; SPLIT_TILES]; R];
+    let mut t = first;
+    while t < end {
+        t += match end - t {
+            4.. if S::HAS_32_REGISTERS && !work.is_alone => {
+                scores::<S, E, R, 4>(s, work, t, &mut weights)
+            }
+            2.. if S::HAS_32_REGISTERS || R <= 2 => scores::<S, E, R, 2>(s, work, t, &mut weights),
+            _ => scores::<S, E, R, 1>(s, work, t, &mut weights),
+        };
     }
     let mut factors = [s.splat(0.0); R];
     for r in 0..R {
-        let before = state.max[r];
-        let split_max = s.max_lane(maxima[r]);
-        let max = if split_max > before {
-            split_max
-        } else {
-            before
-        };
-        state.max[r] = max;
-        factors[r] = s.exp(s.sub(s.splat(before), s.splat(max)));
-        let mut sum = s.mul(s.load(&state.sum[r]), factors[r]);
-        for (weights, &(start, end)) in weights[r].iter_mut().zip(&seen) {
-            if start < end {
-                let e = s.exp(s.sub(s.load(weights), s.splat(max)));
-                s.store(weights, e);
-                sum = s.add(sum, e);
-            }
-        }
-        s.store(&mut state.sum[r], sum);
+        shape_scores(s, work, &seen[first..end], &mut weights[r][first..end]);
+        let (max, sum) = (&mut state.max[r], &mut state.sum[r]);
+        factors[r] = exponentials(s, &mut weights[r][first..end], max, sum);
     }
+    let num_chunks = work.call.geometry.padded_head_dim / LANES;
     let mut chunk = 0;
     while chunk < num_chunks {
         chunk += match num_chunks - chunk {
-            1 => add_values::<S, R, 1>(s, work, &weights, &seen, &factors, chunk, state),
-            2 | 3 => add_values::<S, R, 2>(s, work, &weights, &seen, &factors, chunk, state),
-            _ => add_values::<S, R, 4>(s, work, &weights, &seen, &factors, chunk, state),
+            1 => add_values::<S, E, R, 1>(s, work, &weights, &seen, &factors, chunk, state),
+            2 | 3 => add_values::<S, E, R, 2>(s, work, &weights, &seen, &factors, chunk, state),
+            _ => add_values::<S, E, R, 4>(s, work, &weights, &seen, &factors, chunk, state),
         };
     }
 }
 
-/// `q · k` of sixteen keys for `R` queries: four partial sums over the dimensions, for more
-/// independent chains than the latency of an addition.
+/// `q · k` for `R` queries and the keys of `T` tiles from `first` on, dimension after dimension.
+/// Each loaded query element serves all tiles, each key vector all queries. Returns `T`.
 #[inline(always)]
-fn tile_scores<S: Simd, const R: usize>(
+fn scores<S: Simd, E: KvElement, const R: usize, const T: usize>(
     s: S,
-    queries: &[&[f32]; R],
-    keys: &[[f32; LANES]],
-) -> [S::F; R] {
-    let mut acc = [[s.splat(0.0); 4]; R];
-    let (fours, rest) = keys.as_chunks::<4>();
+    work: &Work<'_, '_, E>,
+    first: usize,
+    weights: &mut Weights<R>,
+) -> usize {
     // Slices of equal length, so that the loop needs no bounds checks.
-    let query_fours: [&[[f32; 4]]; R] =
-        std::array::from_fn(|r| &queries[r].as_chunks::<4>().0[..fours.len()]);
-    for i in 0..fours.len() {
-        for part in 0..4 {
-            let k = s.load(&fours[i][part]);
-            for r in 0..R {
-                acc[r][part] = s.fma(s.splat(query_fours[r][i][part]), k, acc[r][part]);
+    let head_dim = work.call.spec.head_dim;
+    let queries: [&[f32]; R] =
+        std::array::from_fn(|r| &work.call.query(work.token, work.first_head + r)[..head_dim]);
+    let keys: [&[[E; LANES]]; T] = std::array::from_fn(|t| &work.tiles[first + t].keys[..head_dim]);
+    let ahead: [&[[E; LANES]]; T] =
+        std::array::from_fn(|t| work.ahead.get(first + t).map_or(&[][..], |tile| tile.keys));
+    let mut acc = [[s.splat(0.0); T]; R];
+    for i in 0..head_dim {
+        for t in 0..T {
+            if let Some(line) = ahead[t].get(i) {
+                s.prefetch(line.as_ptr().cast());
+            }
+        }
+        let mut k = [s.splat(0.0); T];
+        for t in 0..T {
+            k[t] = E::load(s, &keys[t][i]);
+        }
+        for r in 0..R {
+            let q = s.splat(queries[r][i]);
+            for t in 0..T {
+                acc[r][t] = s.fma(q, k[t], acc[r][t]);
             }
         }
     }
-    for (part, keys) in rest.iter().enumerate() {
-        let k = s.load(keys);
-        for r in 0..R {
-            let q = queries[r][4 * fours.len() + part];
-            acc[r][part] = s.fma(s.splat(q), k, acc[r][part]);
+    for r in 0..R {
+        for t in 0..T {
+            s.store(&mut weights[r][first + t], acc[r][t]);
         }
     }
-    let mut scores = [s.splat(0.0); R];
-    for (score, acc) in scores.iter_mut().zip(&acc) {
-        *score = s.add(s.add(acc[0], acc[2]), s.add(acc[1], acc[3]));
+    T
+}
+
+/// Scales and caps the scores of one head, and puts minus infinity where a key is not seen.
+#[inline(always)]
+fn shape_scores<S: Simd, E: KvElement>(
+    s: S,
+    work: &Work<'_, '_, E>,
+    seen: &[(usize, usize)],
+    weights: &mut [[f32; LANES]],
+) {
+    let spec = work.call.spec;
+    for (weights, &(start, end)) in weights.iter_mut().zip(seen) {
+        let mut score = s.mul(s.load(weights), s.splat(spec.scale));
+        if let Some(cap) = spec.logits_soft_cap {
+            score = s.mul(s.splat(cap), s.tanh(s.div(score, s.splat(cap))));
+        }
+        if start > 0 || end < LANES {
+            score = s.keep_lanes(score, start, end, f32::NEG_INFINITY);
+        }
+        s.store(weights, score);
     }
-    scores
+}
+
+/// Turns one head's scores into exponentials relative to the new maximum, adds them to `sum`, and
+/// returns the factor by which what was accumulated before shrinks.
+#[inline(always)]
+fn exponentials<S: Simd>(
+    s: S,
+    weights: &mut [[f32; LANES]],
+    max: &mut f32,
+    sum: &mut [f32; LANES],
+) -> S::F {
+    let mut largest = s.splat(f32::NEG_INFINITY);
+    for weights in weights.iter() {
+        largest = s.max(s.load(weights), largest);
+    }
+    let (before, largest) = (*max, s.max_lane(largest));
+    *max = if largest > before { largest } else { before };
+    let factor = s.exp(s.sub(s.splat(before), s.splat(*max)));
+    let mut total = s.mul(s.load(sum), factor);
+    for weights in weights {
+        let e = s.exp(s.sub(s.load(weights), s.splat(*max)));
+        s.store(weights, e);
+        total = s.add(total, e);
+    }
+    s.store(sum, total);
+    factor
 }
 
 /// Scales `C` vectors of the state, from `chunk` on, and adds the split's weighted values. Returns
 /// `C`.
 #[inline(always)]
-fn add_values<S: Simd, const R: usize, const C: usize>(
+fn add_values<S: Simd, E: KvElement, const R: usize, const C: usize>(
     s: S,
-    work: &Work<'_, '_>,
-    weights: &[[[f32; LANES]; SPLIT_TILES]; R],
+    work: &Work<'_, '_, E>,
+    weights: &Weights<R>,
     seen: &[(usize, usize); SPLIT_TILES],
     factors: &[S::F; R],
     chunk: usize,
@@ -285,10 +390,17 @@ fn add_values<S: Simd, const R: usize, const C: usize>(
     }
     for (t, tile) in work.tiles.iter().enumerate() {
         let (start, end) = seen[t];
+        let ahead = work.ahead.get(t).map_or(&[][..], |tile| tile.values);
         for key in start..end.min(LANES) {
-            let row = &tile.values[key * num_chunks + chunk..][..C];
+            let at = key * num_chunks + chunk;
+            let row = &tile.values[at..][..C];
+            if let Some(ahead) = ahead.get(at..at + C) {
+                for line in ahead {
+                    s.prefetch(line.as_ptr().cast());
+                }
+            }
             for c in 0..C {
-                let v = s.load(&row[c]);
+                let v = E::load(s, &row[c]);
                 for r in 0..R {
                     acc[r][c] = s.fma(s.splat(weights[r][t][key]), v, acc[r][c]);
                 }

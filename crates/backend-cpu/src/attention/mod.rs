@@ -11,12 +11,14 @@
 mod attention_test;
 mod kernel;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use hotspare_batch::BlockId;
 use hotspare_model::ops::AttentionSpec;
 
-use crate::kv_cache::{KvGeometry, KvLayer};
+use self::kernel::{Element, Scratch};
+use crate::kv_cache::{KvGeometry, KvPool};
 use crate::simd::Isa;
 use crate::step::Step;
 use crate::workers::{ItemSize, Workers};
@@ -24,17 +26,21 @@ use crate::workers::{ItemSize, Workers};
 /// Tokens of a prefill chunk that pass over the keys together.
 pub(crate) const MAX_RUN_TOKENS: usize = 8;
 
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
+}
+
 /// Everything that all items of one call share.
-pub(crate) struct AttentionCall<'a> {
+pub(crate) struct AttentionCall<'a, E> {
     pub(crate) spec: &'a AttentionSpec,
     pub(crate) geometry: KvGeometry,
-    pub(crate) layer: &'a KvLayer,
+    pub(crate) pool: &'a KvPool<E>,
     /// `[num_tokens, (num_heads + 2 num_kv_heads) * head_dim]`, q first, rotated.
     pub(crate) qkv: &'a [f32],
     pub(crate) step: &'a Step,
 }
 
-impl AttentionCall<'_> {
+impl<E> AttentionCall<'_, E> {
     /// Query heads that share a K/V head.
     pub(crate) fn group(&self) -> usize {
         self.spec.num_heads / self.spec.num_kv_heads
@@ -67,10 +73,10 @@ pub(crate) struct Item {
 }
 
 /// Computes attention for every token of the step. `items` is scratch.
-pub(crate) fn attend(
+pub(crate) fn attend<E: Element>(
     isa: Isa,
     workers: &Workers,
-    call: &AttentionCall<'_>,
+    call: &AttentionCall<'_, E>,
     items: &mut Vec<Item>,
     out: &mut [f32],
 ) {
@@ -83,10 +89,10 @@ pub(crate) fn attend(
             * item.kv_heads.len()
             * (64 + call.visible(item.position + item.tokens.len() - 1).len()),
     };
-    // About 25 multiply-adds a nanosecond, two for each key and dimension.
-    let work_ns = items.iter().map(|item| size(item).cost).sum::<usize>() * group_len * 2 / 25;
+    // About 34 multiply-adds a nanosecond, two for each key and dimension.
+    let work_ns = items.iter().map(|item| size(item).cost).sum::<usize>() * group_len / 17;
     workers.items(items, out, work_ns, &size, &|item, out| {
-        kernel::run(isa, call, item, out)
+        SCRATCH.with_borrow_mut(|scratch| E::run(isa, call, item, out, scratch));
     });
 }
 
@@ -116,6 +122,6 @@ fn plan(step: &Step, num_kv_heads: usize, items: &mut Vec<Item>) {
 }
 
 /// The blocks of an item.
-pub(crate) fn item_blocks<'a>(call: &AttentionCall<'a>, item: &Item) -> &'a [BlockId] {
+pub(crate) fn item_blocks<'a, E>(call: &AttentionCall<'a, E>, item: &Item) -> &'a [BlockId] {
     &call.step.block_tables()[item.blocks.clone()]
 }

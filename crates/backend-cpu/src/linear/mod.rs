@@ -3,11 +3,13 @@
 //! Invariant: an output element's bits depend on its weight row and its activation row alone, never
 //! on the number of rows, their place, or the number of threads.
 
+mod columns;
 mod dense;
 #[cfg(test)]
 mod dense_test;
 mod format;
 mod pack;
+mod product;
 mod tile;
 
 use hotspare_model::ops::OpsError;
@@ -18,6 +20,7 @@ use crate::workers::Workers;
 
 use dense::DenseMatrix;
 pub(crate) use pack::PackSpace;
+pub(crate) use product::estimate_ns;
 
 /// A linear layer's weights, `[num_outputs, num_inputs]`.
 #[derive(Debug)]
@@ -89,7 +92,7 @@ impl CpuLinear {
         out: &mut [f32],
     ) -> Result<(), OpsError> {
         match self {
-            Self::Dense(linear) => dense::product(isa, workers, space, &linear.parts, x, out),
+            Self::Dense(linear) => product::product(isa, workers, space, &linear.parts, x, out),
         }
     }
 

@@ -6,9 +6,8 @@
 //! Invariant: elements from k to the padded k are zero.
 
 use super::format::{STEP, order_step};
-use crate::memory::AlignedFloats;
+use crate::memory::AlignedArray;
 use crate::simd::{Isa, LANES, Simd, isa_entry};
-use crate::workers::Workers;
 use hotspare_model::ops::OpsError;
 
 /// Rows of a tile; the last has what remains.
@@ -17,7 +16,7 @@ pub(super) const TILE_ROWS: usize = 4;
 /// Memory for packed activations, grown to the largest product seen.
 #[derive(Debug, Default)]
 pub(crate) struct PackSpace {
-    floats: Option<AlignedFloats>,
+    floats: Option<AlignedArray<f32>>,
 }
 
 /// Packed activations.
@@ -29,48 +28,37 @@ pub(super) struct PackedRows<'a> {
 }
 
 /// What is packed.
-struct Source<'a> {
-    x: &'a [f32],
-    k: usize,
-    is_interleaved: bool,
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// Whole rows.
+    pub(super) x: &'a [f32],
+    /// Floats of a row.
+    pub(super) k: usize,
+    /// The order of the weights' format.
+    pub(super) is_interleaved: bool,
 }
 
 impl PackSpace {
-    /// Packs all rows of `x`, `k` wide.
+    /// Room for `len` floats, whatever they hold.
     ///
     /// # Errors
     /// Out of memory.
-    pub(super) fn pack(
-        &mut self,
-        isa: Isa,
-        workers: &Workers,
-        x: &[f32],
-        k: usize,
-        is_interleaved: bool,
-    ) -> Result<PackedRows<'_>, OpsError> {
-        let padded_k = k.next_multiple_of(STEP);
-        let num_rows = x.len() / k;
-        let len = num_rows * padded_k;
+    pub(super) fn floats(&mut self, len: usize) -> Result<&mut [f32], OpsError> {
         let floats = match self.floats.take() {
             Some(floats) if floats.len() >= len => floats,
-            _ => AlignedFloats::zeroed("packed activations", len)?,
+            _ => AlignedArray::zeroed("packed activations", len)?,
         };
-        let floats = self.floats.insert(floats);
-        let source = Source {
-            x,
-            k,
-            is_interleaved,
-        };
-        let tile_len = TILE_ROWS * padded_k;
-        workers.rows(&mut floats[..len], tile_len, len / 8, &|first, out| {
-            let x = &source.x[first * TILE_ROWS * k..][..out.len() / padded_k * k];
-            pack_tiles(isa, &Source { x, ..source }, out);
-        });
-        Ok(PackedRows {
-            floats: &floats[..len],
-            padded_k,
-            num_rows,
-        })
+        Ok(&mut self.floats.insert(floats)[..len])
+    }
+}
+
+/// Packs all rows of the source into `floats`, which have room for their padded length.
+pub(super) fn pack<'a>(isa: Isa, source: &Source<'_>, floats: &'a mut [f32]) -> PackedRows<'a> {
+    pack_tiles(isa, source, floats);
+    PackedRows {
+        floats,
+        padded_k: source.k.next_multiple_of(STEP),
+        num_rows: source.x.len() / source.k,
     }
 }
 

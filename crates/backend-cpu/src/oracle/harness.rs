@@ -13,6 +13,7 @@ use hotspare_batch::{
     TokenLogprobs,
 };
 use hotspare_model::ops::StepLimits;
+use hotspare_model::weights::WeightDtype;
 use hotspare_model::{LoadOptions, ModelRunner, ModelSource};
 
 use crate::{CpuOps, CpuOptions, Isa};
@@ -109,6 +110,7 @@ impl Harness {
             limits: limits.clone(),
             num_blocks: NUM_BLOCKS,
             block_size: BLOCK_SIZE,
+            kv_dtype: WeightDtype::F32,
         };
         let ops = CpuOps::with_isa(
             CpuOptions {

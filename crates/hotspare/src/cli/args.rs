@@ -115,6 +115,10 @@ pub(crate) struct ModelArgs {
     /// Type of the activations: auto or float32 [default: auto].
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<String>,
+    /// How keys and values are kept: auto, float16 (or half, f16) or float32 (or f32) [default:
+    /// auto, float16 where the model's weights have sixteen bits].
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) kv_cache_dtype: Option<String>,
     /// A chat template in place of the model's: a file, or the template itself.
     #[arg(long, value_name = "FILE|TEMPLATE")]
     pub(crate) chat_template: Option<String>,
@@ -301,6 +305,7 @@ impl ModelArgs {
             max_model_len,
             load_format,
             dtype,
+            kv_cache_dtype,
             chat_template,
             trust_request_chat_template,
             skip_tokenizer_init,

@@ -217,6 +217,7 @@ fn engine_options(
         device,
         load_format: load_format(model.load_format.as_deref())?,
         dtype: dtype(model.dtype.as_deref(), warnings)?,
+        kv_cache_dtype: kv_cache_dtype(model.kv_cache_dtype.as_deref())?,
         max_num_seqs: engine.max_num_seqs.unwrap_or(defaults.max_num_seqs),
         max_num_batched_tokens: engine
             .max_num_batched_tokens
@@ -246,6 +247,18 @@ fn load_format(name: Option<&str>) -> Result<String, CliError> {
         known @ ("auto" | "safetensors") => Ok(known.to_owned()),
         other => Err(CliError::usage(format!(
             "--load-format {other}: there are `auto` and `safetensors`"
+        ))),
+    }
+}
+
+/// Types that a CPU's KV cache has.
+fn kv_cache_dtype(name: Option<&str>) -> Result<String, CliError> {
+    match name.unwrap_or("auto") {
+        "auto" => Ok("auto".to_owned()),
+        "float16" | "half" | "f16" => Ok("float16".to_owned()),
+        "float32" | "float" | "f32" => Ok("float32".to_owned()),
+        other => Err(CliError::usage(format!(
+            "--kv-cache-dtype {other}: there are `auto`, `float16` and `float32`"
         ))),
     }
 }

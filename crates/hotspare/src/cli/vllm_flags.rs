@@ -107,7 +107,6 @@ const VALUES: &[&str] = &[
     "hf-token",
     "interleave-mm-strings",
     "kernel-config",
-    "kv-cache-dtype",
     "kv-events-config",
     "kv-offloading-backend",
     "kv-offloading-size",

@@ -139,6 +139,7 @@ impl<O: Ops> DecoderBuffers<O> {
                     block_size: options.block_size,
                     num_kv_heads: kv_heads,
                     head_dim: config.head_dim,
+                    dtype: options.kv_dtype,
                 })?
             },
         })
