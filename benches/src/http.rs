@@ -52,14 +52,9 @@ fn stream_tokens(address: &str, num_streams: usize, num_tokens: usize) -> Durati
         "ignore_eos": true, "return_token_ids": true})
     .to_string();
     let start = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..num_streams {
-            scope.spawn(|| {
-                let report = load::stream(address, "/v1/completions", &body);
-                assert!(report.num_events >= num_tokens, "every token has its event");
-            });
-        }
-    });
+    for report in load::streams(address, "/v1/completions", &vec![body; num_streams]) {
+        assert!(report.num_events >= num_tokens, "every token has its event");
+    }
     start.elapsed()
 }
 

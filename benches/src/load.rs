@@ -4,9 +4,12 @@
 //!
 //! Invariant: what it counts is what a client would have received.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+
+use memchr::memmem::Finder;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -37,46 +40,94 @@ fn request(path: &str, body: &str, connection: &str) -> String {
     )
 }
 
-/// Posts `body` and reads the stream to its end.
+/// One streamed answer while it arrives.
+struct Stream {
+    socket: TcpStream,
+    start: Instant,
+    num_events: usize,
+    first_event: Option<Duration>,
+    /// The last bytes of the read before, in case a marker is cut in two.
+    tail: Vec<u8>,
+    is_done: bool,
+}
+
+impl Stream {
+    /// Posts `body`.
+    fn start(address: &str, path: &str, body: &str) -> Self {
+        let mut socket = connect(address);
+        let start = Instant::now();
+        socket
+            .write_all(request(path, body, "close").as_bytes())
+            .and_then(|()| socket.set_nonblocking(true))
+            .unwrap_or_else(|e| panic!("{path}: {e}"));
+        Self {
+            socket,
+            start,
+            num_events: 0,
+            first_event: None,
+            tail: Vec::new(),
+            is_done: false,
+        }
+    }
+
+    /// Reads what has arrived; whether it was the end.
+    fn read(&mut self, buffer: &mut [u8], event: &Finder<'_>, done: &Finder<'_>) -> bool {
+        let num_read = match self.socket.read(buffer) {
+            Ok(num_read) => num_read,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) => panic!("a stream broke: {error}"),
+        };
+        self.tail.extend_from_slice(&buffer[..num_read]);
+        self.num_events += event.find_iter(&self.tail).count();
+        self.is_done |= done.find(&self.tail).is_some();
+        if self.num_events >= 1 && self.first_event.is_none() {
+            self.first_event = Some(self.start.elapsed());
+        }
+        let keep = self.tail.len().min(event.needle().len() - 1);
+        self.tail.drain(..self.tail.len() - keep);
+        num_read == 0
+    }
+}
+
+/// Posts all `bodies` at once and reads the streams to their ends, on this thread: a thread for
+/// each would spend more on switching than on reading.
 ///
 /// # Panics
-/// Where the stream does not end with `[DONE]`.
-pub(crate) fn stream(address: &str, path: &str, body: &str) -> StreamReport {
-    let mut socket = connect(address);
-    let start = Instant::now();
-    if let Err(error) = socket.write_all(request(path, body, "close").as_bytes()) {
-        panic!("{path}: {error}");
-    }
-    let (mut num_events, mut first_event) = (0, None);
+/// Where a stream does not end with `[DONE]`.
+pub(crate) fn streams(address: &str, path: &str, bodies: &[String]) -> Vec<StreamReport> {
+    let (event, done) = (Finder::new(b"data: {"), Finder::new(b"[DONE]"));
+    let mut streams: Vec<Stream> = bodies
+        .iter()
+        .map(|body| Stream::start(address, path, body))
+        .collect();
+    let mut open: Vec<usize> = (0..streams.len()).collect();
     let mut buffer = vec![0; 1 << 16];
-    // The last bytes of the read before, in case a marker is cut in two.
-    let mut tail: Vec<u8> = Vec::new();
-    let mut done = false;
-    loop {
-        let num_read = socket
-            .read(&mut buffer)
-            .unwrap_or_else(|e| panic!("{path}: {e}"));
-        if num_read == 0 {
-            break;
-        }
-        tail.extend_from_slice(&buffer[..num_read]);
-        num_events += tail
-            .windows(7)
-            .filter(|window| window == b"data: {")
-            .count();
-        done |= tail.windows(12).any(|window| window == b"data: [DONE]");
-        if num_events >= 1 && first_event.is_none() {
-            first_event = Some(start.elapsed());
-        }
-        let keep = tail.len().min(6);
-        tail.drain(..tail.len() - keep);
+    while !open.is_empty() {
+        let mut fds: Vec<PollFd<'_>> = open
+            .iter()
+            .map(|&i| PollFd::new(&streams[i].socket, PollFlags::IN))
+            .collect();
+        let timeout = Timespec {
+            tv_sec: TIMEOUT.as_secs() as i64,
+            tv_nsec: 0,
+        };
+        let num_ready = poll(&mut fds, Some(&timeout)).unwrap_or_else(|e| panic!("poll: {e}"));
+        assert!(num_ready > 0, "{path}: nothing arrives any more");
+        let is_ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ready = is_ready.into_iter();
+        open.retain(|&i| {
+            let ended = ready.next() == Some(true) && streams[i].read(&mut buffer, &event, &done);
+            !ended
+        });
     }
-    let head = String::from_utf8_lossy(&tail).into_owned();
-    assert!(done || num_events > 0, "{path}: no stream: {head}");
-    StreamReport {
-        num_events,
-        first_event: first_event.unwrap_or(start.elapsed()),
-    }
+    let report = |stream: Stream| {
+        assert!(stream.is_done, "{path}: a stream without an end");
+        StreamReport {
+            num_events: stream.num_events,
+            first_event: stream.first_event.unwrap_or(stream.start.elapsed()),
+        }
+    };
+    streams.into_iter().map(report).collect()
 }
 
 /// Posts `body` `count` times over one connection and reads each answer whole. Returns the time it

@@ -84,26 +84,20 @@ pub(crate) fn run() {
 }
 
 fn one_round(server: &Server, num_streams: usize, round: usize) -> Round {
-    let address = address(server);
+    let address = &address(server);
     let before: Vec<f64> = PARTS.iter().map(|part| seconds(server, part)).collect();
     let start = Instant::now();
-    let reports: Vec<load::StreamReport> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..num_streams)
-            .map(|index| {
-                let body = json!({
-                    "prompt": format!("In round {round} there were {index} friends"),
-                    "max_tokens": NUM_TOKENS, "ignore_eos": true, "stream": true,
-                    "temperature": 0.8, "seed": index, "return_token_ids": true,
-                });
-                let address = &address;
-                scope.spawn(move || load::stream(address, "/v1/completions", &body.to_string()))
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| panic!("a stream failed")))
-            .collect()
-    });
+    let bodies: Vec<String> = (0..num_streams)
+        .map(|index| {
+            let body = json!({
+                "prompt": format!("In round {round} there were {index} friends"),
+                "max_tokens": NUM_TOKENS, "ignore_eos": true, "stream": true,
+                "temperature": 0.8, "seed": index, "return_token_ids": true,
+            });
+            body.to_string()
+        })
+        .collect();
+    let reports = load::streams(address, "/v1/completions", &bodies);
     let wall = start.elapsed();
     for report in &reports {
         assert!(report.num_events >= NUM_TOKENS, "every token has its event");
