@@ -2,7 +2,7 @@
 
 Usage: make_data.py TOKENIZER_JSON OUT_DIR NUM_TOKENS SEED [short]
 
-With "short", the mix is `build.SHORT_WEIGHTS`.
+With "short", it is the last part of training: the mix is `build.SHORT_WEIGHTS`, numbers weigh more.
 """
 
 import os
@@ -27,11 +27,12 @@ def check_pieces(renderer, examples):
 
 def main():
     """Generates until there are enough tokens."""
-    renderer = chatml.Renderer(Tokenizer.from_file(sys.argv[1]))
+    short = sys.argv[5:] == ["short"]
+    renderer = chatml.Renderer(Tokenizer.from_file(sys.argv[1]), short)
     out, want, seed = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     os.makedirs(out, exist_ok=True)
-    g = Gen(seed)
-    mix = build.SHORT_WEIGHTS if sys.argv[5:] == ["short"] else build.WEIGHTS
+    g = Gen(seed, short=short)
+    mix = build.SHORT_WEIGHTS if short else build.WEIGHTS
     check_pieces(renderer, [build.example(g) for _ in range(500)])
     ids = np.zeros(want, np.uint16)
     weights = np.zeros(want, np.uint8)

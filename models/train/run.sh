@@ -16,7 +16,7 @@ cd "$here"
 if [ ! -f "$work/data-short/weights.npy" ]; then
   "$python" make_tokenizer.py "$models/spark" "$models/spark-mini"
   "$python" make_data.py "$models/spark/tokenizer.json" "$work/data" "$corpus_tokens" "$corpus_seed"
-  "$python" make_data.py "$models/spark/tokenizer.json" "$work/data-short" 8000000 8 short
+  "$python" make_data.py "$models/spark/tokenizer.json" "$work/data-short" 18000000 8 short
 fi
 for name in spark spark-mini; do
   "$python" train.py "recipe-$name.json" "$work/data" "$models/$name" "$work/$name" \

@@ -52,11 +52,11 @@ def held_number(*parts):
 
 
 class Gen:
-    """A seeded source of choices for one split."""
+    """A seeded source of choices for one split; `short` makes the last part of training."""
 
-    def __init__(self, seed, split="train"):
+    def __init__(self, seed, split="train", short=False):
         self.rng = random.Random(seed)
-        self.split = split
+        self.split, self.short = split, short
         self.used_held = False
 
     def pick(self, items):
