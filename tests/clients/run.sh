@@ -4,6 +4,7 @@
 # Needs python3 and node >= 20 and, the first time, the package registries. What they install stays in
 # target/clients. HOTSPARE_BIN names the binary (default: target/release/hotspare), HOTSPARE_MODEL a
 # model other than the embedded one. Every step is bounded in time; any failure fails the script.
+# Status 77: the packages could not be installed, and nothing was tested.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -29,9 +30,9 @@ set_up_python() {
   local stamp="$cache/venv/requirements.txt"
   cmp -s "$here/python/requirements.txt" "$stamp" && return
   rm -rf "$cache/venv"
-  python3 -m venv "$cache/venv"
-  timeout 300 "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
-    -r "$here/python/requirements.txt"
+  python3 -m venv "$cache/venv" &&
+    timeout 300 "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+      -r "$here/python/requirements.txt" || return
   cp "$here/python/requirements.txt" "$stamp"
 }
 
@@ -40,7 +41,7 @@ set_up_node() {
   cp "$here"/node/*.mjs "$here/node/package.json" "$cache/node/"
   cmp -s "$here/node/package-lock.json" "$cache/node/installed-lock.json" && return
   cp "$here/node/package-lock.json" "$cache/node/"
-  (cd "$cache/node" && timeout 300 npm ci --no-audit --no-fund --loglevel=error)
+  (cd "$cache/node" && timeout 300 npm ci --no-audit --no-fund --loglevel=error) || return
   cp "$here/node/package-lock.json" "$cache/node/installed-lock.json"
 }
 
@@ -79,8 +80,8 @@ end_server() {
 
 [[ -x "$binary" ]] || fail "$binary is not there: run cargo build --release first"
 mkdir -p "$cache"
-set_up_python
-set_up_node
+set_up_python || exit 77
+set_up_node || exit 77
 start_server
 failed=()
 (cd "$here/python" && PYTHONDONTWRITEBYTECODE=1 timeout 300 "$cache/venv/bin/python" -m unittest -q) ||

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use crate::support::{chat, metric, serve_mini, wait_idle, with};
+use crate::support::{PATIENCE, chat, metric, serve_mini, wait_idle, with};
 
 const NUM_CLIENTS: usize = 200;
 const NUM_ROUNDS: usize = 10;
@@ -110,4 +110,43 @@ fn a_full_queue_refuses_at_once_and_says_when_to_return() {
             .status,
         200
     );
+}
+
+#[test]
+fn a_gateway_can_say_who_goes_first() {
+    let options = hotspare_testkit::ServerOptions::new(
+        "spark-mini",
+        &["--max-num-seqs", "1", "--scheduling-policy", "priority"],
+    )
+    .env("HOTSPARE_FAULTS", "slow-step-ms=20");
+    let server = hotspare_testkit::Server::start(crate::support::binary(), &options);
+    let endless = json!({"stream": true, "ignore_eos": true, "max_tokens": null});
+    let short = with(
+        chat("Hi"),
+        json!({"stream": true, "ignore_eos": true, "max_tokens": 8}),
+    );
+    let client = server.client();
+    let mut first = client.stream("/v1/chat/completions", &with(chat("Hi"), endless));
+    assert!(first.next().is_some(), "the first one runs");
+    let (order, ended) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for (num_waiting, priority) in [(1.0, "5"), (2.0, "-5")] {
+            let (order, client) = (order.clone(), server.client());
+            let short = &short;
+            scope.spawn(move || {
+                let client = client.with_header("X-Vllm-Priority", priority);
+                let num_events = client.stream("/v1/chat/completions", short).count();
+                order.send((priority, num_events))
+            });
+            hotspare_testkit::wait_until("a request waits", PATIENCE, || {
+                metric(&server, "vllm:num_requests_waiting") == num_waiting
+            });
+        }
+        drop(first);
+    });
+    let order: Vec<_> = ended.try_iter().collect();
+    assert!(matches!(order[..], [("-5", 9..), ("5", 9..)]), "{order:?}");
+    let wrong = server.client().with_header("X-Vllm-Priority", "soon");
+    let reply = wrong.post("/v1/chat/completions", &chat("Hi"));
+    assert_eq!(reply.status, 400, "{}", reply.text());
 }

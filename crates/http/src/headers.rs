@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use hotspare_protocol::MAX_REQUEST_ID_CHARS;
+use hotspare_protocol::{ApiError, MAX_REQUEST_ID_CHARS};
 
 use crate::app::App;
 use crate::{auth, reply};
@@ -14,6 +14,8 @@ use crate::{auth, reply};
 const NODE: HeaderName = HeaderName::from_static("x-hotspare-node");
 const EPOCH: HeaderName = HeaderName::from_static("x-hotspare-epoch");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const PRIORITY: HeaderName = HeaderName::from_static("x-vllm-priority");
 
 /// A node without a peer has no epoch.
 const EPOCH_WITHOUT_PAIR: HeaderValue = HeaderValue::from_static("0");
@@ -29,6 +31,22 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
 /// The same as text.
 pub(crate) fn request_name(headers: &HeaderMap) -> Option<String> {
     Some(request_id(headers)?.to_str().ok()?.to_owned())
+}
+
+/// The priority that a gateway gave the request; it goes before the body's own.
+///
+/// # Errors
+/// 400 where it is not a number.
+pub(crate) fn priority(headers: &HeaderMap) -> Result<Option<i32>, ApiError> {
+    let Some(value) = headers.get(PRIORITY) else {
+        return Ok(None);
+    };
+    let number = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    let refusal = || ApiError::bad_request("X-Vllm-Priority must be a whole number of 32 bits");
+    number.map(Some).ok_or_else(refusal)
 }
 
 /// Wraps every route.

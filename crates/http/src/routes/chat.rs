@@ -24,6 +24,7 @@ pub(crate) async fn create(State(app): State<App>, request: Request) -> Response
 
 async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let name = headers::request_name(request.headers());
+    let priority = headers::priority(request.headers())?;
     let body = body::read_json(request, &app.config).await?;
     let len = body.len();
     let plan = app
@@ -32,8 +33,9 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let ChatPlan {
         mut request,
         prompt_text,
-        job,
+        mut job,
     } = plan;
+    job.priority = priority.unwrap_or(job.priority);
     let name = name.or_else(|| request.output.request_id.take());
     let mut tally = Tally::new(&app, &job.prompts, job.n);
     let prompt_ids = match request.output.return_token_ids {

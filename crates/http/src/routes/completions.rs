@@ -23,11 +23,13 @@ pub(crate) async fn create(State(app): State<App>, request: Request) -> Response
 
 async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let name = headers::request_name(request.headers());
+    let priority = headers::priority(request.headers())?;
     let body = body::read_json(request, &app.config).await?;
     let len = body.len();
     let mut plan = app
         .text_work(len, move |app| plan::completion(app, &body))
         .await?;
+    plan.job.priority = priority.unwrap_or(plan.job.priority);
     let name = name.or_else(|| plan.request.output.request_id.take());
     let tally = Tally::new(&app, &plan.job.prompts, plan.job.n);
     let prompts = Prompts::new(plan.request, &plan.job.prompts);
