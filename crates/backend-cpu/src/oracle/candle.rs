@@ -10,7 +10,10 @@ use candle_transformers::models::llama::{Cache, Llama, LlamaConfig};
 use hotspare_batch::{SamplingParams, TokenId};
 use serde_json::{Value, json};
 
+use hotspare_model::weights::WeightDtype;
+
 use super::harness::{Harness, Lcg, assert_close, assets};
+use crate::Isa;
 
 /// Candle's model and its KV cache.
 struct Oracle {
@@ -52,7 +55,8 @@ impl Oracle {
 /// Compares logits along a random prompt and the greedy tokens after it.
 fn check_model(path: &Path, what: &str) {
     let oracle = Oracle::load(path);
-    let mut harness = Harness::load(path);
+    // Candle computes in float32 throughout.
+    let mut harness = Harness::load_with(path, 2, Isa::detect(), Some(WeightDtype::F32));
     let mut lcg = Lcg(5);
     let prompt: Vec<TokenId> = (0..150)
         .map(|_| lcg.below(harness.vocab_size()) as TokenId)

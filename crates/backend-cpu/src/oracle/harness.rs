@@ -91,11 +91,17 @@ pub(crate) struct Harness {
 impl Harness {
     /// Loads the model in `path`.
     pub(crate) fn load(path: &Path) -> Self {
-        Self::load_with(path, 2, Isa::detect())
+        Self::load_with(path, 2, Isa::detect(), None)
     }
 
-    /// As [`Harness::load`], with so many threads on that instruction set.
-    pub(crate) fn load_with(path: &Path, num_threads: usize, isa: Isa) -> Self {
+    /// As [`Harness::load`], with so many threads on that instruction set. The KV cache's type is
+    /// that of the engine's `auto`, where none is given.
+    pub(crate) fn load_with(
+        path: &Path,
+        num_threads: usize,
+        isa: Isa,
+        kv_dtype: Option<WeightDtype>,
+    ) -> Self {
         let files = ModelSource::resolve(path.to_str().unwrap())
             .unwrap()
             .open()
@@ -106,11 +112,15 @@ impl Harness {
             max_num_seqs: NUM_SLOTS,
             max_model_len: config.max_context_len().min(512),
         };
+        let auto = match config.dtype.as_deref() {
+            Some("bfloat16" | "float16") => WeightDtype::F16,
+            _ => WeightDtype::F32,
+        };
         let options = LoadOptions {
             limits: limits.clone(),
             num_blocks: NUM_BLOCKS,
             block_size: BLOCK_SIZE,
-            kv_dtype: WeightDtype::F32,
+            kv_dtype: kv_dtype.unwrap_or(auto),
         };
         let ops = CpuOps::with_isa(
             CpuOptions {

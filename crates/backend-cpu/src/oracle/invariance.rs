@@ -161,7 +161,7 @@ fn check_machines(path: &Path, isas: &[Isa]) {
     let reference = Reference::new(&mut Harness::load(path));
     for &isa in isas {
         for num_threads in [1, 3] {
-            let mut harness = Harness::load_with(path, num_threads, isa);
+            let mut harness = Harness::load_with(path, num_threads, isa, None);
             let index = harness.add(reference.prompt(), &sampling());
             run_among_others(&mut harness, index, 5, &[20]);
             let what = format!("{num_threads} threads, {isa:?}");

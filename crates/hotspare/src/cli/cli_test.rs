@@ -234,6 +234,10 @@ fn what_cannot_be_honoured_is_refused() {
         (&["--device", "cuda:0"][..], "no CUDA backend"),
         (&["--device", "tpu"][..], "--device tpu"),
         (&["--dtype", "int3"][..], "--dtype int3"),
+        (
+            &["--kv-cache-dtype", "fp8"][..],
+            "--kv-cache-dtype fp8: there are",
+        ),
         (&["--ha-peer", "10.0.0.2:7000"][..], "--ha-peer"),
         (&["--made-up"][..], "--made-up"),
         (&["--max-num-seqs", "0"][..], "--max-num-seqs"),
@@ -274,6 +278,8 @@ fn values_of_their_own_kind() {
         "{{ messages }}",
         "--dtype",
         "bfloat16",
+        "--kv-cache-dtype",
+        "half",
     ];
     let settings = parse_with(&args, &[]).unwrap();
     assert_eq!(settings.model.max_model_len, None);
@@ -287,6 +293,7 @@ fn values_of_their_own_kind() {
         Some("{{ messages }}")
     );
     assert_eq!(settings.engine.dtype, "float32");
+    assert_eq!(settings.engine.kv_cache_dtype, "float16");
     assert_eq!(settings.warnings.len(), 1);
 }
 
