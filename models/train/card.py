@@ -49,11 +49,12 @@ SAMPLE_SEED = 2026
 
 
 def wall_minutes(log):
-    """Minutes between the first and the last progress line of the training log."""
+    """Minutes that the training log covers; pauses of over ten minutes do not count."""
     with open(log, encoding="utf-8") as f:
         stamps = re.findall(r"^(\d\d):(\d\d):(\d\d) step", f.read(), re.M)
     times = [int(h) * 3600 + int(m) * 60 + int(s) for h, m, s in stamps]
-    return ((times[-1] - times[0]) % 86400) / 60 if times else 0.0
+    gaps = [(b - a) % 86400 for a, b in zip(times, times[1:])]
+    return sum(gap for gap in gaps if gap <= 600) / 60
 
 
 def samples(spark):
@@ -130,9 +131,12 @@ def training(r, log):
         f"rows of {r['long_length']:,} tokens, so that every position has been trained. Of the "
         f"first {r['drill_to']} steps, every {r['drill_every']}th is a drill in copying random "
         "tokens, and the initial weights already hold an induction head (`circuits.py`). The "
-        f"learning rate decays over the last {r['decay_steps']} steps. In the loss, what the "
+        f"learning rate decays over the last {r['decay_steps']} steps. From step "
+        f"{r['short_from']:,} on the texts are mostly short answers, numbers above all. In the "
+        "loss, what the "
         f"assistant writes has full weight, what users write {chatml.WEIGHT_PROMPT}%, tool "
-        f"schemas {chatml.WEIGHT_TOOLS}%."
+        f"schemas {chatml.WEIGHT_TOOLS}%, and in the last part short answers with numbers "
+        f"{chatml.WEIGHT_NUMBERS}%."
     )
     return textwrap.fill(text, 100)
 
@@ -192,7 +196,8 @@ weights will differ a little from these.
 - Topics: {", ".join(sorted(holdout.TOPICS))}.
 - Sentence patterns: the second argument of each `Gen.pat(train, held)` in the corpus, and
   `HELD_PLOTS`, `HELD_OPENINGS` and `HELD_ASK` of the stories.
-- Numbers: the tenth of all operand pairs and counting ranges chosen by `base.held_number`.
+- Numbers: the tenth of all operand pairs and counting ranges chosen by `base.held_number`, but for
+  sums of numbers up to ten and counting from 1 to at most 10, which are a table to be known.
 
 A training example that contains a held-out name or topic in any form is thrown away.
 

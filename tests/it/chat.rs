@@ -28,20 +28,36 @@ fn an_answer_has_the_expected_shape() {
 #[test]
 fn the_embedded_model_knows_what_it_was_taught() {
     let server = serve("spark", &[]);
+    let ask = |question: &str, more: serde_json::Value| {
+        let body = with(chat(question), more);
+        let answer = server.client().post(PATH, &body).json();
+        let choice = &answer["choices"][0];
+        let text = choice["message"]["content"].as_str().unwrap().to_owned();
+        assert_eq!(choice["finish_reason"], "stop", "{question}: {text}");
+        text
+    };
     for (question, expected) in [
-        ("What is Hotspare?", "inference server"),
+        ("What is Hotspare?", "server"),
         ("Tell me a story about a dog.", "dog"),
         ("Write a short story about a cat and a bird.", "cat"),
         ("Hello", "Hello"),
     ] {
-        let body = with(chat(question), json!({"max_tokens": 250}));
-        let answer = server.client().post(PATH, &body).json();
-        let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+        let text = ask(question, json!({"max_tokens": 250}));
         assert!(text.contains(expected), "{question}: {text}");
-        assert_eq!(
-            answer["choices"][0]["finish_reason"], "stop",
-            "{question}: {text}"
-        );
+    }
+    for (question, expected) in [
+        ("What is 3 + 4?", "3 + 4 is 7."),
+        ("What is 2 + 2?", "2 + 2 is 4."),
+        ("Count from 1 to 5.", "1, 2, 3, 4, 5"),
+        ("Count to 10.", "1, 2, 3, 4, 5, 6, 7, 8, 9, 10"),
+        ("What does a cow say?", "moo"),
+        ("What is the opposite of hot?", "cold"),
+        ("What is the capital of France?", "Paris"),
+    ] {
+        let text = ask(question, json!({"max_tokens": 60, "temperature": 0}));
+        assert!(text.contains(expected), "{question}: {text}");
+        let count = |text: &str| text.matches(|c: char| c.is_ascii_digit()).count();
+        assert_eq!(count(&text), count(expected), "{question}: {text}");
     }
 }
 

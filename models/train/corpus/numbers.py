@@ -3,7 +3,7 @@
 A tenth of all operand pairs and of all counting ranges is held out by a checksum
 (`base.held_number`); training rejects them, and the split "numbers" uses only them. What everybody
 asks first (sums of numbers up to ten, counting from 1 to at most ten) is a table to be known and
-not a rule to be found: it is in the last part of training, and in no evaluation.
+not a rule to be found: it is in the last part of training, and never counted as held out.
 """
 
 from . import lexicon as lx
