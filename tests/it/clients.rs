@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use crate::support::{PATIENCE, chat, metric, serve_mini, wait_idle, with};
+use crate::support::{PATIENCE, chat, metric, serve, wait_idle, with};
 
 const NUM_CLIENTS: usize = 200;
 const NUM_ROUNDS: usize = 10;
@@ -23,7 +23,8 @@ fn resident_kib(pid: u64) -> u64 {
 
 #[test]
 fn two_hundred_clients_half_of_which_leave() {
-    let server = serve_mini(&[]);
+    // The default model with default memory, as a newcomer starts it.
+    let server = serve("spark", &[]);
     let front = u64::from(server.pid());
     let engine = server.main_engine()["pid"].as_u64().unwrap();
     let mut resident = Vec::new();

@@ -8,6 +8,22 @@ use crate::{EngineError, EngineOptions};
 /// Default bound on the KV cache of a CPU engine.
 const DEFAULT_MAX_KV_BYTES: usize = 1 << 30;
 
+/// Sequences of full length whose blocks are in use before cached content is dropped, where nobody
+/// said how much memory the cache may take.
+const NUM_EAGER_SEQS: usize = 8;
+
+/// How many blocks the scheduler may take into use for the prefix cache alone. Memory that was
+/// asked for is used; the default bound is one against the worst case, and a server that never
+/// comes near it should not creep up to it.
+pub(crate) fn num_eager_blocks(options: &EngineOptions, max_model_len: usize) -> usize {
+    if options.kv_cache_memory_bytes.is_some() || options.num_kv_blocks_override.is_some() {
+        return usize::MAX;
+    }
+    max_model_len
+        .div_ceil(options.block_size.max(1))
+        .saturating_mul(NUM_EAGER_SEQS)
+}
+
 /// Number of blocks, given the bytes that one takes over all layers.
 ///
 /// # Errors
@@ -75,6 +91,14 @@ mod tests {
         assert_eq!(num_blocks(&small, 100, 1000).unwrap(), 7);
         small.num_kv_blocks_override = Some(3);
         assert_eq!(num_blocks(&small, 100, 1000).unwrap(), 3);
+    }
+
+    #[test]
+    fn memory_that_was_asked_for_is_used() {
+        let mut options = options();
+        assert_eq!(num_eager_blocks(&options, 100), 56);
+        options.kv_cache_memory_bytes = Some(1 << 20);
+        assert_eq!(num_eager_blocks(&options, 100), usize::MAX);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Reference counts of KV blocks, and the list of those that nobody references.
 //!
 //! The list is doubly linked through the blocks themselves, so that taking the oldest, taking a
-//! particular one and giving one back are all O(1). Allocation takes from the front.
+//! particular one and giving one back are all O(1). Allocation takes from the front: blocks whose
+//! content is of no use, then blocks that were never used, then the least recently used content.
+//! Beyond a bound, never-used blocks come last: a pool whose memory becomes resident as it is used
+//! then stays about as large as the load ever was.
 //!
 //! Invariant: a block is in the free list if and only if its reference count is zero.
 
@@ -32,11 +35,18 @@ pub(crate) struct BlockPool {
     head: u32,
     tail: u32,
     num_free: usize,
+    /// Blocks from this one on were never taken.
+    num_touched: usize,
+    /// So many blocks are taken into use before content is dropped.
+    num_eager: usize,
+    /// The largest number of referenced blocks so far.
+    max_num_referenced: usize,
 }
 
 impl BlockPool {
-    /// A pool of `num_blocks` free blocks, the first of which is taken first.
-    pub(crate) fn new(num_blocks: usize) -> Self {
+    /// A pool of `num_blocks` free blocks, the first of which is taken first. Content is dropped
+    /// before more than `num_eager` blocks, or twice as many as were ever referenced, are in use.
+    pub(crate) fn new(num_blocks: usize, num_eager: usize) -> Self {
         let block = Block {
             ref_count: 0,
             prev: NIL,
@@ -48,6 +58,9 @@ impl BlockPool {
             head: NIL,
             tail: NIL,
             num_free: 0,
+            num_touched: 0,
+            num_eager,
+            max_num_referenced: 0,
         };
         for block in 0..num_blocks as BlockId {
             pool.link(block, FreeEnd::Back);
@@ -69,12 +82,24 @@ impl BlockPool {
 
     /// Takes the free block that is first in line, with one reference.
     pub(crate) fn take_first(&mut self) -> Option<BlockId> {
-        let block = self.head;
-        if block == NIL {
+        if self.head == NIL {
             return None;
         }
+        let block = self.oldest_content().unwrap_or(self.head);
         self.acquire(block);
         Some(block)
+    }
+
+    /// The block whose content is to be dropped although there are blocks that were never used.
+    fn oldest_content(&self) -> Option<BlockId> {
+        let is_untouched = self.head as usize >= self.num_touched;
+        let bound = self.num_eager.max(2 * self.max_num_referenced);
+        if !is_untouched || self.num_touched < bound {
+            return None;
+        }
+        // Blocks that were never used stand in order; content follows the last of them.
+        let next = self.blocks.last()?.next;
+        (next != NIL).then_some(next)
     }
 
     /// Adds a reference; a free block leaves the list.
@@ -83,6 +108,9 @@ impl BlockPool {
             self.unlink(block);
         }
         self.blocks[block as usize].ref_count += 1;
+        self.num_touched = self.num_touched.max(block as usize + 1);
+        let num_referenced = self.blocks.len() - self.num_free;
+        self.max_num_referenced = self.max_num_referenced.max(num_referenced);
     }
 
     /// Drops a reference. True if it was the last one, and the block is free now.
@@ -181,7 +209,7 @@ mod tests {
 
     #[test]
     fn blocks_are_taken_from_the_front_and_come_back_at_either_end() {
-        let mut pool = BlockPool::new(4);
+        let mut pool = BlockPool::new(4, 4);
         assert_eq!((pool.take_first(), pool.take_first()), (Some(0), Some(1)));
         assert!(pool.release(0, FreeEnd::Back));
         assert_eq!(free(&pool), [2, 3, 0]);
@@ -190,8 +218,32 @@ mod tests {
     }
 
     #[test]
+    fn beyond_the_bound_content_goes_before_blocks_that_were_never_used() {
+        let mut pool = BlockPool::new(8, 2);
+        // Two blocks may be taken eagerly; one reference at a time makes that the bound.
+        assert_eq!(pool.take_first(), Some(0));
+        pool.release(0, FreeEnd::Back);
+        assert_eq!(pool.take_first(), Some(1));
+        pool.release(1, FreeEnd::Back);
+        for expected in [0, 1, 0] {
+            assert_eq!(pool.take_first(), Some(expected));
+            pool.release(expected, FreeEnd::Back);
+        }
+        // Three at a time: content first, then what was never used, up to six.
+        let taken: Vec<_> = (0..3).filter_map(|_| pool.take_first()).collect();
+        assert_eq!(taken, [1, 0, 2]);
+        for &block in &taken {
+            pool.release(block, FreeEnd::Back);
+        }
+        let more: Vec<_> = (0..8).filter_map(|_| pool.take_first()).collect();
+        assert_eq!(more, [3, 4, 5, 1, 6, 7, 0, 2]);
+        assert_eq!(pool.take_first(), None);
+        pool.check_integrity();
+    }
+
+    #[test]
     fn a_block_leaves_the_middle_of_the_list() {
-        let mut pool = BlockPool::new(3);
+        let mut pool = BlockPool::new(3, 3);
         pool.acquire(1);
         assert_eq!(free(&pool), [0, 2]);
         pool.acquire(2);
@@ -204,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_last_reference_frees() {
-        let mut pool = BlockPool::new(1);
+        let mut pool = BlockPool::new(1, 1);
         pool.acquire(0);
         pool.acquire(0);
         assert_eq!(pool.ref_count(0), 2);

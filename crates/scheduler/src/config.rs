@@ -28,6 +28,9 @@ pub struct SchedulerConfig {
     pub block_size: usize,
     /// KV blocks of the executor.
     pub num_blocks: usize,
+    /// Blocks that are taken into use before cached content is dropped; beyond it, twice as many
+    /// as sequences ever held at a time. `usize::MAX`: the whole pool is for the cache.
+    pub num_eager_blocks: usize,
     /// Sequences that wait for their first admission; more are refused.
     pub max_num_waiting: usize,
     /// Keep the blocks of ended sequences and give them to sequences that start alike.
@@ -49,6 +52,7 @@ impl Default for SchedulerConfig {
             max_model_len: 2048,
             block_size: 16,
             num_blocks: 1024,
+            num_eager_blocks: usize::MAX,
             max_num_waiting: 1024,
             enable_prefix_caching: true,
             long_prefill_token_threshold: 0,

@@ -60,7 +60,7 @@ impl KvBlocks {
         let (num_blocks, block_size) = (config.num_blocks, config.block_size);
         Self {
             block_size,
-            pool: BlockPool::new(num_blocks),
+            pool: BlockPool::new(num_blocks, config.num_eager_blocks),
             cache: config
                 .enable_prefix_caching
                 .then(|| PrefixCache::new(num_blocks, block_size)),

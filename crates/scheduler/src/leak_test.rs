@@ -36,6 +36,7 @@ impl Chaos {
             max_model_len: 40,
             block_size: 4,
             num_blocks: 24,
+            num_eager_blocks: 3,
             max_num_waiting: 6,
             policy: SchedulingPolicy::Priority,
             max_num_in_flight,

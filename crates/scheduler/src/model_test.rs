@@ -38,6 +38,7 @@ fn configs() -> impl Strategy<Value = SchedulerConfig> {
             max_model_len,
             block_size,
             num_blocks,
+            num_eager_blocks: if is_fcfs { usize::MAX } else { num_blocks / 3 },
             max_num_waiting: 6,
             enable_prefix_caching,
             long_prefill_token_threshold,
