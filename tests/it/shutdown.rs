@@ -27,6 +27,8 @@ fn sigterm_drains_and_exits_zero() {
     let mut stream = server.client().stream(CHAT, &body);
     assert!(stream.next().is_some() && stream.next().is_some());
     let engine = server.main_engine()["pid"].as_u64().unwrap();
+    // Twice, as `timeout` does: to the process and to its group.
+    server.signal(Signal::TERM);
     server.signal(Signal::TERM);
     let events = stream.collect_json();
     assert_eq!(
@@ -57,7 +59,8 @@ fn a_second_signal_ends_at_once() {
     std::thread::sleep(Duration::from_millis(300));
     server.signal(Signal::TERM);
     // The stream would run for 20 seconds.
-    server.wait_exit(Duration::from_secs(8));
+    let status = server.wait_exit(Duration::from_secs(8));
+    assert_eq!(status.code(), Some(128 + 15));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! The supervisor writes it; streams, status and metrics read it.
 //!
-//! Invariant: a client can be had exactly while the state is `Ready`. Counters never go back,
-//! however often the engine is started again.
+//! Invariant: a client can be had from the handshake until the connection is lost, that is while
+//! the state is `Ready` or `Draining`. Counters never go back, however often the engine is started
+//! again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -111,7 +111,12 @@ impl Supervisor {
         tracing::info!(pid, life, "The engine was started.");
         let connection = match Connection::new(stream, &self.config) {
             Ok(connection) => connection,
-            Err(error) => return LifeEnd::NotStarted(FrontError::Launch(error)),
+            Err(error) => {
+                // The socket is closed with the connection that was not made, so the engine ends.
+                self.reap(process.as_mut()).await;
+                self.slot.on_exit();
+                return LifeEnd::NotStarted(FrontError::Launch(error));
+            }
         };
         let end = self.converse(connection, orders).await;
         let exit = self.reap(process.as_mut()).await;

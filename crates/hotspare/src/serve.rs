@@ -25,9 +25,6 @@ use crate::{fail, limits, logging, progress};
 /// Added to the shutdown timeout for closing connections and ending the engine.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// Status of a process that a second signal ended.
-const STATUS_ENDED_AT_ONCE: i32 = 130;
-
 /// Serves until a signal or a failure.
 pub(crate) fn run(settings: Settings) -> ExitCode {
     let bars = logging::can_show_bars(settings.log_format).then(MultiProgress::new);
@@ -103,9 +100,9 @@ async fn serve(settings: Settings, bars: Option<MultiProgress>) -> Result<(), St
     }
     // From here on a signal ends at once, whatever the rest waits for.
     tokio::spawn(async move {
-        let signal = signals.next().await;
+        let signal = signals.next_after_echo().await;
         tracing::warn!("{signal} again: ending at once");
-        std::process::exit(STATUS_ENDED_AT_ONCE);
+        std::process::exit(signal.exit_status);
     });
     front.drain();
     drop(stop_http);

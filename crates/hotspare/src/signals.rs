@@ -2,9 +2,36 @@
 //!
 //! Invariant: from the moment this exists, neither ends the process by itself.
 
-use std::io;
+use std::time::Duration;
+use std::{fmt, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What `timeout` and service managers send twice, to the process and to its group, is one wish.
+const ECHO: Duration = Duration::from_millis(100);
+
+const TERMINATE: Received = Received {
+    name: "SIGTERM",
+    exit_status: 128 + 15,
+};
+const INTERRUPT: Received = Received {
+    name: "SIGINT",
+    exit_status: 128 + 2,
+};
+
+/// A signal that came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    name: &'static str,
+    /// Of a process that it ended, as shells say it.
+    pub(crate) exit_status: i32,
+}
+
+impl fmt::Display for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
 
 /// Listens for both.
 pub(crate) struct Signals {
@@ -20,17 +47,24 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one and returns its name.
-    pub(crate) async fn next(&mut self) -> &'static str {
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) -> Received {
         let received = tokio::select! {
-            Some(()) = self.terminate.recv() => Some("SIGTERM"),
-            Some(()) = self.interrupt.recv() => Some("SIGINT"),
+            Some(()) = self.terminate.recv() => Some(TERMINATE),
+            Some(()) = self.interrupt.recv() => Some(INTERRUPT),
             else => None,
         };
         match received {
-            Some(name) => name,
+            Some(received) => received,
             // No signal can come any more.
             None => std::future::pending().await,
         }
+    }
+
+    /// Waits for the next one that is not the echo of one that just came.
+    pub(crate) async fn next_after_echo(&mut self) -> Received {
+        let deadline = tokio::time::Instant::now() + ECHO;
+        while tokio::time::timeout_at(deadline, self.next()).await.is_ok() {}
+        self.next().await
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: each prompt has been measured, and each of them fits the context with one token to
 //! spare.
 
-use hotspare_batch::StopParams;
+use hotspare_batch::{SamplingParams, StopParams};
 use hotspare_front::GenerationJob;
 use hotspare_protocol::{ApiError, SamplingFields};
 
@@ -40,12 +40,15 @@ pub(crate) fn make(
             stop = Some(own);
         }
     }
+    let stop = stop.unwrap_or_default();
+    let params = sampling.sampling_params(defaults, limits, logprobs.output, logprobs.prompt)?;
+    check_something_is_left(&params, &stop)?;
     Ok(GenerationJob {
         prompts,
         n: sampling.n,
-        sampling: sampling.sampling_params(defaults, limits, logprobs.output, logprobs.prompt)?,
+        sampling: params,
         seed: sampling.seed_key(),
-        stop: stop.unwrap_or_default(),
+        stop,
         stop_strings: sampling.stop.clone(),
         include_stop_str_in_output: sampling.include_stop_str_in_output,
         skip_special_tokens: sampling.skip_special_tokens,
@@ -54,4 +57,20 @@ pub(crate) fn make(
         cache_salt: sampling.cache_salt.clone(),
         detokenize: app.front.text().is_some(),
     })
+}
+
+/// While `min_tokens` is not reached, nothing that ends a sequence can be drawn: something else has
+/// to be allowed.
+fn check_something_is_left(params: &SamplingParams, stop: &StopParams) -> Result<(), ApiError> {
+    let allowed = &params.allowed_token_ids;
+    let ends = |id| stop.eos_token_ids.contains(id) || stop.stop_token_ids.contains(id);
+    if stop.min_tokens == 0 || allowed.is_empty() || !allowed.iter().all(ends) {
+        return Ok(());
+    }
+    let message = format!(
+        "min_tokens is {}, and allowed_token_ids has only ids that end the output, so that no \
+         token could be drawn",
+        stop.min_tokens
+    );
+    Err(ApiError::bad_request(message).with_param("allowed_token_ids"))
 }

@@ -1,10 +1,12 @@
 //! `/health`, `/live`, `/ready`, `/ping`: what load balancers and orchestrators ask.
 //!
-//! Invariant: `/health` and `/ready` are 200 exactly while a request would be served here.
+//! Invariant: `/health` and `/ready` are 200 exactly while the front hands requests to an engine: one
+//! that hangs is not noticed here.
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use hotspare_front::Readiness;
 
 use crate::app::App;
 use crate::reply;
@@ -12,11 +14,12 @@ use crate::reply;
 /// Seconds after which a node that is not ready is worth asking again.
 const RETRY_AFTER_S: u32 = 1;
 
-/// `/health` and `/ping`: no body.
+/// `/health` and `/ping`: no body, but for the reason where not ready.
 pub(crate) async fn health(State(app): State<App>) -> Response {
-    match app.front.readiness().ready {
+    let readiness = app.front.readiness();
+    match readiness.ready {
         true => StatusCode::OK.into_response(),
-        false => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        false => readiness_response(&readiness),
     }
 }
 
@@ -27,7 +30,10 @@ pub(crate) async fn live() -> Response {
 
 /// `/ready`: with the reason where not.
 pub(crate) async fn ready(State(app): State<App>) -> Response {
-    let readiness = app.front.readiness();
+    readiness_response(&app.front.readiness())
+}
+
+fn readiness_response(readiness: &Readiness) -> Response {
     let body = serde_json::json!({"ready": readiness.ready, "reason": readiness.reason});
     let status = match readiness.ready {
         true => StatusCode::OK,

@@ -29,6 +29,11 @@ async fn bad_requests_are_4xx_and_the_server_goes_on() {
         (400, "Bad Request", with("\"temperature\":\"hot\"")),
         (400, "BadRequestError", with("\"temperature\":3")),
         (400, "BadRequestError", with("\"top_p\":0")),
+        (
+            400,
+            "BadRequestError",
+            with("\"min_tokens\":2,\"allowed_token_ids\":[1]"),
+        ),
         (400, "Bad Request", content("\u{1}")),
         (400, "Bad Request", content("\\ud800")),
         (400, "Bad Request", "[".repeat(100_000)),
