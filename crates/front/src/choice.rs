@@ -71,6 +71,11 @@ impl Choice {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn stop_buffer(&self) -> Option<&StopBuffer> {
+        self.text.as_ref().map(|text| &text.stop_buffer)
+    }
+
     /// Tokens so far.
     pub(crate) fn num_tokens(&self) -> u32 {
         self.num_tokens

@@ -39,6 +39,13 @@ struct Shared {
     is_draining: AtomicBool,
 }
 
+/// The stop strings of a job, built once: its choices share the memory.
+struct Stops {
+    strings: Arc<[String]>,
+    /// Fresh; each choice has a clone.
+    buffer: StopBuffer,
+}
+
 /// Cheap to clone; see the module.
 #[derive(Clone)]
 pub struct Front {
@@ -158,7 +165,10 @@ impl Front {
                  {max_num} that this server takes in one request"
             )));
         }
-        let stop_strings: Arc<[String]> = job.stop_strings.clone().into();
+        let stops = Stops {
+            strings: job.stop_strings.clone().into(),
+            buffer: StopBuffer::new(&job.stop_strings, job.include_stop_str_in_output),
+        };
         let block_hash_keys = job.cache_salt.as_deref().map_or(Vec::new(), salt_keys);
         let seed = job.seed.unwrap_or_else(|| self.shared.seeds.next());
         let mut starts = Vec::with_capacity(num_sequences);
@@ -175,7 +185,7 @@ impl Front {
                 stop.max_tokens = max_tokens;
                 let request_id = self.shared.num_request_ids.fetch_add(1, Ordering::Relaxed);
                 starts.push(Start {
-                    choice: self.choice(index, prompt, &job, &stop_strings),
+                    choice: self.choice(index, prompt, &job, &stops),
                     request: Generate {
                         request_id: RequestId(request_id),
                         attempt: 0,
@@ -219,18 +229,12 @@ impl Front {
         Ok(wanted.min(num_left))
     }
 
-    fn choice(
-        &self,
-        index: u32,
-        prompt: &[TokenId],
-        job: &GenerationJob,
-        stop_strings: &Arc<[String]>,
-    ) -> Choice {
+    fn choice(&self, index: u32, prompt: &[TokenId], job: &GenerationJob, stops: &Stops) -> Choice {
         let text = self.shared.text.as_ref().filter(|_| job.detokenize);
         let text = text.map(|text| ChoiceText {
             detokenizer: Detokenizer::new(text, prompt, job.skip_special_tokens),
-            stop_buffer: StopBuffer::new(stop_strings, job.include_stop_str_in_output),
-            stop_strings: Arc::clone(stop_strings),
+            stop_buffer: stops.buffer.clone(),
+            stop_strings: Arc::clone(&stops.strings),
         });
         let include_stop = job.include_stop_str_in_output;
         Choice::new(index, text, include_stop, job.stop.min_tokens)

@@ -223,3 +223,22 @@ async fn metrics_have_vllms_names() {
     }
     assert_eq!(metric(&front, "vllm:prompt_tokens_total"), 40.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn choices_share_the_tables_of_their_stop_strings() {
+    let handle = start_scripted(&ScriptedOptions::default());
+    let job = GenerationJob {
+        n: 3,
+        stop_strings: vec!["abc".repeat(100), "d".to_owned()],
+        ..job(&[&[5], &[6]], 8)
+    };
+    let starts = handle.front().sequences(job).unwrap();
+    assert_eq!(starts.len(), 6);
+    let buffers: Vec<_> = starts
+        .iter()
+        .map(|s| s.choice.stop_buffer().unwrap())
+        .collect();
+    for buffer in &buffers {
+        assert!(buffer.shares_tables_with(buffers[0]));
+    }
+}

@@ -17,6 +17,18 @@ pub enum TextError {
     /// The text cannot be split into tokens.
     #[error("the text cannot be tokenized: {0}")]
     Encode(String),
+    /// A stretch of the text that cannot surely be cut is longer than may be tokenized at once.
+    #[error(
+        "the text has a stretch of {num_bytes} bytes that can only be tokenized at once, more \
+         than the {max_bytes} bytes that this server takes: break it up with spaces or line \
+         breaks between words"
+    )]
+    TextTooLong {
+        /// Its length.
+        num_bytes: usize,
+        /// The bound.
+        max_bytes: usize,
+    },
     /// The model has no chat template, or none of that name.
     #[error("{0}")]
     NoChatTemplate(String),

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, Encoding, Tokenizer};
 
 use crate::config::TokenizerConfig;
 use crate::decoder::{DecodeTable, VocabEntry};
 use crate::detokenizer::Detokenizer;
 use crate::error::TextError;
+use crate::pieces::{Keep, MIN_PIECE_BYTES, Pieces, SplitSettings};
 use crate::template::{ChatInput, ChatTemplate};
 
 /// Token ids from here on are refused: the largest vocabularies have 262,144.
@@ -30,6 +31,8 @@ pub struct TextModel {
     extra_special_tokens: Vec<String>,
     templates: IndexMap<String, ChatTemplate>,
     max_chars_per_token: usize,
+    /// `None`: texts are tokenized whole.
+    pieces: Option<Pieces>,
 }
 
 /// The parts of `tokenizer.json` that are read here as well; the rest is only checked to be JSON.
@@ -53,6 +56,7 @@ impl TextModel {
         // errors.
         let file: TokenizerFile =
             serde_json::from_slice(tokenizer_json).map_err(not_a_tokenizer)?;
+        let split: Option<SplitSettings> = serde_json::from_slice(tokenizer_json).ok();
         let loaded = std::panic::catch_unwind(|| Tokenizer::from_bytes(tokenizer_json));
         let mut tokenizer = loaded
             .map_err(|_| not_a_tokenizer("the file is malformed"))?
@@ -85,6 +89,7 @@ impl TextModel {
                 file.decoder.as_ref(),
                 entries.into_iter(),
             )?),
+            pieces: split.and_then(|split| Pieces::of(&split, &tokenizer)),
             tokenizer,
             named_tokens: config.named_tokens,
             extra_special_tokens: config.extra_special_tokens,
@@ -98,9 +103,94 @@ impl TextModel {
     ///
     /// Special tokens written out in `text` become those tokens either way, as chat templates need.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        self.encode_bounded(text, add_special_tokens, Keep::All, usize::MAX)
+    }
+
+    /// As [`TextModel::encode`], but only the ids of `keep` need be found, and no stretch of more
+    /// than `max_unsplit_bytes` is tokenized at once, which bounds the memory that this takes.
+    ///
+    /// # Errors
+    /// [`TextError::TextTooLong`] where a longer stretch has no place to cut it surely.
+    pub fn encode_bounded(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        keep: Keep,
+        max_unsplit_bytes: usize,
+    ) -> Result<Vec<u32>, TextError> {
+        let min = MIN_PIECE_BYTES.min(max_unsplit_bytes);
+        self.encode_pieces(text, add_special_tokens, keep, max_unsplit_bytes, min)
+    }
+
+    pub(crate) fn encode_pieces(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        keep: Keep,
+        max_unsplit_bytes: usize,
+        min_piece_bytes: usize,
+    ) -> Result<Vec<u32>, TextError> {
+        let cut = self
+            .pieces
+            .as_ref()
+            .filter(|_| text.len() > min_piece_bytes);
+        let Some(pieces) = cut else {
+            let encoding = self.encode_whole(text, add_special_tokens, max_unsplit_bytes)?;
+            return Ok(encoding.get_ids().to_vec());
+        };
+        let (prefix, suffix) = match add_special_tokens {
+            true => (&*pieces.prefix, &*pieces.suffix),
+            false => (&[][..], &[][..]),
+        };
+        let ranges = pieces.split(text, min_piece_bytes);
+        let encode = |range| self.encode_whole(&text[range], false, max_unsplit_bytes);
+        if let Keep::Last(num_wanted) = keep {
+            let mut found = Vec::new();
+            let mut num_found = suffix.len();
+            let mut is_whole = true;
+            for range in ranges.into_iter().rev() {
+                is_whole = num_found < num_wanted;
+                if !is_whole {
+                    break;
+                }
+                let ids = encode(range)?.get_ids().to_vec();
+                num_found += ids.len();
+                found.push(ids);
+            }
+            found.push(if is_whole {
+                prefix.to_vec()
+            } else {
+                Vec::new()
+            });
+            found.reverse();
+            found.push(suffix.to_vec());
+            return Ok(found.concat());
+        }
+        let mut ids = prefix.to_vec();
+        for range in ranges {
+            if matches!(keep, Keep::First(num_wanted) if ids.len() >= num_wanted) {
+                return Ok(ids);
+            }
+            ids.extend_from_slice(encode(range)?.get_ids());
+        }
+        ids.extend_from_slice(suffix);
+        Ok(ids)
+    }
+
+    fn encode_whole(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        max_bytes: usize,
+    ) -> Result<Encoding, TextError> {
+        if text.len() > max_bytes {
+            return Err(TextError::TextTooLong {
+                num_bytes: text.len(),
+                max_bytes,
+            });
+        }
         self.tokenizer
             .encode_fast(text, add_special_tokens)
-            .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|error| TextError::Encode(error.to_string()))
     }
 
@@ -208,6 +298,11 @@ impl TextModel {
             .iter()
             .map(|(name, token)| (*name, token.as_str()));
         template.render(input, named, &self.extra_special_tokens)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     pub(crate) fn table(&self) -> &Arc<DecodeTable> {

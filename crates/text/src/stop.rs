@@ -24,8 +24,8 @@ pub struct StopEmission {
 
 /// Finds stop strings in a stream and holds back what could become one.
 ///
-/// Choices of one request clone a fresh buffer: the tables, which are as long as the stop strings,
-/// are then built once.
+/// Choices of one request clone a fresh buffer: the tables, several times as large as the stop
+/// strings, are then built once and shared.
 #[derive(Clone, Debug)]
 pub struct StopBuffer {
     matchers: Vec<Matcher>,
@@ -62,6 +62,15 @@ impl StopBuffer {
     /// The sequence ended for another reason: what was held belongs to the answer.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
+    }
+
+    /// Whether both look for the same stop strings in the same memory.
+    pub fn shares_tables_with(&self, other: &Self) -> bool {
+        let mut pairs = self.matchers.iter().zip(&other.matchers);
+        self.matchers.len() == other.matchers.len()
+            && pairs.all(|(a, b)| {
+                Arc::ptr_eq(&a.pattern, &b.pattern) && Arc::ptr_eq(&a.fallback, &b.fallback)
+            })
     }
 
     /// Whether a stop string was found.

@@ -145,3 +145,14 @@ fn a_long_periodic_stop_string_costs_linear_time() {
     assert_eq!(emitted, 40 * 1_001);
     assert_eq!(buffer.push("").matched, None);
 }
+
+#[test]
+fn clones_share_their_tables() {
+    let list = stops(&["abc", "b"]);
+    let buffer = StopBuffer::new(&list, false);
+    let mut clone = buffer.clone();
+    clone.push("ab");
+    assert!(clone.shares_tables_with(&buffer));
+    assert!(!StopBuffer::new(&list, false).shares_tables_with(&buffer));
+    assert!(!StopBuffer::new(&list[..1], false).shares_tables_with(&buffer));
+}
