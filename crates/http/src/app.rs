@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::HttpConfig;
+use crate::unknown_fields::UnknownFields;
 
 /// Characters of a model hash that the fingerprint shows.
 const NUM_HASH_CHARS: usize = 8;
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) limits: RequestLimits,
     /// Cancelled when answers that still run have to end.
     pub(crate) closing: CancellationToken,
+    pub(crate) unknown_fields: UnknownFields,
     text_permits: Arc<Semaphore>,
     fingerprint: OnceLock<String>,
 }
@@ -51,6 +53,7 @@ impl App {
             front,
             limits,
             closing,
+            unknown_fields: UnknownFields::new(config.max_num_logged_fields),
             text_permits: Arc::new(Semaphore::new(config.max_num_text_threads.max(1))),
             config,
             fingerprint: OnceLock::new(),
@@ -63,7 +66,9 @@ impl App {
         body_len: usize,
         work: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        if body_len <= self.config.max_inline_body_bytes {
+        // A request's own template may run for long, however short it is.
+        let may_run_long = self.config.trust_request_chat_template;
+        if body_len <= self.config.max_inline_body_bytes && !may_run_long {
             return work(self);
         }
         let permit = Arc::clone(&self.text_permits).acquire_owned().await;

@@ -3,6 +3,9 @@
 //! Invariant: at most `max_body_bytes` are kept. Where more come, the rest is read and dropped, up
 //! to another bound, because a client that is still sending does not read an answer.
 
+use std::error::Error;
+use std::io;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
@@ -51,10 +54,7 @@ async fn read(mut body: Body, is_too_long: bool, config: &HttpConfig) -> Result<
     let mut num_bytes = 0usize;
     let mut is_too_long = is_too_long;
     while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            let message = "The request body ended before its declared length.";
-            return Err(ApiError::bad_request(message));
-        };
+        let frame = frame.map_err(|error| ApiError::bad_request(broken(&error)))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
@@ -73,6 +73,24 @@ async fn read(mut body: Body, is_too_long: bool, config: &HttpConfig) -> Result<
         true => Err(ApiError::body_too_large(config.max_body_bytes)),
         false => Ok(kept.freeze()),
     }
+}
+
+/// What a body that cannot be read to its end is to the client.
+fn broken(error: &(dyn Error + 'static)) -> &'static str {
+    let mut cause = Some(error);
+    while let Some(current) = cause {
+        if let Some(io) = current.downcast_ref::<io::Error>() {
+            return match io.kind() {
+                io::ErrorKind::UnexpectedEof => "The request body ended before it was complete.",
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
+                    "The chunked encoding of the request body is malformed."
+                }
+                _ => "The connection failed before the request body was complete.",
+            };
+        }
+        cause = current.source();
+    }
+    "The request body cannot be read."
 }
 
 /// Refuses what does not claim to be JSON: a page in a browser can send other types to any address

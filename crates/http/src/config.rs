@@ -33,7 +33,8 @@ pub struct HttpConfig {
     pub shutdown_grace_ms: u64,
     /// Time without a token after which a stream gets a comment line; 0 turns that off.
     pub sse_keep_alive_interval_ms: u64,
-    /// Bodies above this are parsed, rendered and tokenized on a thread that may block.
+    /// Bodies above this are parsed, rendered and tokenized on a thread that may block; all are
+    /// where requests may bring templates.
     pub max_inline_body_bytes: usize,
     /// Such threads at a time.
     pub max_num_text_threads: usize,
@@ -43,6 +44,12 @@ pub struct HttpConfig {
     pub max_num_choices: usize,
     /// Whether a request may bring its own chat template.
     pub trust_request_chat_template: bool,
+    /// Bytes that such a template may print.
+    pub max_request_template_output_bytes: usize,
+    /// Instructions that such a template may run.
+    pub max_request_template_fuel: u64,
+    /// Names of unknown request fields that are logged, each once.
+    pub max_num_logged_fields: usize,
     /// Whether `usage` says how many prompt tokens were cached.
     pub enable_prompt_tokens_details: bool,
     /// Every stream has usage, asked for or not.
@@ -69,6 +76,9 @@ impl Default for HttpConfig {
             max_logprobs: 20,
             max_num_choices: 1_024,
             trust_request_chat_template: false,
+            max_request_template_output_bytes: 4 << 20,
+            max_request_template_fuel: 1_000_000,
+            max_num_logged_fields: 256,
             enable_prompt_tokens_details: false,
             enable_force_include_usage: false,
         }

@@ -1,9 +1,10 @@
 //! What happens to every request: the key is checked, and the answer says which node gave it.
 //!
-//! Invariant: every response carries the node's name and epoch; a request's own id comes back.
+//! Invariant: every response to a request that could be read carries the node's name and epoch, and
+//! the request's own id comes back. What is not HTTP never gets here: hyper answers it alone.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use hotspare_protocol::{ApiError, MAX_REQUEST_ID_CHARS};
@@ -49,21 +50,30 @@ pub(crate) fn priority(headers: &HeaderMap) -> Result<Option<i32>, ApiError> {
     number.map(Some).ok_or_else(refusal)
 }
 
-/// Wraps every route.
-pub(crate) async fn wrap(State(app): State<App>, request: Request, next: Next) -> Response {
+/// Checks the key, inside of CORS, so that a page may read the refusal.
+pub(crate) async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (keys, path) = (&app.config.api_keys, request.uri().path());
+    match auth::is_allowed(keys, request.method(), path, request.headers()) {
+        true => next.run(request).await,
+        false => reply::unauthorized(),
+    }
+}
+
+/// Names the node, outside of all that answers.
+pub(crate) async fn name(State(app): State<App>, request: Request, next: Next) -> Response {
     let request_id = request_id(request.headers()).cloned();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response =
-        match auth::is_allowed(&app.config.api_keys, &method, &path, request.headers()) {
-            true => next.run(request).await,
-            false => reply::unauthorized(),
-        };
+    let mut response = next.run(request).await;
     tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
     let headers = response.headers_mut();
     if let Ok(node) = HeaderValue::from_str(app.front.node()) {
         headers.insert(NODE, node);
     }
     headers.insert(EPOCH, EPOCH_WITHOUT_PAIR);
+    if app.front.is_draining() {
+        // The client's next request belongs to another server.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(id) = request_id {
         headers.insert(REQUEST_ID, id);
     }

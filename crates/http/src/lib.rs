@@ -15,6 +15,7 @@ mod collect;
 mod config;
 mod headers;
 mod job;
+mod peer;
 mod plan;
 mod reply;
 mod router;
@@ -24,6 +25,7 @@ mod sse;
 mod tally;
 mod texts;
 mod timeout_io;
+mod unknown_fields;
 
 pub use config::HttpConfig;
 pub use server::{HttpError, serve};

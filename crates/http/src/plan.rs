@@ -11,7 +11,7 @@ use hotspare_front::GenerationJob;
 use hotspare_protocol::{
     ApiError, ChatRequest, CompletionRequest, Prompt, TemplateFields, check_model,
 };
-use hotspare_text::{ChatInput, ChatTemplate, LocalTime, TextError, TextModel};
+use hotspare_text::{ChatInput, ChatTemplate, LocalTime, TemplateLimits, TextError, TextModel};
 
 use crate::app::{App, unix_seconds};
 use crate::job::{self, NumLogprobs};
@@ -36,9 +36,9 @@ pub(crate) struct CompletionPlan {
 pub(crate) fn chat(app: &App, body: &[u8]) -> Result<ChatPlan, ApiError> {
     let request = ChatRequest::parse(body, &app.limits)?;
     check_model(request.model.as_deref(), &app.front.served_model().names)?;
-    log_unknown_fields(&request.unknown_fields);
+    app.unknown_fields.log(&request.unknown_fields);
     let text = require_text(app)?;
-    let prompt_text = render(text, &request.template)?;
+    let prompt_text = render(app, text, &request.template)?;
     // What the tokenizer may drop is not too long.
     let will_truncate = request.sampling.truncate_prompt_tokens.is_some();
     let mut ids = encode(
@@ -75,7 +75,7 @@ pub(crate) fn chat(app: &App, body: &[u8]) -> Result<ChatPlan, ApiError> {
 pub(crate) fn completion(app: &App, body: &[u8]) -> Result<CompletionPlan, ApiError> {
     let request = CompletionRequest::parse(body, &app.limits)?;
     check_model(request.model.as_deref(), &app.front.served_model().names)?;
-    log_unknown_fields(&request.unknown_fields);
+    app.unknown_fields.log(&request.unknown_fields);
     let sampling = &request.sampling;
     let will_truncate = sampling.truncate_prompt_tokens.is_some();
     let mut prompts = Vec::with_capacity(request.prompts.len());
@@ -103,10 +103,18 @@ pub(crate) fn completion(app: &App, body: &[u8]) -> Result<CompletionPlan, ApiEr
 ///
 /// # Errors
 /// 400 with the template's own message where it refuses the conversation.
-pub(crate) fn render(text: &TextModel, fields: &TemplateFields) -> Result<String, ApiError> {
+pub(crate) fn render(
+    app: &App,
+    text: &TextModel,
+    fields: &TemplateFields,
+) -> Result<String, ApiError> {
+    let limits = TemplateLimits {
+        max_fuel: app.config.max_request_template_fuel,
+        max_output_bytes: app.config.max_request_template_output_bytes,
+    };
     let own = fields
         .template()
-        .map(ChatTemplate::compile)
+        .map(|source| ChatTemplate::with_limits(source, limits))
         .transpose()
         .map_err(|error| text_error(&error))?;
     let messages = fields.template_messages();
@@ -165,15 +173,4 @@ fn text_error(error: &TextError) -> ApiError {
     }
     tracing::error!(%error, "the model's text files failed on a request");
     ApiError::internal("The server had an error while processing your request.")
-}
-
-/// Says which fields of a request had no effect.
-pub(crate) fn log_unknown_fields(names: &[String]) {
-    // vLLM had these once and ignores them now: who sends them expects constrained output.
-    if let Some(name) = names.iter().find(|name| name.starts_with("guided_")) {
-        tracing::warn!(%name, "ignored a field that is no longer part of the API");
-    }
-    if !names.is_empty() {
-        tracing::debug!(?names, "ignored unknown fields of a request");
-    }
 }

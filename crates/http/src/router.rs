@@ -1,6 +1,7 @@
 //! Which path leads where.
 //!
-//! Invariant: every answer, those to unknown paths included, passes through `headers::wrap`.
+//! Invariant: every answer, those to unknown paths and to browsers' preflights included, passes
+//! through `headers::name`.
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue};
@@ -35,12 +36,13 @@ pub(crate) fn router(front: Front, config: HttpConfig, closing: CancellationToke
         .route("/ha/status", get(status::ha))
         .fallback(reply::not_found)
         .method_not_allowed_fallback(reply::method_not_allowed)
-        .layer(from_fn_with_state(app.clone(), headers::wrap))
-        .with_state(app);
-    match cors {
+        .layer(from_fn_with_state(app.clone(), headers::guard))
+        .with_state(app.clone());
+    let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
-    }
+    };
+    router.layer(from_fn_with_state(app, headers::name))
 }
 
 /// Lets pages of these origins call; names that are no origin let nobody in.

@@ -16,9 +16,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::HttpConfig;
+use crate::peer;
 use crate::router::router;
 use crate::timeout_io::TimeoutIo;
 
@@ -33,8 +35,9 @@ pub enum HttpError {
     Config(&'static str),
 }
 
-/// Serves until `shutdown` resolves, then drains: no new connection, no new request, open streams
-/// go on until they end or `shutdown_timeout_ms` is over, when what is left ends with an error.
+/// Serves until `shutdown` resolves, then drains: generation requests are refused with 503, on new
+/// connections too, and the server says why it is not ready; answers that run go on until they end
+/// or `shutdown_timeout_ms` is over, when what is left ends with an error.
 ///
 /// # Errors
 /// For settings that make no server.
@@ -66,14 +69,29 @@ pub async fn serve(
             }
         }
     }
-    drop(listener);
     front.drain();
     let num_open = connections.len();
     tracing::info!(num_open, "draining connections");
+    let deadline = Instant::now() + config.shutdown_timeout();
+    let idle = tokio::time::timeout_at(deadline, front.wait_idle());
+    tokio::pin!(idle);
+    // Whoever asks meanwhile is told that this server ends; a refused connection tells nothing.
+    loop {
+        tokio::select! {
+            _ = &mut idle => break,
+            Some(_) = connections.join_next() => {}
+            (stream, permit) = server.accept(&listener) => {
+                connections.spawn(server.connection(stream, permit, graceful.watcher()));
+            }
+        }
+    }
+    drop(listener);
     let drained = graceful.shutdown();
     tokio::pin!(drained);
-    let timeout = config.shutdown_timeout();
-    if tokio::time::timeout(timeout, &mut drained).await.is_err() {
+    if tokio::time::timeout_at(deadline, &mut drained)
+        .await
+        .is_err()
+    {
         tracing::warn!("ending answers that still run after the shutdown timeout");
         closing.cancel();
         // Who does not take the error in this time is cut off.
@@ -99,6 +117,8 @@ fn builder(config: &HttpConfig) -> Result<http1::Builder, HttpError> {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        // `Peer` decides when a client is gone, the same way whatever hyper has read.
+        .half_close(true)
         .header_read_timeout(Duration::from_millis(config.header_timeout_ms))
         .max_buf_size(config.max_header_bytes);
     Ok(builder)
@@ -141,12 +161,15 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
+        let (stream, peer) = peer::watched(stream);
         let io = TokioIo::new(TimeoutIo::new(stream, self.write_timeout));
         let service = TowerToHyperService::new(self.service.clone());
         let connection = watcher.watch(self.builder.serve_connection(io, service));
         async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended with an error");
+            match peer.until_gone(connection).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%error, "a connection ended with an error"),
+                None => tracing::debug!("a client left before its answer was complete"),
             }
             drop(permit);
         }

@@ -13,6 +13,10 @@ use crate::ApiError;
 use crate::json::{RawFields, parse_value};
 use crate::validation::{Loc, Validation, single};
 
+/// An error that is among the collected ones.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted;
+
 /// The fields of one body that were not taken yet, and the errors of those that were.
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
@@ -59,19 +63,27 @@ impl<'a> Fields<'a> {
         self.raw.0.contains_key(name)
     }
 
-    /// Any value.
+    /// Any value; `None` where the field is absent, null, or noted as broken.
     pub(crate) fn value(&mut self, name: &str) -> Option<Value> {
-        let text = self.raw(name)?;
-        match parse_value(text) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                let msg = format!("JSON decode error: {}", describe(&error));
-                let loc = Loc::field(name);
-                self.validation
-                    .push("json_invalid", &loc, &msg, &Value::Null);
-                None
-            }
-        }
+        let value = self.value_or_null(name).ok()?;
+        (!value.is_null()).then_some(value)
+    }
+
+    /// Any value, null where the field is absent.
+    ///
+    /// # Errors
+    /// The text is no value, which has been noted.
+    pub(crate) fn value_or_null(&mut self, name: &str) -> Result<Value, Noted> {
+        let Some(text) = self.raw(name) else {
+            return Ok(Value::Null);
+        };
+        parse_value(text).map_err(|error| {
+            let msg = format!("JSON decode error: {}", describe(&error));
+            let loc = Loc::field(name);
+            self.validation
+                .push("json_invalid", &loc, &msg, &Value::Null);
+            Noted
+        })
     }
 
     /// Notes that a required field is missing.

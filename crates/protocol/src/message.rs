@@ -79,10 +79,12 @@ pub(crate) fn take_messages(fields: &mut Fields<'_>) -> Result<Vec<ChatMessage>,
         return Ok(Vec::new());
     }
     let loc = Loc::field("messages");
-    let items = match fields.value("messages") {
-        Some(Value::Array(items)) => items,
-        other => {
-            let input = other.unwrap_or(Value::Null);
+    let Ok(value) = fields.value_or_null("messages") else {
+        return Ok(Vec::new());
+    };
+    let items = match value {
+        Value::Array(items) => items,
+        input => {
             let msg = "Input should be a valid list";
             fields.validation.push("list_type", &loc, msg, &input);
             return Ok(Vec::new());

@@ -40,8 +40,8 @@ impl OutputFields {
     /// Checks them against the others.
     ///
     /// # Errors
-    /// 400 for an id that is too long, for prompt log-probabilities in a stream, and for a request
-    /// without token ids to a server without a tokenizer.
+    /// 400 for an id that is too long, for prompt log-probabilities or the prompt's text in a
+    /// stream, and for a request without token ids to a server without a tokenizer.
     pub(crate) fn check(
         &self,
         sampling: &SamplingFields,
@@ -61,6 +61,10 @@ impl OutputFields {
         if stream.stream && streams_prompt_logprobs {
             let message = "`prompt_logprobs` are not available when `stream=True`.";
             return Err(parameter_error("prompt_logprobs", message, None));
+        }
+        if stream.stream && self.return_prompt_text {
+            let message = "`return_prompt_text` is not available when `stream=True`.";
+            return Err(parameter_error("return_prompt_text", message, None));
         }
         if !limits.has_tokenizer && !self.return_token_ids {
             let message = "This server runs without a tokenizer (--skip-tokenizer-init): set \

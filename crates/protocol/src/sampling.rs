@@ -17,6 +17,9 @@ use crate::validation::{Loc, parameter_error, value_error};
 /// `logit_bias` values are clamped to this, either sign.
 const MAX_LOGIT_BIAS: f64 = 100.0;
 
+/// What a number above zero is that the engine's arithmetic would take for zero.
+const TOO_SMALL: &str = "is too small for a 32-bit float";
+
 /// Which end of a prompt that is too long is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TruncationSide {
@@ -32,6 +35,8 @@ pub enum TruncationSide {
 pub struct SamplingFields {
     /// Number of choices a prompt, from 1.
     pub n: u32,
+    /// The same as the request says it, for the refusal.
+    asked_n: i64,
     /// Key of the random numbers; the server draws one where there is none.
     pub seed: Option<i64>,
     /// In [0, 2].
@@ -81,8 +86,11 @@ pub struct SamplingFields {
 impl SamplingFields {
     /// Takes the fields from a body.
     pub(crate) fn take(fields: &mut Fields<'_>) -> Self {
+        let asked_n = fields.integer("n").unwrap_or(1);
         Self {
-            n: take_n(fields),
+            // Whatever does not fit is out of range, and `check` says so.
+            n: u32::try_from(asked_n).unwrap_or(0),
+            asked_n,
             seed: fields.integer("seed").filter(|&seed| seed != -1),
             temperature: fields.number("temperature"),
             top_p: fields.number("top_p"),
@@ -121,12 +129,13 @@ impl SamplingFields {
     /// # Errors
     /// 400 with vLLM's message for the first one that is out of range.
     pub(crate) fn check(&self, limits: &RequestLimits) -> Result<(), ApiError> {
-        if !(1..=limits.max_n).contains(&self.n) {
-            let message = match self.n {
-                0 => "n must be at least 1, got 0.".into(),
-                n => format!("n must be at most {}, got {n}.", limits.max_n),
+        let n = self.asked_n;
+        if !(1..=i64::from(limits.max_n)).contains(&n) {
+            let message = match n {
+                ..1 => format!("n must be at least 1, got {n}."),
+                _ => format!("n must be at most {}, got {n}.", limits.max_n),
             };
-            return Err(parameter_error("n", &message, Some(&self.n.to_string())));
+            return Err(parameter_error("n", &message, Some(&n.to_string())));
         }
         self.check_penalties()?;
         self.check_filters()?;
@@ -154,10 +163,14 @@ impl SamplingFields {
                 return Err(value_error("repetition_penalty", message));
             }
             // The engine computes in f32, where a tiny penalty would become zero.
-            if value as f32 <= 0.0 || !(value as f32).is_finite() {
-                let message = format!("repetition_penalty must be greater than zero, got {shown}.");
-                return Err(value_error("repetition_penalty", message));
-            }
+            let range = match value as f32 {
+                _ if value <= 0.0 => "must be greater than zero",
+                0.0 => TOO_SMALL,
+                f32::INFINITY => "is too large for a 32-bit float",
+                _ => return Ok(()),
+            };
+            let message = format!("repetition_penalty {range}, got {shown}.");
+            return Err(value_error("repetition_penalty", message));
         }
         Ok(())
     }
@@ -180,7 +193,11 @@ impl SamplingFields {
             && !(value as f32 > 0.0 && value <= 1.0)
         {
             let shown = repr_f64(value);
-            let message = format!("top_p must be in (0, 1], got {shown}.");
+            let range = match value > 0.0 && value <= 1.0 {
+                true => TOO_SMALL,
+                false => "must be in (0, 1]",
+            };
+            let message = format!("top_p {range}, got {shown}.");
             return Err(parameter_error("top_p", &message, Some(&shown)));
         }
         if let Some(value) = self.top_k
@@ -379,14 +396,6 @@ fn check_cache_salt(salt: Option<&str>) -> Result<(), ApiError> {
         _ => return Ok(()),
     };
     Err(value_error("cache_salt", message.into()))
-}
-
-fn take_n(fields: &mut Fields<'_>) -> u32 {
-    match fields.integer("n") {
-        None => 1,
-        // Zero and u32::MAX are outside of every server's range, and `check` says so.
-        Some(n) => u32::try_from(n.max(0)).unwrap_or(u32::MAX),
-    }
 }
 
 fn take_stop(fields: &mut Fields<'_>) -> Vec<String> {

@@ -54,6 +54,24 @@ fn tools_are_rendered_only_where_no_call_has_to_be_parsed() {
 }
 
 #[test]
+fn a_fault_inside_messages_is_reported_once_and_for_what_it_is() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for (messages, part) in [
+        (r#"[{"role": "user", "content": "\ud800"}]"#, "surrogate"),
+        (r#"[{"role": "user", "role": "user"}]"#, "duplicate key"),
+        (&deep, "recursion limit"),
+    ] {
+        let body = format!("{{\"messages\": {messages}}}");
+        let parsed = ChatRequest::parse(body.as_bytes(), &limits());
+        let error = refused(parsed, 400, "1 validation error(s):");
+        assert!(error.message.contains(part), "{}", error.message);
+        assert!(!error.message.contains("list_type"), "{}", error.message);
+    }
+    let null = ChatRequest::parse(br#"{"messages": null}"#, &limits());
+    refused(null, 400, "list_type");
+}
+
+#[test]
 fn type_errors_are_reported_as_pydantic_does() {
     let error = refused(
         chat(json!({"max_tokens": "ten", "stream": "maybe", "stop": [1], "seed": 1.5})),

@@ -62,6 +62,18 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
         r#"{"temperature": 2.5}"#,
         "temperature must be in [0, 2], got 2.5.",
     ),
+    (
+        r#"{"repetition_penalty": 1e300}"#,
+        "repetition_penalty is too large for a 32-bit float, got 1e+300.",
+    ),
+    (
+        r#"{"repetition_penalty": 1e-300}"#,
+        "repetition_penalty is too small for a 32-bit float, got 1e-300.",
+    ),
+    (
+        r#"{"top_p": 1e-300}"#,
+        "top_p is too small for a 32-bit float, got 1e-300.",
+    ),
     (r#"{"top_p": 0}"#, "top_p must be in (0, 1], got 0.0."),
     (r#"{"top_p": "nan"}"#, "top_p must be in (0, 1], got nan."),
     (
@@ -99,6 +111,15 @@ const OUT_OF_RANGE: &[(&str, &str)] = &[
     ),
     (r#"{"cache_salt": ""}"#, "must be a non-empty string"),
     (r#"{"cache_salt": "a/b"}"#, "cache_salt' must not contain"),
+    (r#"{"n": -1}"#, "n must be at least 1, got -1."),
+    (
+        r#"{"n": 5000000000}"#,
+        "n must be at most 16384, got 5000000000.",
+    ),
+    (
+        r#"{"stream": true, "return_prompt_text": true}"#,
+        "`return_prompt_text` is not available when `stream=True`.",
+    ),
     (r#"{"n": 0}"#, "n must be at least 1, got 0."),
     (r#"{"n": 20000}"#, "n must be at most 16384"),
     (r#"{"n": 1025}"#, "n times the number of prompts"),

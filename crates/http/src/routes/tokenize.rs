@@ -34,7 +34,7 @@ async fn text_route(app: App, request: Request, work: Work) -> Result<Response, 
 
 fn tokens(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     let request = TokenizeRequest::parse(body, &app.limits)?;
-    plan::log_unknown_fields(&request.unknown_fields);
+    app.unknown_fields.log(&request.unknown_fields);
     check_model(request.model.as_deref(), &app.front.served_model().names)?;
     let model = plan::require_text(app)?;
     let (prompt, add_special_tokens) = match request.input {
@@ -43,7 +43,8 @@ fn tokens(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
             add_special_tokens,
         } => (text, add_special_tokens),
         TokenizeInput::Messages(fields) => {
-            (plan::render(model, &fields)?, fields.add_special_tokens)
+            let prompt = plan::render(app, model, &fields)?;
+            (prompt, fields.add_special_tokens)
         }
     };
     // No limit but the body's: counting the tokens of a text that is too long is what this is for.

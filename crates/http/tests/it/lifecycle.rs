@@ -115,8 +115,9 @@ async fn the_server_says_what_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_allowed_origins_may_call() {
+    let origins = vec!["https://app.example".to_owned()];
     let mut options = RigOptions::default();
-    options.http.allowed_origins = vec!["https://app.example".into()];
+    options.http.allowed_origins = origins.clone();
     let rig = Rig::start(options).await;
     let ask = async |origin: &str| {
         let client = rig
@@ -128,5 +129,16 @@ async fn pages_of_allowed_origins_may_call() {
     let allow = "access-control-allow-origin";
     let allowed = ask("https://app.example").await;
     assert_eq!(allowed.header(allow), Some("https://app.example"));
+    assert_eq!(allowed.header("x-hotspare-node"), Some("test-node"));
     assert_eq!(ask("https://evil.example").await.header(allow), None);
+    // A page sees why it is refused.
+    let mut options = RigOptions::default();
+    options.http.allowed_origins = origins;
+    options.http.api_keys = vec!["secret".into()];
+    let rig = Rig::start(options).await;
+    let page = rig.client().with_header("Origin: https://app.example");
+    let refused = page.get("/v1/models").await;
+    assert_eq!(refused.status, 401);
+    assert_eq!(refused.header(allow), Some("https://app.example"));
+    assert_eq!(refused.header("x-hotspare-node"), Some("test-node"));
 }

@@ -3,7 +3,10 @@
 
 mod answers;
 mod client;
+mod draining;
+mod leaving;
 mod lifecycle;
+mod own_templates;
 mod refusals;
 mod rig;
 mod streams;

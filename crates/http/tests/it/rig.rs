@@ -62,6 +62,24 @@ impl Default for RigOptions {
     }
 }
 
+/// Steps that take their time.
+pub(crate) fn slow(step_time_us: u64) -> RigOptions {
+    RigOptions {
+        scripted: ScriptedOptions {
+            step_time_us,
+            ..RigOptions::default().scripted
+        },
+        ..RigOptions::default()
+    }
+}
+
+/// Minutes of work.
+pub(crate) fn endless() -> RigOptions {
+    let mut options = slow(10_000);
+    options.engine.max_model_len = Some(1 << 16);
+    options
+}
+
 /// A running server.
 pub(crate) struct Rig {
     pub(crate) addr: SocketAddr,

@@ -4,24 +4,7 @@ use hotspare_engine::ScriptedOptions;
 use serde_json::{Value, json};
 
 use crate::client::{parse, read_until};
-use crate::rig::{Rig, RigOptions, eventually};
-
-fn slow(step_time_us: u64) -> RigOptions {
-    RigOptions {
-        scripted: ScriptedOptions {
-            step_time_us,
-            ..RigOptions::default().scripted
-        },
-        ..RigOptions::default()
-    }
-}
-
-/// Minutes of work.
-fn endless() -> RigOptions {
-    let mut options = slow(10_000);
-    options.engine.max_model_len = Some(1 << 16);
-    options
-}
+use crate::rig::{Rig, RigOptions, endless, eventually, slow};
 
 fn content(events: &[Value], index: u64) -> String {
     let choices = events
