@@ -16,6 +16,7 @@ mod elementwise_test;
 mod kv_cache;
 mod linear;
 mod memory;
+mod moe;
 #[cfg(test)]
 mod oracle;
 mod rope;
@@ -33,5 +34,6 @@ pub use buffer::CpuBuffer;
 pub use cpu_ops::{CpuOps, CpuOptions};
 pub use kv_cache::CpuKvCache;
 pub use linear::{CpuLinear, DenseLinear};
+pub use moe::CpuExperts;
 pub use simd::Isa;
 pub use vector::CpuVector;

@@ -71,8 +71,19 @@ fn ids(value: &Value) -> Vec<TokenId> {
 
 #[test]
 fn tiny_models_match_transformers() {
-    for name in ["tiny/llama", "tiny/llama3-rope"] {
-        let Some(path) = assets("model golden", name) else {
+    for name in [
+        "llama",
+        "llama3-rope",
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "qwen3-moe",
+        "phi3",
+        "gemma2",
+        "gemma3",
+    ] {
+        let Some(path) = assets("model golden", &format!("tiny/{name}")) else {
             return;
         };
         let golden = std::fs::read(path.join("golden.json")).unwrap();
