@@ -47,7 +47,8 @@ pub struct CpuOps {
     block_size: usize,
     num_blocks: usize,
     kv_dtype: WeightDtype,
-    /// Of all linear layers, and of the experts that compute a token: what a step's work is estimated from.
+    /// Of all linear layers, and of the experts that compute a token: what a step's work is
+    /// estimated from.
     num_weights: usize,
     step: Step,
     sampling: Sampling,

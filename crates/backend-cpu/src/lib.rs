@@ -13,6 +13,8 @@ mod cpu_ops;
 mod elementwise;
 #[cfg(test)]
 mod elementwise_test;
+#[cfg(test)]
+mod family_ops_test;
 mod kv_cache;
 mod linear;
 mod memory;

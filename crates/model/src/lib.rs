@@ -10,6 +10,8 @@
 
 mod config;
 #[cfg(test)]
+mod config_families_test;
+#[cfg(test)]
 mod config_test;
 mod embedded;
 mod error;

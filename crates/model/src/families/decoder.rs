@@ -1,7 +1,7 @@
 //! The decoder-only transformer that every family is.
 //!
-//! RMS norm, rotary grouped-query attention and a gated feed-forward layer (Touvron et al., "LLaMA",
-//! 2023), with what families add to it; see [`DecoderConfig`](crate::DecoderConfig).
+//! RMS norm, rotary grouped-query attention and a gated feed-forward layer (Touvron et al.,
+//! "LLaMA", 2023), with what families add to it; see [`DecoderConfig`](crate::DecoderConfig).
 //!
 //! Invariant: the final norm and the output matrix see only the rows whose logits are needed.
 
