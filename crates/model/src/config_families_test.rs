@@ -235,6 +235,11 @@ fn phi_s_longrope_needs_a_divisor_for_each_pair() {
     // 64 positions, from 16: the factor is 4.
     assert_eq!(original, 16.0);
     assert!((attention_factor - (1.0 + 4f64.ln() / 16f64.ln()).sqrt()).abs() < 1e-12);
+    let mut own_code = config(3, 0.75);
+    own_code["auto_map"] = json!({"AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"});
+    assert_eq!(parse(&own_code).unwrap(), parse(&config(3, 0.75)).unwrap());
+    own_code["auto_map"] = json!({"AutoModelForCausalLM": "modeling_x.Phi3ForCausalLM"});
+    assert!(parse(&own_code).is_err());
     let error = parse(&config(4, 0.75)).unwrap_err().to_string();
     assert!(error.contains("short_factor"), "{error}");
     let error = parse(&config(3, 0.7)).unwrap_err().to_string();

@@ -144,7 +144,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn gelu_tanh(self, x: Self::F) -> Self::F {
         // Minus twice the square root of 2 / pi.
-        const FACTOR: f32 = -1.595_769_1;
+        const FACTOR: f32 = -1.595_769;
         let cubic = self.fma(
             self.mul(x, x),
             self.splat(0.044_715 * FACTOR),

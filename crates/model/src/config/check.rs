@@ -85,6 +85,7 @@ const NEUTRAL_VALUES: &[(&str, Neutral)] = &[
     ("rope_local_base_freq", Neutral::Absent),
     ("sliding_window", Neutral::Absent),
     ("use_bidirectional_attention", Neutral::Bool(false)),
+    ("use_mrope", Neutral::Bool(false)),
     ("use_qk_norm", Neutral::Bool(false)),
     ("use_sliding_window", Neutral::Bool(false)),
 ];
@@ -170,9 +171,14 @@ const FAMILY_FIELDS: &[&str] = &[
 /// Refuses what the family's forward pass does not do.
 pub(super) fn check(architecture: Architecture, fields: &Fields<'_>) -> Result<(), ModelError> {
     if let Some(custom) = fields.nested("auto_map")?
-        && custom.get("AutoModelForCausalLM").is_some()
+        && let Some(class) = custom.get("AutoModelForCausalLM")
     {
-        return Err(custom.unsupported("AutoModelForCausalLM"));
+        // Phi-3's checkpoints still carry the code that transformers took over.
+        let is_own = architecture == Architecture::Phi3
+            && class.as_str() == Some("modeling_phi3.Phi3ForCausalLM");
+        if !is_own {
+            return Err(custom.unsupported("AutoModelForCausalLM"));
+        }
     }
     let implemented = implemented(architecture);
     for (name, neutral) in NEUTRAL_VALUES {
