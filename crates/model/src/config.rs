@@ -29,8 +29,6 @@ pub(crate) const CONFIG_FILE: &str = "config.json";
 /// Bound on every width and count, far above any real model's; keeps products of two inside
 /// `usize`.
 const MAX_DIMENSION: usize = 1 << 24;
-/// Bound on a context, whatever factor a config names.
-const MAX_CONTEXT_LEN: usize = 1 << 32;
 /// Bound on the number of layers.
 const MAX_NUM_LAYERS: usize = 4096;
 
@@ -149,7 +147,8 @@ impl ModelConfig {
             | RopeScaling::Llama3 { .. }
             | RopeScaling::LongRope { .. } => max,
         };
-        (len as usize).min(MAX_CONTEXT_LEN)
+        // Whatever factor a config names, the angle tables have to fit.
+        (len as usize).min(MAX_DIMENSION)
     }
 
     /// The context length to serve: the model's, or the option's where that is smaller.

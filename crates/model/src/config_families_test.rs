@@ -206,6 +206,9 @@ fn yarn_has_transformers_defaults() {
     assert_eq!((factor, original), (4.0, 32.0));
     assert_eq!((beta_fast, beta_slow, truncates), (32.0, 1.0, true));
     assert!((attention_factor - (0.1 * 4f64.ln() + 1.0)).abs() < 1e-12);
+    let absurd = json!({"rope_scaling": {"type": "dynamic", "factor": 1e30}});
+    let absurd = parse(&family("LlamaForCausalLM", absurd)).unwrap();
+    assert_eq!(absurd.max_context_len(), 1 << 24);
     let dynamic = json!({"rope_scaling": {"type": "dynamic", "factor": 2}});
     let dynamic = parse(&family("LlamaForCausalLM", dynamic)).unwrap();
     assert_eq!(dynamic.max_context_len(), 128);
