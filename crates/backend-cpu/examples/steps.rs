@@ -310,5 +310,5 @@ fn ones(ops: &mut CpuOps) -> Result<CpuVector, OpsError> {
         WeightDtype::Bf16,
         vec![HIDDEN],
     );
-    ops.new_vector(view.expect("the shape fits the bytes"))
+    ops.new_vector(vec![view.expect("the shape fits the bytes")], 0.0)
 }

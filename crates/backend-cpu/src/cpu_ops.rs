@@ -10,15 +10,17 @@ use std::time::Instant;
 
 use hotspare_batch::{Batch, RowOutput, StepTimings};
 use hotspare_model::ops::{
-    AttentionSpec, KvCacheSpec, Ops, OpsError, Parallelism, RopeTable, StepLimits,
+    AttentionSpec, ExpertViews, KvCacheSpec, MoeSpec, Ops, OpsError, Parallelism, RopeTable,
+    StepLimits,
 };
 use hotspare_model::weights::{WeightDtype, WeightView};
 
 use crate::attention::{self, AttentionCall, Item};
 use crate::buffer::CpuBuffer;
-use crate::elementwise::{self, NormRows};
+use crate::elementwise::{self, HeadNorm, NormRows};
 use crate::kv_cache::{CpuKvCache, KvPools};
 use crate::linear::{self, CpuLinear, PackSpace};
+use crate::moe::{self, CpuExperts, Machine, MoeSpace};
 use crate::rope::{self, RopeRows};
 use crate::sampling::Sampling;
 use crate::simd::Isa;
@@ -45,12 +47,14 @@ pub struct CpuOps {
     block_size: usize,
     num_blocks: usize,
     kv_dtype: WeightDtype,
-    /// Of all linear layers: what a step's work is estimated from.
+    /// Of all linear layers, and of the experts that compute a token: what a step's work is
+    /// estimated from.
     num_weights: usize,
     step: Step,
     sampling: Sampling,
     items: Vec<Item>,
     pack_space: PackSpace,
+    moe_space: MoeSpace,
     timings: StepTimings,
     step_start: Option<Instant>,
     fault: Option<String>,
@@ -80,6 +84,7 @@ impl CpuOps {
             step: Step::default(),
             items: Vec::new(),
             pack_space: PackSpace::default(),
+            moe_space: MoeSpace::default(),
             timings: StepTimings::default(),
             step_start: None,
             fault: None,
@@ -118,10 +123,26 @@ macro_rules! rows_of {
     }};
 }
 
+/// `out` = the gated halves of each row of `gate_up`.
+macro_rules! gated {
+    ($self:ident, $kernel:ident, $gate_up:ident, $out:ident) => {{
+        let width = $gate_up.width() / 2;
+        let num_rows = $gate_up.num_rows();
+        let rows = rows_of!($self, $out, num_rows, width, "gated activation");
+        let work_ns = Self::elementwise_ns(4 * rows.len());
+        let isa = $self.isa;
+        $self.workers.rows(rows, width, work_ns, &|first, rows| {
+            let gate_up = &$gate_up.rows()[first * 2 * width..][..2 * rows.len()];
+            elementwise::$kernel(isa, gate_up, width, rows);
+        });
+    }};
+}
+
 impl Ops for CpuOps {
     type Buffer = CpuBuffer;
     type Linear = CpuLinear;
     type Vector = CpuVector;
+    type Experts = CpuExperts;
     type KvCache = CpuKvCache;
 
     fn numerics_id(&self) -> String {
@@ -153,8 +174,20 @@ impl Ops for CpuOps {
         Ok(linear)
     }
 
-    fn new_vector(&mut self, view: WeightView) -> Result<CpuVector, OpsError> {
-        CpuVector::new(&view)
+    fn new_vector(&mut self, parts: Vec<WeightView>, offset: f32) -> Result<CpuVector, OpsError> {
+        CpuVector::new(&parts, offset)
+    }
+
+    fn new_experts(
+        &mut self,
+        experts: Vec<ExpertViews>,
+        spec: &MoeSpec,
+    ) -> Result<CpuExperts, OpsError> {
+        let experts = CpuExperts::new(experts)?;
+        let max_rows = self.limits.max_num_batched_tokens;
+        self.moe_space.reserve(max_rows, &experts)?;
+        self.num_weights += spec.num_experts_per_token * experts.num_weights_per_expert();
+        Ok(experts)
     }
 
     fn new_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<CpuKvCache, OpsError> {
@@ -249,6 +282,48 @@ impl Ops for CpuOps {
         self.timings.linear_ns += elapsed_ns(start);
     }
 
+    fn add_bias(&mut self, x: &mut CpuBuffer, bias: &CpuVector) {
+        let width = bias.len();
+        if x.width() != width {
+            return self.fail("add_bias: widths do not fit");
+        }
+        let work_ns = Self::elementwise_ns(x.rows().len());
+        let isa = self.isa;
+        self.workers.rows(x.rows_mut(), width, work_ns, &|_, rows| {
+            elementwise::add_bias(isa, bias, rows);
+        });
+    }
+
+    fn head_rms_norm(
+        &mut self,
+        qkv: &mut CpuBuffer,
+        spec: &AttentionSpec,
+        q_weight: &CpuVector,
+        k_weight: &CpuVector,
+        eps: f32,
+    ) {
+        let (num_heads, num_kv_heads) = (spec.num_heads, spec.num_kv_heads);
+        let width = (num_heads + 2 * num_kv_heads) * spec.head_dim;
+        let is_head = |weight: &CpuVector| weight.len() == spec.head_dim;
+        if qkv.width() != width || !is_head(q_weight) || !is_head(k_weight) {
+            return self.fail("head_rms_norm: widths do not fit");
+        }
+        let args = HeadNorm {
+            num_heads,
+            num_kv_heads,
+            width,
+            q_weight,
+            k_weight,
+            eps,
+        };
+        let work_ns = Self::elementwise_ns(qkv.rows().len());
+        let isa = self.isa;
+        self.workers
+            .rows(qkv.rows_mut(), width, work_ns, &|_, rows| {
+                elementwise::head_rms_norm(isa, &args, rows);
+            });
+    }
+
     fn rope_kv_write(
         &mut self,
         qkv: &mut CpuBuffer,
@@ -258,7 +333,7 @@ impl Ops for CpuOps {
         kv: &mut CpuKvCache,
     ) {
         let start = Instant::now();
-        if let Err(what) = check_attention(qkv, spec, layer, kv, &self.step) {
+        if let Err(what) = attention::check(qkv, spec, layer, kv, &self.step) {
             return self.fail(what);
         }
         if rope.rotary_dim > spec.head_dim {
@@ -299,7 +374,7 @@ impl Ops for CpuOps {
         out: &mut CpuBuffer,
     ) {
         let start = Instant::now();
-        if let Err(what) = check_attention(qkv, spec, layer, kv, &self.step) {
+        if let Err(what) = attention::check(qkv, spec, layer, kv, &self.step) {
             return self.fail(what);
         }
         let width = spec.num_heads * spec.head_dim;
@@ -324,14 +399,52 @@ impl Ops for CpuOps {
     }
 
     fn silu_mul(&mut self, gate_up: &CpuBuffer, out: &mut CpuBuffer) {
-        let width = gate_up.width() / 2;
-        let rows = rows_of!(self, out, gate_up.num_rows(), width, "silu_mul");
-        let work_ns = Self::elementwise_ns(4 * rows.len());
+        gated!(self, silu_mul, gate_up, out);
+    }
+
+    fn gelu_tanh_mul(&mut self, gate_up: &CpuBuffer, out: &mut CpuBuffer) {
+        gated!(self, gelu_tanh_mul, gate_up, out);
+    }
+
+    fn soft_cap(&mut self, x: &mut CpuBuffer, cap: f32) {
+        let width = x.width();
+        let work_ns = Self::elementwise_ns(4 * x.rows().len());
         let isa = self.isa;
-        self.workers.rows(rows, width, work_ns, &|first, rows| {
-            let gate_up = &gate_up.rows()[first * 2 * width..][..2 * rows.len()];
-            elementwise::silu_mul(isa, gate_up, width, rows);
+        self.workers.rows(x.rows_mut(), width, work_ns, &|_, rows| {
+            elementwise::soft_cap(isa, cap, rows);
         });
+    }
+
+    fn moe_route(&mut self, logits: &CpuBuffer, spec: &MoeSpec, routes: &mut CpuBuffer) {
+        let fits = usize::from(logits.width() == spec.num_experts) * spec.num_experts;
+        let rows = rows_of!(self, routes, logits.num_rows(), fits, "moe_route");
+        rows.copy_from_slice(logits.rows());
+        moe::route(self.isa, spec, rows);
+    }
+
+    fn moe(
+        &mut self,
+        x: &CpuBuffer,
+        routes: &CpuBuffer,
+        experts: &CpuExperts,
+        out: &mut CpuBuffer,
+    ) {
+        let start = Instant::now();
+        let same = x.width() == experts.hidden()
+            && routes.width() == experts.num_experts()
+            && routes.num_rows() == x.num_rows();
+        let fits = usize::from(same) * experts.hidden();
+        let rows = rows_of!(self, out, x.num_rows(), fits, "moe");
+        let mut machine = Machine {
+            isa: self.isa,
+            workers: &self.workers,
+            pack_space: &mut self.pack_space,
+        };
+        let inputs = [x.rows(), routes.rows()];
+        if let Err(error) = moe::moe(&mut machine, &mut self.moe_space, experts, inputs, rows) {
+            return self.fail(error.to_string());
+        }
+        self.timings.linear_ns += elapsed_ns(start);
     }
 
     fn gather_logits_rows(&mut self, x: &CpuBuffer, out: &mut CpuBuffer) {
@@ -376,29 +489,4 @@ impl Ops for CpuOps {
 
 fn elapsed_ns(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Whether buffer, cache, step and spec are about the same thing.
-fn check_attention(
-    qkv: &CpuBuffer,
-    spec: &AttentionSpec,
-    layer: usize,
-    kv: &CpuKvCache,
-    step: &Step,
-) -> Result<(), String> {
-    let g = kv.geometry();
-    let width = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim;
-    let fits = qkv.width() == width
-        && qkv.num_rows() == step.token_ids().len()
-        && g.head_dim == spec.head_dim
-        && g.num_kv_heads == spec.num_kv_heads
-        && spec.num_heads.is_multiple_of(spec.num_kv_heads)
-        && layer < kv.num_layers();
-    if fits {
-        Ok(())
-    } else {
-        Err(format!(
-            "attention: {spec:?} of layer {layer} does not fit {g:?}"
-        ))
-    }
 }

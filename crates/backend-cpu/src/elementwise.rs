@@ -29,6 +29,44 @@ isa_entry! {
     pub(crate) fn silu_mul(gate_up: &[f32], width: usize, out: &mut [f32]) = silu_mul_rows
 }
 
+isa_entry! {
+    /// As `silu_mul` with the tanh form of GELU.
+    pub(crate) fn gelu_tanh_mul(gate_up: &[f32], width: usize, out: &mut [f32]) =
+        gelu_tanh_mul_rows
+}
+
+isa_entry! {
+    /// Adds `bias` to each row.
+    pub(crate) fn add_bias(bias: &[f32], rows: &mut [f32]) = add_bias_rows
+}
+
+isa_entry! {
+    /// `sum += x * factor`.
+    pub(crate) fn add_scaled(x: &[f32], factor: f32, sum: &mut [f32]) = add_scaled_row
+}
+
+isa_entry! {
+    /// `x = cap * tanh(x / cap)`.
+    pub(crate) fn soft_cap(cap: f32, x: &mut [f32]) = soft_cap_all
+}
+
+/// Heads to normalise inside rows of q, k and v.
+pub(crate) struct HeadNorm<'a> {
+    pub(crate) num_heads: usize,
+    pub(crate) num_kv_heads: usize,
+    /// Floats of a row.
+    pub(crate) width: usize,
+    /// As wide as a head, like `k_weight`.
+    pub(crate) q_weight: &'a [f32],
+    pub(crate) k_weight: &'a [f32],
+    pub(crate) eps: f32,
+}
+
+isa_entry! {
+    /// Normalises each head of q and of k in place.
+    pub(crate) fn head_rms_norm(args: &HeadNorm<'_>, rows: &mut [f32]) = head_rms_norm_rows
+}
+
 #[inline(always)]
 fn rms_norm_rows<S: Simd>(s: S, args: &NormRows<'_>, out: &mut [f32]) {
     let width = args.weight.len();
@@ -58,8 +96,9 @@ fn add_rms_norm_rows<S: Simd>(s: S, args: &NormRows<'_>, residual: &mut [f32], o
     }
 }
 
+/// `1 / sqrt(mean(x * x) + eps)`.
 #[inline(always)]
-fn normalise<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+fn inverse_rms<S: Simd>(s: S, x: &[f32], eps: f32) -> f32 {
     let (chunks, tail) = x.as_chunks::<LANES>();
     let mut squares = s.splat(0.0);
     for chunk in chunks {
@@ -71,7 +110,13 @@ fn normalise<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]
         squares = s.fma(v, v, squares);
     }
     let mean = s.sum(squares) / x.len() as f32;
-    let scale = s.splat(1.0 / (mean + eps).sqrt());
+    1.0 / (mean + eps).sqrt()
+}
+
+#[inline(always)]
+fn normalise<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = s.splat(inverse_rms(s, x, eps));
+    let (chunks, tail) = x.as_chunks::<LANES>();
     let (weights, weight_tail) = weight.as_chunks::<LANES>();
     let (outs, out_tail) = out.as_chunks_mut::<LANES>();
     for ((chunk, w), out) in chunks.iter().zip(weights).zip(outs) {
@@ -89,6 +134,22 @@ fn normalise<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]
 
 #[inline(always)]
 fn silu_mul_rows<S: Simd>(s: S, gate_up: &[f32], width: usize, out: &mut [f32]) {
+    gated_rows(s, gate_up, width, out, |x| s.silu(x));
+}
+
+#[inline(always)]
+fn gelu_tanh_mul_rows<S: Simd>(s: S, gate_up: &[f32], width: usize, out: &mut [f32]) {
+    gated_rows(s, gate_up, width, out, |x| s.gelu_tanh(x));
+}
+
+#[inline(always)]
+fn gated_rows<S: Simd>(
+    s: S,
+    gate_up: &[f32],
+    width: usize,
+    out: &mut [f32],
+    activation: impl Fn(S::F) -> S::F,
+) {
     for (row, out) in gate_up
         .chunks_exact(2 * width)
         .zip(out.chunks_exact_mut(width))
@@ -98,12 +159,72 @@ fn silu_mul_rows<S: Simd>(s: S, gate_up: &[f32], width: usize, out: &mut [f32]) 
         let (ups, up_tail) = up.as_chunks::<LANES>();
         let (outs, out_tail) = out.as_chunks_mut::<LANES>();
         for ((gate, up), out) in gates.iter().zip(ups).zip(outs) {
-            let v = s.mul(s.silu(s.load(gate)), s.load(up));
+            let v = s.mul(activation(s.load(gate)), s.load(up));
             s.store(out, v);
         }
         if !gate_tail.is_empty() {
-            let v = s.mul(s.silu(s.load_partial(gate_tail)), s.load_partial(up_tail));
+            let v = s.mul(
+                activation(s.load_partial(gate_tail)),
+                s.load_partial(up_tail),
+            );
             s.store_partial(out_tail, v);
+        }
+    }
+}
+
+/// Replaces each vector `x[i]` by `f(x[i], y[i])`; the slices are of one length.
+#[inline(always)]
+fn combine<S: Simd>(s: S, x: &mut [f32], y: &[f32], f: impl Fn(S::F, S::F) -> S::F) {
+    let (xs, x_tail) = x.as_chunks_mut::<LANES>();
+    let (ys, y_tail) = y.as_chunks::<LANES>();
+    for (x, y) in xs.iter_mut().zip(ys) {
+        let v = f(s.load(x), s.load(y));
+        s.store(x, v);
+    }
+    if !x_tail.is_empty() {
+        let v = f(s.load_partial(x_tail), s.load_partial(y_tail));
+        s.store_partial(x_tail, v);
+    }
+}
+
+#[inline(always)]
+fn add_bias_rows<S: Simd>(s: S, bias: &[f32], rows: &mut [f32]) {
+    for row in rows.chunks_exact_mut(bias.len()) {
+        combine(s, row, bias, |x, bias| s.add(x, bias));
+    }
+}
+
+#[inline(always)]
+fn add_scaled_row<S: Simd>(s: S, x: &[f32], factor: f32, sum: &mut [f32]) {
+    combine(s, sum, x, |sum, x| s.fma(x, s.splat(factor), sum));
+}
+
+#[inline(always)]
+fn soft_cap_all<S: Simd>(s: S, cap: f32, x: &mut [f32]) {
+    let cap = s.splat(cap);
+    let capped = |x| s.mul(cap, s.tanh(s.div(x, cap)));
+    let (chunks, tail) = x.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        s.store(chunk, capped(s.load(chunk)));
+    }
+    if !tail.is_empty() {
+        s.store_partial(tail, capped(s.load_partial(tail)));
+    }
+}
+
+#[inline(always)]
+fn head_rms_norm_rows<S: Simd>(s: S, args: &HeadNorm<'_>, rows: &mut [f32]) {
+    let head_dim = args.q_weight.len();
+    for row in rows.chunks_exact_mut(args.width) {
+        let heads = row.chunks_exact_mut(head_dim).enumerate();
+        for (index, head) in heads.take(args.num_heads + args.num_kv_heads) {
+            let weight = if index < args.num_heads {
+                args.q_weight
+            } else {
+                args.k_weight
+            };
+            let scale = s.splat(inverse_rms(s, head, args.eps));
+            combine(s, head, weight, |x, w| s.mul(s.mul(x, scale), w));
         }
     }
 }

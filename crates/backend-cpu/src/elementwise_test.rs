@@ -39,7 +39,7 @@ fn norms_match_f64_and_add_first() {
             let mut reference: Option<[Vec<u32>; 3]> = None;
             for isa in Isa::available() {
                 let mut ops = ops_on(isa);
-                let weight = ops.new_vector(view.clone()).unwrap();
+                let weight = ops.new_vector(vec![view.clone()], 0.0).unwrap();
                 let [x_buffer, mut residual, mut out] =
                     [&x, &y, &y].map(|values| buffer(&mut ops, width, values));
                 ops.rms_norm(&x_buffer, &weight, 1e-5, &mut out);
@@ -99,7 +99,7 @@ fn elementwise_results_do_not_depend_on_threads() {
     let [one, two] = [1, 2].map(|num_threads| {
         let mut ops = ops(num_threads);
         ops.begin(&hotspare_batch::Batch::default());
-        let weight = ops.new_vector(view.clone()).unwrap();
+        let weight = ops.new_vector(vec![view.clone()], 0.0).unwrap();
         let gate_up = buffer(&mut ops, 2 * width, &x);
         let mut residual = buffer(&mut ops, 2 * width, &x);
         let mut out = ops.new_buffer(512, 2 * width).unwrap();

@@ -13,9 +13,12 @@ mod cpu_ops;
 mod elementwise;
 #[cfg(test)]
 mod elementwise_test;
+#[cfg(test)]
+mod family_ops_test;
 mod kv_cache;
 mod linear;
 mod memory;
+mod moe;
 #[cfg(test)]
 mod oracle;
 mod rope;
@@ -33,5 +36,6 @@ pub use buffer::CpuBuffer;
 pub use cpu_ops::{CpuOps, CpuOptions};
 pub use kv_cache::CpuKvCache;
 pub use linear::{CpuLinear, DenseLinear};
+pub use moe::CpuExperts;
 pub use simd::Isa;
 pub use vector::CpuVector;

@@ -4,6 +4,7 @@
 //! Invariant: a suite whose data is missing says so loudly, and fails where `CI` is set.
 
 mod candle;
+mod candle_families;
 mod golden;
 mod harness;
 mod invariance;

@@ -47,7 +47,7 @@ impl TinyModel {
         let widths = [HIDDEN, HIDDEN, 64, 32, HIDDEN, VOCAB];
         let angles = random.floats(MAX_POSITION * 8);
         Self {
-            norm: ops.new_vector(norm).unwrap(),
+            norm: ops.new_vector(vec![norm], 0.0).unwrap(),
             rope: Arc::new(RopeTable {
                 rotary_dim: 16,
                 cos: angles.iter().map(|a| a.cos()).collect(),

@@ -1,6 +1,6 @@
-//! A norm's weights, widened to f32 at load.
+//! A norm's weights or a bias, widened to f32 at load.
 //!
-//! Invariant: as long as the view it was made of has elements.
+//! Invariant: as long as the views it was made of have elements.
 
 use std::ops::Deref;
 
@@ -14,29 +14,35 @@ use hotspare_model::weights::{WeightDtype, WeightView};
 pub struct CpuVector(Box<[f32]>);
 
 impl CpuVector {
-    /// Widens `view`.
+    /// Widens `parts`, one after the other, and adds `offset` to each element.
     ///
     /// # Errors
-    /// [`OpsError::Unsupported`] where it is not a vector, or empty.
-    pub(crate) fn new(view: &WeightView) -> Result<Self, OpsError> {
-        if view.shape().len() != 1 || view.shape()[0] == 0 {
-            return Err(OpsError::Unsupported {
-                backend: "cpu",
-                what: format!("a norm of shape {:?}", view.shape()),
-            });
+    /// [`OpsError::Unsupported`] where one is not a vector, or empty.
+    pub(crate) fn new(parts: &[WeightView], offset: f32) -> Result<Self, OpsError> {
+        let mut widened = Vec::new();
+        for view in parts {
+            if view.shape().len() != 1 || view.shape()[0] == 0 {
+                return Err(OpsError::Unsupported {
+                    backend: "cpu",
+                    what: format!("a norm or bias of shape {:?}", view.shape()),
+                });
+            }
+            let bytes = view.bytes();
+            let halves = || bytes.as_chunks::<2>().0.iter();
+            match view.dtype() {
+                WeightDtype::F32 => {
+                    let words = bytes.as_chunks::<4>().0.iter();
+                    widened.extend(words.map(|&b| f32::from_le_bytes(b)));
+                }
+                WeightDtype::F16 => {
+                    widened.extend(halves().map(|&b| f16::from_le_bytes(b).to_f32()));
+                }
+                WeightDtype::Bf16 => {
+                    widened.extend(halves().map(|&b| bf16::from_le_bytes(b).to_f32()));
+                }
+            }
         }
-        let bytes = view.bytes();
-        let halves = || bytes.as_chunks::<2>().0.iter();
-        let widened: Vec<f32> = match view.dtype() {
-            WeightDtype::F32 => bytes
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|&b| f32::from_le_bytes(b))
-                .collect(),
-            WeightDtype::F16 => halves().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
-            WeightDtype::Bf16 => halves().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
-        };
+        widened.iter_mut().for_each(|x| *x += offset);
         Ok(Self(widened.into_boxed_slice()))
     }
 }

@@ -6,14 +6,19 @@
 //! Invariant: a field that changes arithmetic is implemented or refused by name; a field that is
 //! not known at all is listed in [`ModelConfig::unknown_fields`], which loading warns of.
 
+mod architecture;
+mod check;
+mod decoder;
 mod fields;
-mod llama;
+mod layers;
 mod rope;
 
 use hotspare_batch::TokenId;
-use serde_json::Value;
 
+pub use architecture::Architecture;
+pub use decoder::{Activation, DecoderConfig, MoeConfig};
 pub(crate) use fields::{Fields, parse_object};
+pub use layers::{LayerConfig, LayerRope};
 pub use rope::{RopeConfig, RopeScaling};
 
 use crate::ModelError;
@@ -26,41 +31,6 @@ pub(crate) const CONFIG_FILE: &str = "config.json";
 const MAX_DIMENSION: usize = 1 << 24;
 /// Bound on the number of layers.
 const MAX_NUM_LAYERS: usize = 4096;
-
-/// Families of models. Each has a module that checks its config and one that runs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Architecture {
-    /// `LlamaForCausalLM`.
-    Llama,
-}
-
-impl Architecture {
-    /// All of them, by the names that configs use.
-    const NAMES: [(&'static str, Self); 1] = [("LlamaForCausalLM", Self::Llama)];
-
-    /// Reads `architectures`; a config without it is known by `model_type`.
-    fn parse(fields: &Fields<'_>) -> Result<Self, ModelError> {
-        let name = match fields.get("architectures") {
-            Some(Value::Array(names)) if names.len() == 1 => names[0].as_str(),
-            Some(_) => return Err(fields.error("architectures", "is not a list of one name")),
-            None => match fields.string("model_type")? {
-                Some("llama") => Some("LlamaForCausalLM"),
-                Some(other) => Some(other),
-                None => return Err(fields.error("architectures", "is missing")),
-            },
-        };
-        let name = name.ok_or_else(|| fields.error("architectures", "is not a list of names"))?;
-        let known = Self::NAMES.iter().find(|(known, _)| *known == name);
-        known.map(|(_, architecture)| *architecture).ok_or_else(|| {
-            let supported: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
-            ModelError::UnsupportedArchitecture {
-                name: name.to_owned(),
-                supported: supported.join(", "),
-            }
-        })
-    }
-}
 
 /// A parsed and checked `config.json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,8 +55,16 @@ pub struct ModelConfig {
     pub rms_norm_eps: f32,
     /// The output matrix is the embedding matrix.
     pub tie_word_embeddings: bool,
-    /// Rotary embedding.
+    /// Rotary embedding of most layers.
     pub rope: RopeConfig,
+    /// Rotary embedding of layers with a window, where theirs is another.
+    pub local_rope: Option<RopeConfig>,
+    /// What sets the family apart.
+    pub decoder: DecoderConfig,
+    /// The kind of each layer; `num_hidden_layers` of them.
+    pub layers: Vec<LayerConfig>,
+    /// The experts of layers that have them.
+    pub moe: Option<MoeConfig>,
     /// Positions the model was made for, before `rope` stretches them; see
     /// [`ModelConfig::max_context_len`].
     pub max_position_embeddings: usize,
@@ -110,9 +88,7 @@ impl ModelConfig {
         let object = parse_object(CONFIG_FILE, json)?;
         let fields = Fields::new(CONFIG_FILE, &object);
         let architecture = Architecture::parse(&fields)?;
-        match architecture {
-            Architecture::Llama => llama::check(&fields)?,
-        }
+        check::check(architecture, &fields)?;
         let size = |name| fields.required_usize(name, 1..=MAX_DIMENSION);
         let hidden_size = size("hidden_size")?;
         let num_attention_heads = size("num_attention_heads")?;
@@ -124,34 +100,55 @@ impl ModelConfig {
             return Err(fields.error("num_key_value_heads", &reason));
         }
         let vocab_size = size("vocab_size")?;
+        let head_dim = head_dim(architecture, &fields, hidden_size, num_attention_heads)?;
+        let intermediate_size = size("intermediate_size")?;
+        let num_hidden_layers = fields.required_usize("num_hidden_layers", 1..=MAX_NUM_LAYERS)?;
+        let max_position_embeddings = size("max_position_embeddings")?;
+        let (rope, local_rope) =
+            RopeConfig::parse(architecture, &fields, head_dim, max_position_embeddings)?;
+        let ties = fields.bool("tie_word_embeddings")?;
         Ok(Self {
             architecture,
             vocab_size,
             hidden_size,
-            intermediate_size: size("intermediate_size")?,
-            num_hidden_layers: fields.required_usize("num_hidden_layers", 1..=MAX_NUM_LAYERS)?,
+            intermediate_size,
+            num_hidden_layers,
             num_attention_heads,
             num_key_value_heads,
-            head_dim: head_dim(&fields, hidden_size, num_attention_heads)?,
+            head_dim,
             rms_norm_eps: fields.positive_f64("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-            tie_word_embeddings: fields.bool("tie_word_embeddings")?.unwrap_or(false),
-            rope: RopeConfig::parse(&fields)?,
-            max_position_embeddings: size("max_position_embeddings")?,
+            tie_word_embeddings: ties.unwrap_or_else(|| decoder::default_tie(architecture)),
+            decoder: DecoderConfig::parse(architecture, &fields, hidden_size, head_dim)?,
+            layers: layers::parse(architecture, &fields, num_hidden_layers)?,
+            moe: MoeConfig::parse(architecture, &fields, intermediate_size)?,
+            rope,
+            local_rope,
+            max_position_embeddings,
             bos_token_ids: fields.token_ids("bos_token_id", vocab_size)?,
             eos_token_ids: fields.token_ids("eos_token_id", vocab_size)?,
             dtype: dtype(&fields)?,
-            unknown_fields: llama::unknown_fields(&fields),
+            unknown_fields: check::unknown_fields(&fields),
         })
     }
 
-    /// Tokens in a sequence at most: `max_position_embeddings`, times the factor of a linear rope
-    /// scaling.
+    /// Tokens in a sequence at most: `max_position_embeddings`, stretched by the scalings that are
+    /// meant to stretch it.
     pub fn max_context_len(&self) -> usize {
-        let factor = match self.rope.scaling {
-            RopeScaling::Linear { factor } => factor.max(1.0),
-            RopeScaling::Default | RopeScaling::Llama3 { .. } => 1.0,
+        let max = self.max_position_embeddings as f64;
+        let len = match self.rope.scaling {
+            // Gemma 3 counts its linear scaling in already.
+            RopeScaling::Linear { factor } if self.local_rope.is_none() => max * factor.max(1.0),
+            RopeScaling::Dynamic { factor, .. } => max * factor.max(1.0),
+            RopeScaling::Yarn {
+                factor, original, ..
+            } => (original * factor).max(1.0),
+            RopeScaling::Default
+            | RopeScaling::Linear { .. }
+            | RopeScaling::Llama3 { .. }
+            | RopeScaling::LongRope { .. } => max,
         };
-        (self.max_position_embeddings as f64 * factor) as usize
+        // Whatever factor a config names, the angle tables have to fit.
+        (len as usize).min(MAX_DIMENSION)
     }
 
     /// The context length to serve: the model's, or the option's where that is smaller.
@@ -172,9 +169,15 @@ impl ModelConfig {
     }
 }
 
-/// `head_dim`, or `hidden_size / num_attention_heads` where that is whole.
-fn head_dim(fields: &Fields<'_>, hidden: usize, num_heads: usize) -> Result<usize, ModelError> {
-    let head_dim = match fields.usize("head_dim", 1..=MAX_DIMENSION)? {
+/// `head_dim`, or the family's, or `hidden_size / num_attention_heads` where that is whole.
+fn head_dim(
+    architecture: Architecture,
+    fields: &Fields<'_>,
+    hidden: usize,
+    num_heads: usize,
+) -> Result<usize, ModelError> {
+    let default = decoder::default_head_dim(architecture).filter(|_| !fields.has_key("head_dim"));
+    let head_dim = match fields.usize("head_dim", 1..=MAX_DIMENSION)?.or(default) {
         Some(head_dim) => head_dim,
         None if hidden.is_multiple_of(num_heads) => hidden / num_heads,
         None => {

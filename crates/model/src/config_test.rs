@@ -93,9 +93,9 @@ fn both_forms_of_rope_mean_the_same() {
 #[test]
 fn refuses_arithmetic_that_is_not_implemented_by_name() {
     for (field, value) in [
-        ("attention_bias", json!(true)),
-        ("mlp_bias", json!(true)),
+        ("lm_head_bias", json!(true)),
         ("hidden_act", json!("gelu")),
+        ("hidden_activation", json!("gelu_pytorch_tanh")),
         ("sliding_window", json!(128)),
         ("attn_logit_softcapping", json!(50.0)),
         ("final_logit_softcapping", json!(30.0)),
@@ -117,12 +117,12 @@ fn refuses_arithmetic_that_is_not_implemented_by_name() {
     }
     for (scaling, expected) in [
         (
-            json!({"rope_type": "yarn", "factor": 4}),
-            "`rope_scaling.rope_type` = \"yarn\"",
+            json!({"rope_type": "mrope", "factor": 4}),
+            "`rope_scaling.rope_type` = \"mrope\"",
         ),
         (
-            json!({"type": "dynamic", "factor": 4}),
-            "`rope_scaling.type` = \"dynamic\"",
+            json!({"type": "proportional", "factor": 4}),
+            "`rope_scaling.type` = \"proportional\"",
         ),
         (
             json!({"full_attention": {}}),

@@ -10,6 +10,8 @@
 
 mod config;
 #[cfg(test)]
+mod config_families_test;
+#[cfg(test)]
 mod config_test;
 mod embedded;
 mod error;
@@ -35,7 +37,10 @@ mod testing;
 mod weight_store;
 pub mod weights;
 
-pub use config::{Architecture, ModelConfig, RopeConfig, RopeScaling};
+pub use config::{
+    Activation, Architecture, DecoderConfig, LayerConfig, LayerRope, ModelConfig, MoeConfig,
+    RopeConfig, RopeScaling,
+};
 pub use embedded::EmbeddedModel;
 pub use error::ModelError;
 pub use files::ModelFiles;

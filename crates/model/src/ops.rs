@@ -53,6 +53,29 @@ pub struct RopeTable {
     pub sin: Vec<f32>,
 }
 
+/// How tokens are spread over the experts of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoeSpec {
+    /// Experts of the layer.
+    pub num_experts: usize,
+    /// Experts that compute each token; from 1 to `num_experts`, at most [`MAX_EXPERTS_PER_TOKEN`].
+    pub num_experts_per_token: usize,
+    /// Whether the chosen experts' weights are divided by their sum.
+    pub normalises: bool,
+}
+
+/// Bound on [`MoeSpec::num_experts_per_token`]: four times what real models use.
+pub const MAX_EXPERTS_PER_TOKEN: usize = 32;
+
+/// One expert: a SiLU-gated feed-forward layer.
+#[derive(Clone, Debug)]
+pub struct ExpertViews {
+    /// gate and up, each `[width, hidden]`.
+    pub gate_up: Vec<WeightView>,
+    /// `[hidden, width]`.
+    pub down: WeightView,
+}
+
 /// Shape of the paged KV cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvCacheSpec {
@@ -117,8 +140,10 @@ pub trait Ops: Send + 'static {
     type Buffer: Send;
     /// A linear layer's weights, `[out, in]`, in any format.
     type Linear: Send;
-    /// A norm's weights, `[width]`, converted to f32.
+    /// A norm's weights or a bias, `[width]`, converted to f32.
     type Vector: Send;
+    /// The experts of a layer.
+    type Experts: Send;
     /// The paged KV pools of all layers.
     type KvCache: Send;
 
@@ -144,11 +169,23 @@ pub trait Ops: Send + 'static {
         parallelism: Parallelism,
     ) -> Result<Self::Linear, OpsError>;
 
-    /// Takes a norm's weights.
+    /// Takes a norm's weights or a bias: the concatenation of `parts`, with `offset` added to each
+    /// element in f32 (1 where a norm multiplies by `1 + weight`).
     ///
     /// # Errors
     /// As for `new_linear`.
-    fn new_vector(&mut self, view: WeightView) -> Result<Self::Vector, OpsError>;
+    fn new_vector(&mut self, parts: Vec<WeightView>, offset: f32)
+    -> Result<Self::Vector, OpsError>;
+
+    /// Takes the experts of a layer and makes sure of the memory that [`Ops::moe`] works in.
+    ///
+    /// # Errors
+    /// As for `new_linear`.
+    fn new_experts(
+        &mut self,
+        experts: Vec<ExpertViews>,
+        spec: &MoeSpec,
+    ) -> Result<Self::Experts, OpsError>;
 
     /// Allocates the KV pools.
     ///
@@ -184,6 +221,20 @@ pub trait Ops: Send + 'static {
     /// `out[r] = weight · x[r]`, every row in use of `x`.
     fn linear(&mut self, x: &Self::Buffer, weight: &Self::Linear, out: &mut Self::Buffer);
 
+    /// `x[r] += bias`.
+    fn add_bias(&mut self, x: &mut Self::Buffer, bias: &Self::Vector);
+
+    /// `rms_norm` of each head of q and of k inside `qkv` (as in [`Ops::rope_kv_write`]) by itself,
+    /// times `q_weight` or `k_weight` (`[head_dim]`).
+    fn head_rms_norm(
+        &mut self,
+        qkv: &mut Self::Buffer,
+        spec: &AttentionSpec,
+        q_weight: &Self::Vector,
+        k_weight: &Self::Vector,
+        eps: f32,
+    );
+
     /// Rotates q and k inside `qkv` (`[rows, (heads + 2 kv_heads) * head_dim]`: q, k, v) by each
     /// row's position and writes k and v to `layer` of the cache.
     fn rope_kv_write(
@@ -208,6 +259,28 @@ pub trait Ops: Send + 'static {
 
     /// `out = silu(gate) * up`, with `gate_up` `[rows, 2 * width]`: gate, then up.
     fn silu_mul(&mut self, gate_up: &Self::Buffer, out: &mut Self::Buffer);
+
+    /// As `silu_mul` with the tanh form of GELU, `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715
+    /// x^3)))`.
+    fn gelu_tanh_mul(&mut self, gate_up: &Self::Buffer, out: &mut Self::Buffer);
+
+    /// `x = cap * tanh(x / cap)`.
+    fn soft_cap(&mut self, x: &mut Self::Buffer, cap: f32);
+
+    /// From router `logits` (`[rows, experts]`) to `routes` of the same shape: the softmax over all
+    /// experts, kept for the largest `num_experts_per_token` (of equals the first; divided by their
+    /// sum if the spec says so) and zero for the others.
+    fn moe_route(&mut self, logits: &Self::Buffer, spec: &MoeSpec, routes: &mut Self::Buffer);
+
+    /// `out[r]` = the sum over the experts with a route that is not zero, in index order, of
+    /// `routes[r][e] * down_e · (silu(gate_e · x[r]) * (up_e · x[r]))`.
+    fn moe(
+        &mut self,
+        x: &Self::Buffer,
+        routes: &Self::Buffer,
+        experts: &Self::Experts,
+        out: &mut Self::Buffer,
+    );
 
     /// Keeps the rows of `x` whose logits the batch needs (last tokens of sampling rows, all tokens
     /// of rows that want prompt log-probabilities) and makes them the rows in use of `out`.

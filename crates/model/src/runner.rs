@@ -10,9 +10,10 @@ use hotspare_batch::{
 };
 
 use crate::config::ModelConfig;
-use crate::families::CausalLm;
+use crate::families::Decoder;
 use crate::ops::Ops;
 use crate::options::{LoadOptions, LoadProgress};
+use crate::rope::length_dependence;
 use crate::{ModelError, ModelFiles};
 
 /// One step of look-ahead: the next step takes its tokens from the device.
@@ -21,9 +22,11 @@ const MAX_NUM_IN_FLIGHT: usize = 2;
 /// A loaded model and the backend it runs on.
 pub struct ModelRunner<O: Ops> {
     ops: O,
-    model: CausalLm<O>,
+    model: Decoder<O>,
     info: ExecutorInfo,
     max_model_len: usize,
+    /// What of `max_model_len` enters the model's numbers.
+    length_dependence: Option<String>,
 }
 
 impl<O: Ops> ModelRunner<O> {
@@ -46,7 +49,7 @@ impl<O: Ops> ModelRunner<O> {
             );
         }
         let weights = files.weights()?;
-        let model = CausalLm::load(&mut ops, &config, &weights, options, progress)?;
+        let model = Decoder::load(&mut ops, &config, &weights, options, progress)?;
         for tensor in weights.unused() {
             tracing::warn!(tensor, "the weights have a tensor that is not used");
         }
@@ -55,12 +58,18 @@ impl<O: Ops> ModelRunner<O> {
             model,
             info: executor_info(&config, options),
             max_model_len: options.limits.max_model_len,
+            length_dependence: length_dependence(&config.rope, options.limits.max_model_len),
         })
     }
 
-    /// What enters the bits of this runner's results, beside the model; see [`Ops::numerics_id`].
+    /// What enters the bits of this runner's results, beside the model: [`Ops::numerics_id`], and
+    /// the context length where a rope scaling depends on it.
     pub fn numerics_id(&self) -> String {
-        self.ops.numerics_id()
+        let id = self.ops.numerics_id();
+        match &self.length_dependence {
+            Some(dependence) => format!("{id}-{dependence}"),
+            None => id,
+        }
     }
 
     /// As [`StepRunner::run`], and copies the logits (`[gathered rows, vocab]`, before sampling

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hotspare_batch::{
     Batch, ExecutorError, Row, SamplingParams, SlotInit, StepRunner, TOKEN_FROM_DEVICE, TokenId,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::ops::StepLimits;
 use crate::testing::{NaiveOps, TinyModel, assets};
@@ -14,12 +14,8 @@ use crate::{LoadOptions, ModelRunner, ModelSource};
 
 const BLOCK_SIZE: usize = 4;
 
-fn runner(path: &std::path::Path, max_model_len: usize) -> ModelRunner<NaiveOps> {
-    let files = ModelSource::resolve(path.to_str().unwrap())
-        .unwrap()
-        .open()
-        .unwrap();
-    let options = LoadOptions {
+fn options(max_model_len: usize) -> LoadOptions {
+    LoadOptions {
         limits: StepLimits {
             max_num_batched_tokens: 128,
             max_num_seqs: 2,
@@ -28,8 +24,21 @@ fn runner(path: &std::path::Path, max_model_len: usize) -> ModelRunner<NaiveOps>
         num_blocks: 64,
         block_size: BLOCK_SIZE,
         kv_dtype: WeightDtype::F32,
-    };
-    ModelRunner::load(NaiveOps::new(2), &files, &options, &mut |_| {}).unwrap()
+    }
+}
+
+fn runner(path: &std::path::Path, max_model_len: usize) -> ModelRunner<NaiveOps> {
+    let files = ModelSource::resolve(path.to_str().unwrap())
+        .unwrap()
+        .open()
+        .unwrap();
+    ModelRunner::load(
+        NaiveOps::new(2),
+        &files,
+        &options(max_model_len),
+        &mut |_| {},
+    )
+    .unwrap()
 }
 
 /// A batch of one greedy row: `ids` after `num_computed` others.
@@ -71,8 +80,19 @@ fn ids(value: &Value) -> Vec<TokenId> {
 
 #[test]
 fn tiny_models_match_transformers() {
-    for name in ["tiny/llama", "tiny/llama3-rope"] {
-        let Some(path) = assets("model golden", name) else {
+    for name in [
+        "llama",
+        "llama3-rope",
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "qwen3-moe",
+        "phi3",
+        "gemma2",
+        "gemma3",
+    ] {
+        let Some(path) = assets("model golden", &format!("tiny/{name}")) else {
             return;
         };
         let golden = std::fs::read(path.join("golden.json")).unwrap();
@@ -110,6 +130,102 @@ fn tiny_models_match_transformers() {
             assert_eq!(greedy, expected, "{name}, prompt of {}", prompt.len());
         }
     }
+}
+
+/// Logits of the last of eleven tokens.
+fn last_logits(model: &TinyModel) -> Vec<f32> {
+    let directory = model.write();
+    let mut runner = runner(directory.path(), 32);
+    let prompt = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5];
+    let mut logits = Vec::new();
+    runner
+        .run_with_logits(&batch(&prompt, 0, true), &mut logits)
+        .unwrap();
+    logits
+}
+
+/// A layer without rotary embedding is one whose angles are all nothing: Llama with frequencies
+/// divided until no position turns by a bit.
+#[test]
+fn layers_without_rope_see_no_positions() {
+    let mut llama = TinyModel::new();
+    let rotated = last_logits(&llama);
+    llama.config["rope_scaling"] = json!({"type": "linear", "factor": 1e30});
+    let still = last_logits(&llama);
+    let mut smol = TinyModel::new();
+    smol.config["architectures"] = json!(["SmolLM3ForCausalLM"]);
+    smol.config["no_rope_layers"] = json!([0, 0]);
+    smol.config["rope_theta"] = json!(10_000.0);
+    assert_eq!(last_logits(&smol), still);
+    smol.config["no_rope_layers"] = json!([1, 1]);
+    assert_eq!(last_logits(&smol), rotated);
+    smol.config["no_rope_layers"] = json!([1, 0]);
+    let mixed = last_logits(&smol);
+    assert!(mixed != still && mixed != rotated);
+}
+
+/// Each bias that a Llama config switches on is needed, and enters the result.
+#[test]
+fn biases_of_llama_are_added() {
+    let mut model = TinyModel::new();
+    let without = last_logits(&model);
+    model.config["attention_bias"] = json!(true);
+    model.config["mlp_bias"] = json!(true);
+    let names: Vec<String> = [
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    ]
+    .iter()
+    .flat_map(|part| (0..2).map(move |layer| format!("model.layers.{layer}.{part}")))
+    .collect();
+    let add = |model: &mut TinyModel, name: &str, is_zero: bool| {
+        let width = model.tensors[&format!("{name}.weight")].1[0];
+        let bias = format!("{name}.bias");
+        model.add(&bias, &[width]);
+        if is_zero {
+            let bytes = &mut model.tensors.get_mut(&bias).unwrap().2;
+            bytes.fill(0);
+        }
+    };
+    let directory = model.write();
+    let files = ModelSource::resolve(directory.path().to_str().unwrap()).unwrap();
+    let loaded = ModelRunner::load(
+        NaiveOps::new(2),
+        &files.open().unwrap(),
+        &options(32),
+        &mut |_| {},
+    );
+    let error = loaded.err().unwrap().to_string();
+    assert!(error.contains("layers.0.self_attn.q_proj.bias"), "{error}");
+    for name in &names {
+        add(&mut model, name, true);
+    }
+    assert_eq!(last_logits(&model), without);
+    for name in &names {
+        add(&mut model, name, false);
+        // Without rotation a bias of k would shift all scores of a row alike, and not show.
+        assert!(last_logits(&model) != without, "{name}");
+        add(&mut model, name, true);
+    }
+}
+
+/// Two engines whose contexts choose other frequencies do not claim the same bits.
+#[test]
+fn the_numerics_id_tells_of_the_length_where_it_matters() {
+    let id = |model: &TinyModel, max_model_len| {
+        let directory = model.write();
+        runner(directory.path(), max_model_len).numerics_id()
+    };
+    let mut model = TinyModel::new();
+    assert_eq!(id(&model, 20), id(&model, 64));
+    model.config["rope_scaling"] = json!({"type": "dynamic", "factor": 2.0});
+    assert_eq!(id(&model, 20), id(&model, 64));
+    assert_ne!(id(&model, 64), id(&model, 100));
 }
 
 #[test]

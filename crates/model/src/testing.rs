@@ -2,6 +2,7 @@
 //!
 //! Invariant: a suite whose data is missing says so loudly, and fails where `CI` is set.
 
+mod naive_math;
 mod naive_ops;
 mod tiny_model;
 

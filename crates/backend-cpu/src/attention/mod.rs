@@ -18,7 +18,8 @@ use hotspare_batch::BlockId;
 use hotspare_model::ops::AttentionSpec;
 
 use self::kernel::{Element, Scratch};
-use crate::kv_cache::{KvGeometry, KvPool};
+use crate::buffer::CpuBuffer;
+use crate::kv_cache::{CpuKvCache, KvGeometry, KvPool};
 use crate::simd::Isa;
 use crate::step::Step;
 use crate::workers::{ItemSize, Workers};
@@ -70,6 +71,31 @@ pub(crate) struct Item {
     /// The row's block table in the step's.
     pub(crate) blocks: Range<usize>,
     pub(crate) kv_heads: Range<usize>,
+}
+
+/// Whether buffer, cache, step and spec are about the same thing.
+pub(crate) fn check(
+    qkv: &CpuBuffer,
+    spec: &AttentionSpec,
+    layer: usize,
+    kv: &CpuKvCache,
+    step: &Step,
+) -> Result<(), String> {
+    let g = kv.geometry();
+    let width = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim;
+    let fits = qkv.width() == width
+        && qkv.num_rows() == step.token_ids().len()
+        && g.head_dim == spec.head_dim
+        && g.num_kv_heads == spec.num_kv_heads
+        && spec.num_heads.is_multiple_of(spec.num_kv_heads)
+        && layer < kv.num_layers();
+    if fits {
+        Ok(())
+    } else {
+        Err(format!(
+            "attention: {spec:?} of layer {layer} does not fit {g:?}"
+        ))
+    }
 }
 
 /// Computes attention for every token of the step. `items` is scratch.

@@ -1,4 +1,4 @@
-//! Trained and random Llama models against what transformers computed (float32, eager).
+//! Trained and random models of every family against what transformers computed (float32, eager).
 //!
 //! Invariant: greedy ids are equal wherever the margin between the best two is at least 2e-3,
 //! logits and log-probabilities within 1e-4 of the largest magnitude; alone, in chunks of three,
@@ -151,4 +151,44 @@ fn tiny_llama() {
 #[test]
 fn tiny_llama3_rope() {
     check_model("tiny/llama3-rope", 0.7);
+}
+
+#[test]
+fn tiny_mistral() {
+    check_model("tiny/mistral", 0.7);
+}
+
+#[test]
+fn tiny_mixtral() {
+    check_model("tiny/mixtral", 0.7);
+}
+
+#[test]
+fn tiny_qwen2() {
+    check_model("tiny/qwen2", 0.7);
+}
+
+#[test]
+fn tiny_qwen3() {
+    check_model("tiny/qwen3", 0.7);
+}
+
+#[test]
+fn tiny_qwen3_moe() {
+    check_model("tiny/qwen3-moe", 0.7);
+}
+
+#[test]
+fn tiny_phi3() {
+    check_model("tiny/phi3", 0.7);
+}
+
+#[test]
+fn tiny_gemma2() {
+    check_model("tiny/gemma2", 0.7);
+}
+
+#[test]
+fn tiny_gemma3() {
+    check_model("tiny/gemma3", 0.7);
 }

@@ -190,3 +190,22 @@ fn embedded_model_in_bf16() {
 fn threads_and_instruction_sets() {
     check_machines(&spark_mini(), &Isa::available());
 }
+
+/// Windows, caps, norms of heads and experts keep the promise too.
+#[test]
+fn families_in_f32() {
+    for name in ["gemma2", "gemma3", "qwen3-moe"] {
+        if let Some(path) = assets("oracle invariance", &format!("tiny/{name}")) {
+            check_model(&path);
+        }
+    }
+}
+
+#[test]
+fn families_on_threads_and_instruction_sets() {
+    for name in ["gemma2", "gemma3", "mixtral", "qwen2"] {
+        if let Some(path) = assets("oracle invariance", &format!("tiny/{name}")) {
+            check_machines(&path, &Isa::available());
+        }
+    }
+}

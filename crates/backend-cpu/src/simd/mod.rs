@@ -139,6 +139,21 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.div(x, self.add(self.splat(1.0), e))
     }
 
+    /// The tanh form of GELU: with `u = sqrt(2 / pi) * (x + 0.044715 x^3)`,
+    /// `x / 2 * (1 + tanh u) = x / (1 + e^-2u)`, which loses nothing where `tanh u` is near -1.
+    #[inline(always)]
+    fn gelu_tanh(self, x: Self::F) -> Self::F {
+        // Minus twice the square root of 2 / pi.
+        const FACTOR: f32 = -1.595_769;
+        let cubic = self.fma(
+            self.mul(x, x),
+            self.splat(0.044_715 * FACTOR),
+            self.splat(FACTOR),
+        );
+        let e = self.exp(self.mul(x, cubic));
+        self.div(x, self.add(self.splat(1.0), e))
+    }
+
     /// Hyperbolic tangent, within 3e-7 absolute.
     #[inline(always)]
     fn tanh(self, x: Self::F) -> Self::F {

@@ -61,6 +61,11 @@ impl<'a> Fields<'a> {
         present.map(|(name, _)| name.as_str())
     }
 
+    /// Whether there is a field `name`, be it null.
+    pub(crate) fn has_key(&self, name: &str) -> bool {
+        self.object.contains_key(name)
+    }
+
     /// The value of field `name`, unless it is null.
     pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         self.object.get(name).filter(|value| !value.is_null())
@@ -132,6 +137,24 @@ impl<'a> Fields<'a> {
             Some(n) => Err(self.error(name, &format!("= {n} is not a positive number"))),
             None => Ok(number),
         }
+    }
+
+    /// `len` numbers above 0.
+    pub(crate) fn positive_list(&self, name: &str, len: usize) -> Result<Vec<f64>, ModelError> {
+        let Some(Value::Array(values)) = self.get(name) else {
+            return Err(self.error(name, "is missing, or not a list of numbers"));
+        };
+        if values.len() != len {
+            let reason = format!("has {} numbers, not {len}", values.len());
+            return Err(self.error(name, &reason));
+        }
+        let parse = |value: &Value| {
+            let number = value
+                .as_f64()
+                .filter(|&n| n > 0.0 && (n as f32).is_finite());
+            number.ok_or_else(|| self.error(name, &format!("has {value}, not a positive number")))
+        };
+        values.iter().map(parse).collect()
     }
 
     /// True or false.

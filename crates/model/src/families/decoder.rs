@@ -1,147 +1,102 @@
-//! What every decoder-only family needs: activations, and a loader that takes weights by name.
+//! The decoder-only transformer that every family is.
 //!
-//! Invariant: all memory that a forward pass touches is allocated here, at load, for the largest
-//! step.
+//! RMS norm, rotary grouped-query attention and a gated feed-forward layer (Touvron et al.,
+//! "LLaMA", 2023), with what families add to it; see [`DecoderConfig`](crate::DecoderConfig).
+//!
+//! Invariant: the final norm and the output matrix see only the rows whose logits are needed.
 
-use crate::config::ModelConfig;
-use crate::ops::{KvCacheSpec, Ops, Parallelism};
-use crate::options::{LoadOptions, LoadProgress, LoadStage};
+use std::sync::Arc;
+
+use super::buffers::DecoderBuffers;
+use super::layer::Layer;
+use super::loader::Loader;
+use crate::config::{LayerRope, ModelConfig};
+use crate::ops::{Ops, Parallelism};
+use crate::options::{LoadOptions, LoadProgress};
+use crate::rope::{no_rope, rope_table};
 use crate::{ModelError, WeightStore};
 
-/// Gives weights to a backend, counting them.
-pub(super) struct Loader<'a, O: Ops> {
-    pub(super) ops: &'a mut O,
-    weights: &'a WeightStore,
-    progress: &'a mut dyn FnMut(LoadProgress),
-    num_done: u64,
+/// A loaded model.
+pub(crate) struct Decoder<O: Ops> {
+    embedding: O::Linear,
+    embedding_scale: f32,
+    layers: Vec<Layer<O>>,
+    final_norm: O::Vector,
+    rms_norm_eps: f32,
+    /// `None`: tied to the embedding.
+    output: Option<O::Linear>,
+    final_soft_cap: Option<f32>,
+    buffers: DecoderBuffers<O>,
 }
 
-impl<'a, O: Ops> Loader<'a, O> {
-    /// Starts with no weight given.
-    pub(super) fn new(
-        ops: &'a mut O,
-        weights: &'a WeightStore,
-        progress: &'a mut dyn FnMut(LoadProgress),
-    ) -> Self {
-        Self {
-            ops,
-            weights,
-            progress,
-            num_done: 0,
-        }
-    }
-
-    /// A linear layer that stacks the outputs of `parts` (tensor name, output width), each over
-    /// `num_in`.
-    pub(super) fn linear(
-        &mut self,
-        parts: &[(String, usize)],
-        num_in: usize,
-        parallelism: Parallelism,
-    ) -> Result<O::Linear, ModelError> {
-        let views = parts
-            .iter()
-            .map(|(name, num_out)| self.weights.view(name, &[*num_out, num_in]))
-            .collect::<Result<_, _>>()?;
-        self.report(parts.len());
-        Ok(self.ops.new_linear(views, parallelism)?)
-    }
-
-    /// A norm's weights.
-    pub(super) fn vector(&mut self, name: &str, width: usize) -> Result<O::Vector, ModelError> {
-        let view = self.weights.view(name, &[width])?;
-        self.report(1);
-        Ok(self.ops.new_vector(view)?)
-    }
-
-    fn report(&mut self, num_tensors: usize) {
-        self.num_done += num_tensors as u64;
-        (self.progress)(LoadProgress {
-            stage: LoadStage::Weights,
-            done: self.num_done,
-            total: (self.weights.num_tensors() as u64).max(self.num_done),
-        });
-    }
-}
-
-/// Activations of a decoder. Rows are the batch's tokens, except in those named `last_`: these are
-/// the rows whose logits are needed.
-pub(super) struct DecoderBuffers<O: Ops> {
-    /// Sum of all layers' outputs so far.
-    pub(super) residual: O::Buffer,
-    /// Output of the last sub-layer, not yet added.
-    pub(super) hidden: O::Buffer,
-    /// The norm's output, input of a product.
-    pub(super) normed: O::Buffer,
-    /// Queries, keys and values.
-    pub(super) qkv: O::Buffer,
-    /// Attention's output, all heads.
-    pub(super) attention: O::Buffer,
-    /// Both halves of the feed-forward layer's first product.
-    pub(super) gate_up: O::Buffer,
-    /// Their product.
-    pub(super) activated: O::Buffer,
-    /// Gathered rows of `residual`.
-    pub(super) last_residual: O::Buffer,
-    /// Gathered rows of `hidden`.
-    pub(super) last_hidden: O::Buffer,
-    /// The final norm's output.
-    pub(super) last_normed: O::Buffer,
-    /// `[gathered rows, vocab]`.
-    pub(super) logits: O::Buffer,
-    /// Keys and values of all layers.
-    pub(super) kv: O::KvCache,
-}
-
-impl<O: Ops> DecoderBuffers<O> {
-    /// Allocates them. With prompt log-probabilities every token's logits may be asked for, so the
-    /// gathered buffers have as many rows as the others.
-    pub(super) fn new(
+impl<O: Ops> Decoder<O> {
+    /// Gives the weights to `ops` and allocates every buffer.
+    pub(crate) fn load(
         ops: &mut O,
         config: &ModelConfig,
+        weights: &WeightStore,
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
-        const NUM_ALLOCATIONS: u64 = 12;
-        let rows = options.limits.max_num_batched_tokens;
-        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        let mut loader = Loader::new(ops, weights, progress);
         let hidden = config.hidden_size;
-        let mut num_done = 0;
-        let mut report = || {
-            num_done += 1;
-            progress(LoadProgress {
-                stage: LoadStage::Buffers,
-                done: num_done,
-                total: NUM_ALLOCATIONS,
-            });
-        };
-        let mut buffer = |width| {
-            report();
-            ops.new_buffer(rows, width)
+        let vocabulary = |name: &str| [(name.to_owned(), config.vocab_size)];
+        let whole = Parallelism::Replicated;
+        let embedding = vocabulary("model.embed_tokens.weight");
+        let embedding = loader.linear(&embedding, hidden, whole)?;
+        let max_model_len = options.limits.max_model_len;
+        let global_rope = Arc::new(rope_table(&config.rope, max_model_len));
+        let local_rope = config.local_rope.as_ref();
+        let local_rope = local_rope.map(|rope| Arc::new(rope_table(rope, max_model_len)));
+        let no_rope = Arc::new(no_rope());
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for (index, layer) in config.layers.iter().enumerate() {
+            let rope = match layer.rope {
+                LayerRope::Global => &global_rope,
+                LayerRope::Local => local_rope.as_ref().unwrap_or(&global_rope),
+                LayerRope::None => &no_rope,
+            };
+            layers.push(Layer::load(&mut loader, config, index, rope)?);
+        }
+        let offset = config.decoder.norm_offset;
+        let final_norm = loader.norm("model.norm.weight", hidden, offset)?;
+        let output = match config.tie_word_embeddings {
+            true => None,
+            false => Some(loader.linear(&vocabulary("lm_head.weight"), hidden, whole)?),
         };
         Ok(Self {
-            residual: buffer(hidden)?,
-            hidden: buffer(hidden)?,
-            normed: buffer(hidden)?,
-            qkv: buffer((heads + 2 * kv_heads) * config.head_dim)?,
-            attention: buffer(heads * config.head_dim)?,
-            gate_up: buffer(2 * config.intermediate_size)?,
-            activated: buffer(config.intermediate_size)?,
-            last_residual: buffer(hidden)?,
-            last_hidden: buffer(hidden)?,
-            last_normed: buffer(hidden)?,
-            logits: buffer(config.vocab_size)?,
-            kv: {
-                report();
-                ops.new_kv_cache(&KvCacheSpec {
-                    num_layers: config.num_hidden_layers,
-                    num_blocks: options.num_blocks,
-                    block_size: options.block_size,
-                    num_kv_heads: kv_heads,
-                    head_dim: config.head_dim,
-                    dtype: options.kv_dtype,
-                })?
-            },
+            embedding,
+            embedding_scale: config.decoder.embedding_scale,
+            layers,
+            final_norm,
+            rms_norm_eps: config.rms_norm_eps,
+            output,
+            final_soft_cap: config.decoder.final_soft_cap,
+            buffers: DecoderBuffers::new(ops, config, options, progress)?,
         })
+    }
+
+    /// Runs the batch that `ops` has begun and returns the logits of the gathered rows.
+    pub(crate) fn forward(&mut self, ops: &mut O) -> &mut O::Buffer {
+        let b = &mut self.buffers;
+        ops.embed(&self.embedding, self.embedding_scale, &mut b.residual);
+        for layer in &self.layers {
+            layer.forward(ops, b);
+        }
+        ops.gather_logits_rows(&b.hidden, &mut b.last_hidden);
+        ops.gather_logits_rows(&b.residual, &mut b.last_residual);
+        ops.add_rms_norm(
+            &b.last_hidden,
+            &mut b.last_residual,
+            &self.final_norm,
+            self.rms_norm_eps,
+            &mut b.last_normed,
+        );
+        let output = self.output.as_ref().unwrap_or(&self.embedding);
+        ops.linear(&b.last_normed, output, &mut b.logits);
+        if let Some(cap) = self.final_soft_cap {
+            ops.soft_cap(&mut b.logits, cap);
+        }
+        &mut b.logits
     }
 }

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use hotspare_batch::{Batch, RowOutput, StepTimings, TOKEN_FROM_DEVICE};
 use hotspare_sampler::{Scratch, SlotState, sample_row, token_logprobs};
 
-use crate::ops::{AttentionSpec, KvCacheSpec, Ops, OpsError, Parallelism, RopeTable};
-use crate::weights::{WeightDtype, WeightView};
+use super::naive_math::{dot, gate, gelu_tanh, norm, product, rotate, routes, silu, to_f32};
+use crate::ops::{
+    AttentionSpec, ExpertViews, KvCacheSpec, MoeSpec, Ops, OpsError, Parallelism, RopeTable,
+};
+use crate::weights::WeightView;
 
 /// `[rows, width]`.
 pub(crate) struct Matrix {
@@ -76,58 +79,11 @@ impl NaiveOps {
     }
 }
 
-fn to_f32(view: &WeightView) -> Vec<f32> {
-    let bytes = view.bytes();
-    match view.dtype() {
-        WeightDtype::F32 => {
-            let chunks = bytes.as_chunks::<4>().0.iter();
-            chunks.map(|b| f32::from_le_bytes(*b)).collect()
-        }
-        WeightDtype::F16 => {
-            let chunks = bytes.as_chunks::<2>().0.iter();
-            chunks
-                .map(|b| half::f16::from_le_bytes(*b).to_f32())
-                .collect()
-        }
-        WeightDtype::Bf16 => {
-            let chunks = bytes.as_chunks::<2>().0.iter();
-            chunks
-                .map(|b| half::bf16::from_le_bytes(*b).to_f32())
-                .collect()
-        }
-    }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(&a, &b)| f64::from(a) * f64::from(b))
-        .sum()
-}
-
-fn norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
-    let scale = 1.0 / (dot(x, x) / x.len() as f64 + f64::from(eps)).sqrt();
-    x.iter()
-        .zip(weight)
-        .map(|(&x, &w)| (f64::from(x) * scale) as f32 * w)
-        .collect()
-}
-
-/// Rotates the two halves of a head against each other.
-fn rotate(head: &mut [f32], rope: &RopeTable, position: usize) {
-    let half = rope.rotary_dim / 2;
-    for i in 0..half {
-        let (cos, sin) = (rope.cos[position * half + i], rope.sin[position * half + i]);
-        let (a, b) = (head[i], head[i + half]);
-        head[i] = a * cos - b * sin;
-        head[i + half] = b * cos + a * sin;
-    }
-}
-
 impl Ops for NaiveOps {
     type Buffer = Matrix;
     type Linear = Matrix;
     type Vector = Vec<f32>;
+    type Experts = Vec<[Matrix; 2]>;
     type KvCache = NaiveKv;
 
     fn numerics_id(&self) -> String {
@@ -148,8 +104,20 @@ impl Ops for NaiveOps {
         })
     }
 
-    fn new_vector(&mut self, view: WeightView) -> Result<Vec<f32>, OpsError> {
-        Ok(to_f32(&view))
+    fn new_vector(&mut self, parts: Vec<WeightView>, offset: f32) -> Result<Vec<f32>, OpsError> {
+        Ok(parts.iter().flat_map(to_f32).map(|x| x + offset).collect())
+    }
+
+    fn new_experts(
+        &mut self,
+        experts: Vec<ExpertViews>,
+        _: &MoeSpec,
+    ) -> Result<Vec<[Matrix; 2]>, OpsError> {
+        let mut linear = |parts| self.new_linear(parts, Parallelism::Replicated);
+        experts
+            .into_iter()
+            .map(|e| Ok([linear(e.gate_up)?, linear(vec![e.down])?]))
+            .collect()
     }
 
     fn new_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<NaiveKv, OpsError> {
@@ -213,8 +181,34 @@ impl Ops for NaiveOps {
     }
 
     fn linear(&mut self, x: &Matrix, weight: &Matrix, out: &mut Matrix) {
-        let product = |x: &[f32]| weight.rows().map(|w| dot(x, w) as f32).collect();
-        out.set(x.rows().map(product));
+        out.set(x.rows().map(|x| product(weight.rows(), x)));
+    }
+
+    fn add_bias(&mut self, x: &mut Matrix, bias: &Vec<f32>) {
+        for row in x.data.chunks_mut(x.width) {
+            row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+        }
+    }
+
+    fn head_rms_norm(
+        &mut self,
+        qkv: &mut Matrix,
+        spec: &AttentionSpec,
+        q_weight: &Vec<f32>,
+        k_weight: &Vec<f32>,
+        eps: f32,
+    ) {
+        for row in qkv.data.chunks_mut(qkv.width) {
+            let heads = row.chunks_mut(spec.head_dim).enumerate();
+            for (index, head) in heads.take(spec.num_heads + spec.num_kv_heads) {
+                let weight = if index < spec.num_heads {
+                    q_weight
+                } else {
+                    k_weight
+                };
+                head.copy_from_slice(&norm(head, weight, eps));
+            }
+        }
     }
 
     fn rope_kv_write(
@@ -251,11 +245,17 @@ impl Ops for NaiveOps {
         let head = |token: &Token, row: &[f32], head: usize| {
             let q = &row[head * spec.head_dim..][..spec.head_dim];
             let kv_head = head / group * spec.head_dim;
-            let places: Vec<usize> = (0..=token.position)
+            let window = spec.sliding_window.unwrap_or(usize::MAX);
+            let places: Vec<usize> = ((token.position + 1).saturating_sub(window)..=token.position)
                 .map(|position| self.place(token.row, position, &kv.spec))
                 .collect();
-            let score =
-                |&place: &usize| dot(q, &kv.keys[layer][place][kv_head..]) * f64::from(spec.scale);
+            let score = |&place: &usize| {
+                let score = dot(q, &kv.keys[layer][place][kv_head..]) * f64::from(spec.scale);
+                match spec.logits_soft_cap.map(f64::from) {
+                    Some(cap) => cap * (score / cap).tanh(),
+                    None => score,
+                }
+            };
             let scores: Vec<f64> = places.iter().map(score).collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
@@ -278,10 +278,32 @@ impl Ops for NaiveOps {
     }
 
     fn silu_mul(&mut self, gate_up: &Matrix, out: &mut Matrix) {
-        out.set(gate_up.rows().map(|row| {
-            let (gate, up) = row.split_at(row.len() / 2);
-            let silu = |x: f32| x / (1.0 + (-x).exp());
-            gate.iter().zip(up).map(|(&g, &u)| silu(g) * u).collect()
+        out.set(gate_up.rows().map(|row| gate(row, silu)));
+    }
+
+    fn gelu_tanh_mul(&mut self, gate_up: &Matrix, out: &mut Matrix) {
+        out.set(gate_up.rows().map(|row| gate(row, gelu_tanh)));
+    }
+
+    fn soft_cap(&mut self, x: &mut Matrix, cap: f32) {
+        x.data.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+    }
+
+    fn moe_route(&mut self, logits: &Matrix, spec: &MoeSpec, out: &mut Matrix) {
+        out.set(logits.rows().map(|row| routes(row, spec)));
+    }
+
+    fn moe(&mut self, x: &Matrix, routes: &Matrix, experts: &Vec<[Matrix; 2]>, out: &mut Matrix) {
+        out.set(x.rows().zip(routes.rows()).map(|(x, routes)| {
+            let mut sum = vec![0.0; x.len()];
+            for ([gate_up, down], route) in experts.iter().zip(routes).filter(|(_, r)| **r != 0.0) {
+                let hidden = gate(&product(gate_up.rows(), x), silu);
+                let result = product(down.rows(), &hidden);
+                sum.iter_mut()
+                    .zip(result)
+                    .for_each(|(s, y)| *s += route * y);
+            }
+            sum
         }));
     }
 

@@ -1,44 +1,49 @@
-//! Which fields a `LlamaForCausalLM` config may have, and with which values.
+//! Which fields a config may have, and with which values.
 //!
-//! Invariant: each field of transformers' Llama config, and each field of other families that would
-//! change its arithmetic, is in one of the lists below.
+//! Invariant: each field of transformers' config of a supported family, and each field of others
+//! that would change the arithmetic, is in one of the lists below; one that changes arithmetic is
+//! read by its family, or neutral, or refused.
 
 use serde_json::Value;
 
-use super::Fields;
+use super::{Architecture, Fields};
 use crate::ModelError;
 
 /// Read elsewhere, or without influence on a forward pass at inference.
 const KNOWN: &[&str] = &[
     "_attn_implementation_autoset",
     "_name_or_path",
+    "_sliding_window_pattern",
     "architectures",
-    "attention_bias",
     "attention_dropout",
     "bos_token_id",
+    "cache_implementation",
     "dtype",
+    "embd_pdrop",
     "eos_token_id",
     "head_dim",
-    "hidden_act",
     "hidden_size",
     "id2label",
     "initializer_range",
     "intermediate_size",
     "label2id",
     "max_position_embeddings",
-    "mlp_bias",
     "model_type",
     "num_attention_heads",
     "num_hidden_layers",
     "num_key_value_heads",
     "original_max_position_embeddings",
+    "output_router_logits",
     "pad_token_id",
     "pretraining_tp",
+    "resid_pdrop",
     "return_dict",
     "rms_norm_eps",
     "rope_parameters",
     "rope_scaling",
     "rope_theta",
+    "router_aux_loss_coef",
+    "router_jitter_noise",
     "tie_word_embeddings",
     "torch_dtype",
     "torchscript",
@@ -58,11 +63,16 @@ const NEUTRAL_VALUES: &[(&str, Neutral)] = &[
     ("clip_qkv", Neutral::Absent),
     ("embedding_multiplier", Neutral::Number(1.0)),
     ("final_logit_softcapping", Neutral::Absent),
+    ("decoder_sparse_step", Neutral::Number(1.0)),
     ("hidden_act", Neutral::Text("silu")),
+    ("hidden_activation", Neutral::Text("silu")),
     ("layer_types", Neutral::EachText("full_attention")),
+    ("lm_head_bias", Neutral::Bool(false)),
     ("logit_scale", Neutral::Number(1.0)),
     ("logits_scaling", Neutral::Number(1.0)),
     ("mlp_bias", Neutral::Bool(false)),
+    ("mlp_only_layers", Neutral::EachText("")),
+    ("no_rope_layer_interval", Neutral::Absent),
     ("no_rope_layers", Neutral::Absent),
     ("num_experts", Neutral::Number(0.0)),
     ("num_local_experts", Neutral::Number(0.0)),
@@ -72,7 +82,10 @@ const NEUTRAL_VALUES: &[(&str, Neutral)] = &[
     ("query_pre_attn_scalar", Neutral::Absent),
     ("residual_multiplier", Neutral::Number(1.0)),
     ("rope_interleaved", Neutral::Bool(false)),
+    ("rope_local_base_freq", Neutral::Absent),
     ("sliding_window", Neutral::Absent),
+    ("use_bidirectional_attention", Neutral::Bool(false)),
+    ("use_mrope", Neutral::Bool(false)),
     ("use_qk_norm", Neutral::Bool(false)),
     ("use_sliding_window", Neutral::Bool(false)),
 ];
@@ -101,21 +114,76 @@ impl Neutral {
     }
 }
 
+/// Those of [`NEUTRAL_VALUES`] that the family's code reads, so that any value goes.
+fn implemented(architecture: Architecture) -> &'static [&'static str] {
+    match architecture {
+        Architecture::Llama => &["attention_bias", "mlp_bias"],
+        Architecture::Mistral => &["sliding_window"],
+        Architecture::Mixtral => &["num_local_experts", "sliding_window"],
+        Architecture::Qwen2 => &["layer_types", "sliding_window", "use_sliding_window"],
+        Architecture::Qwen3 => &[
+            "attention_bias",
+            "layer_types",
+            "sliding_window",
+            "use_sliding_window",
+        ],
+        Architecture::Qwen3Moe => &[
+            "attention_bias",
+            "decoder_sparse_step",
+            "mlp_only_layers",
+            "num_experts",
+            "num_local_experts",
+            // Without use_sliding_window it says nothing.
+            "sliding_window",
+        ],
+        Architecture::Phi3 => &["partial_rotary_factor", "sliding_window"],
+        Architecture::Gemma2 | Architecture::Gemma3 => &[
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "hidden_act",
+            "hidden_activation",
+            "layer_types",
+            "query_pre_attn_scalar",
+            "rope_local_base_freq",
+            "sliding_window",
+        ],
+        Architecture::SmolLm3 => &[
+            "attention_bias",
+            "layer_types",
+            "mlp_bias",
+            "no_rope_layer_interval",
+            "no_rope_layers",
+            "sliding_window",
+            "use_sliding_window",
+        ],
+    }
+}
+
+/// Fields of some families only, without influence elsewhere.
+const FAMILY_FIELDS: &[&str] = &[
+    "max_window_layers",
+    "moe_intermediate_size",
+    "norm_topk_prob",
+    "num_experts_per_tok",
+    "sliding_window_pattern",
+];
+
 /// Refuses what the family's forward pass does not do.
-pub(super) fn check(fields: &Fields<'_>) -> Result<(), ModelError> {
-    if fields.get("hidden_act").is_none() && fields.get("hidden_activation").is_some() {
-        return Err(fields.unsupported("hidden_activation"));
-    }
+pub(super) fn check(architecture: Architecture, fields: &Fields<'_>) -> Result<(), ModelError> {
     if let Some(custom) = fields.nested("auto_map")?
-        && custom.get("AutoModelForCausalLM").is_some()
+        && let Some(class) = custom.get("AutoModelForCausalLM")
     {
-        return Err(custom.unsupported("AutoModelForCausalLM"));
+        // Phi-3's checkpoints still carry the code that transformers took over.
+        let is_own = architecture == Architecture::Phi3
+            && class.as_str() == Some("modeling_phi3.Phi3ForCausalLM");
+        if !is_own {
+            return Err(custom.unsupported("AutoModelForCausalLM"));
+        }
     }
+    let implemented = implemented(architecture);
     for (name, neutral) in NEUTRAL_VALUES {
-        if fields
-            .get(name)
-            .is_some_and(|value| !neutral.matches(value))
-        {
+        let value = fields.get(name).filter(|_| !implemented.contains(name));
+        if value.is_some_and(|value| !neutral.matches(value)) {
             return Err(fields.unsupported(name));
         }
     }
@@ -127,6 +195,7 @@ pub(super) fn unknown_fields(fields: &Fields<'_>) -> Vec<String> {
     let is_unknown = |name: &&str| {
         let name = *name;
         !KNOWN.contains(&name)
+            && !FAMILY_FIELDS.contains(&name)
             && name != "auto_map"
             && NEUTRAL_VALUES.iter().all(|(known, _)| *known != name)
     };

@@ -1,0 +1,104 @@
+//! Takes weights by name from the files and gives them to a backend.
+//!
+//! Invariant: each tensor is checked against the shape that the config implies before a backend
+//! sees it.
+
+use crate::ops::{ExpertViews, MoeSpec, Ops, Parallelism};
+use crate::options::{LoadProgress, LoadStage};
+use crate::{ModelError, WeightStore};
+
+/// Gives weights to a backend, counting them.
+pub(super) struct Loader<'a, O: Ops> {
+    pub(super) ops: &'a mut O,
+    weights: &'a WeightStore,
+    progress: &'a mut dyn FnMut(LoadProgress),
+    num_done: u64,
+}
+
+impl<'a, O: Ops> Loader<'a, O> {
+    /// Starts with no weight given.
+    pub(super) fn new(
+        ops: &'a mut O,
+        weights: &'a WeightStore,
+        progress: &'a mut dyn FnMut(LoadProgress),
+    ) -> Self {
+        Self {
+            ops,
+            weights,
+            progress,
+            num_done: 0,
+        }
+    }
+
+    /// A linear layer that stacks the outputs of `parts` (tensor name, output width), each over
+    /// `num_in`.
+    pub(super) fn linear(
+        &mut self,
+        parts: &[(String, usize)],
+        num_in: usize,
+        parallelism: Parallelism,
+    ) -> Result<O::Linear, ModelError> {
+        let views = parts
+            .iter()
+            .map(|(name, num_out)| self.weights.view(name, &[*num_out, num_in]))
+            .collect::<Result<_, _>>()?;
+        self.report(parts.len());
+        Ok(self.ops.new_linear(views, parallelism)?)
+    }
+
+    /// A norm's weights plus `offset`.
+    pub(super) fn norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        offset: f32,
+    ) -> Result<O::Vector, ModelError> {
+        let view = self.weights.view(name, &[width])?;
+        self.report(1);
+        Ok(self.ops.new_vector(vec![view], offset)?)
+    }
+
+    /// The biases that go with a linear layer's `parts`, whose names end in `weight`.
+    pub(super) fn bias(&mut self, parts: &[(String, usize)]) -> Result<O::Vector, ModelError> {
+        let views = parts.iter().map(|(name, num_out)| {
+            let stem = name.strip_suffix("weight").unwrap_or(name);
+            self.weights.view(&format!("{stem}bias"), &[*num_out])
+        });
+        let views = views.collect::<Result<_, _>>()?;
+        self.report(parts.len());
+        Ok(self.ops.new_vector(views, 0.0)?)
+    }
+
+    /// The experts of a layer; `names` gives the names of gate, up and down of an expert.
+    pub(super) fn experts(
+        &mut self,
+        names: impl Fn(usize) -> [String; 3],
+        hidden: usize,
+        width: usize,
+        spec: &MoeSpec,
+    ) -> Result<O::Experts, ModelError> {
+        let expert = |index| {
+            let [gate, up, down] = names(index);
+            Ok(ExpertViews {
+                gate_up: vec![
+                    self.weights.view(&gate, &[width, hidden])?,
+                    self.weights.view(&up, &[width, hidden])?,
+                ],
+                down: self.weights.view(&down, &[hidden, width])?,
+            })
+        };
+        let experts = (0..spec.num_experts).map(expert);
+        let experts = experts.collect::<Result<_, ModelError>>()?;
+        self.report(3 * spec.num_experts);
+        Ok(self.ops.new_experts(experts, spec)?)
+    }
+
+    fn report(&mut self, num_tensors: usize) {
+        self.num_done += num_tensors as u64;
+        (self.progress)(LoadProgress {
+            stage: LoadStage::Weights,
+            done: self.num_done,
+            total: (self.weights.num_tensors() as u64).max(self.num_done),
+        });
+    }
+}
