@@ -87,9 +87,9 @@ fn time_linear(
     k: usize,
 ) -> Result<f64, OpsError> {
     // Small in every format: exponents near zero's, so that no sum overflows.
-    let bytes: Vec<u8> = (0..n * k * dtype.size())
+    let bytes: Vec<u8> = (0..n * k * dtype.block_bytes())
         .map(|i| {
-            if i % dtype.size() == dtype.size() - 1 {
+            if i % dtype.block_bytes() == dtype.block_bytes() - 1 {
                 0x2C
             } else {
                 (i * 31) as u8

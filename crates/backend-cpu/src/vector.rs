@@ -36,6 +36,12 @@ impl CpuVector {
                 .collect(),
             WeightDtype::F16 => halves().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
             WeightDtype::Bf16 => halves().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+            dtype => {
+                return Err(OpsError::Unsupported {
+                    backend: "cpu",
+                    what: format!("a norm in {}", dtype.name()),
+                });
+            }
         };
         Ok(Self(widened.into_boxed_slice()))
     }

@@ -24,6 +24,7 @@ pub(crate) fn rope_table(rope: &RopeConfig, head_dim: usize, max_model_len: usiz
     }
     RopeTable {
         rotary_dim: head_dim,
+        is_interleaved: rope.is_interleaved,
         cos,
         sin,
     }
@@ -53,7 +54,14 @@ fn inverse_frequencies(rope: &RopeConfig, head_dim: usize) -> Vec<f64> {
             }
         }
     };
-    (0..head_dim / 2).map(|pair| scaled(plain(pair))).collect()
+    let divisor = |pair: usize| {
+        rope.frequency_divisors
+            .get(pair)
+            .map_or(1.0, |&d| f64::from(d))
+    };
+    (0..head_dim / 2)
+        .map(|pair| scaled(plain(pair)) / divisor(pair))
+        .collect()
 }
 
 #[cfg(test)]
@@ -64,6 +72,18 @@ mod tests {
         RopeConfig {
             theta: 10_000.0,
             scaling,
+            frequency_divisors: Vec::new(),
+            is_interleaved: false,
+        }
+    }
+
+    #[test]
+    fn divisors_of_a_file_divide_their_own_frequency() {
+        let mut rope = config(RopeScaling::Default);
+        rope.frequency_divisors = vec![1.0, 1.0, 4.0, 8.0];
+        let frequencies = inverse_frequencies(&rope, 8);
+        for (found, expected) in frequencies.iter().zip([1.0, 0.1, 0.0025, 0.000_125]) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
         }
     }
 

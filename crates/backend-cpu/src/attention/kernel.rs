@@ -58,8 +58,14 @@ impl Element for f16 {
     }
 }
 
-isa_entry! { fn run_f32(call: &AttentionCall<'_, f32>, item: &Item, out: &mut [f32], scratch: &mut Scratch) = run_any }
-isa_entry! { fn run_f16(call: &AttentionCall<'_, f16>, item: &Item, out: &mut [f32], scratch: &mut Scratch) = run_any }
+isa_entry! {
+    fn run_f32(call: &AttentionCall<'_, f32>, item: &Item, out: &mut [f32], scratch: &mut Scratch)
+        = run_any
+}
+isa_entry! {
+    fn run_f16(call: &AttentionCall<'_, f16>, item: &Item, out: &mut [f32], scratch: &mut Scratch)
+        = run_any
+}
 
 /// What one token has accumulated, for up to `MAX_HEADS` heads.
 #[derive(Clone, Copy)]

@@ -16,6 +16,12 @@ pub struct RopeConfig {
     pub theta: f64,
     /// How the frequencies are changed for longer contexts.
     pub scaling: RopeScaling,
+    /// Divisors of the frequencies, one a pair of dimensions, from a GGUF file; empty where it has
+    /// none.
+    pub frequency_divisors: Vec<f32>,
+    /// Whether neighbouring dimensions turn together, as the q and k rows of llama-architecture
+    /// GGUF files are ordered.
+    pub is_interleaved: bool,
 }
 
 /// Changes to the frequencies.
@@ -54,6 +60,8 @@ impl RopeConfig {
             return Ok(Self {
                 theta: outer_theta.unwrap_or(DEFAULT_THETA),
                 scaling: RopeScaling::Default,
+                frequency_divisors: Vec::new(),
+                is_interleaved: false,
             });
         };
         for by_layer_type in ["full_attention", "sliding_attention"] {
@@ -71,6 +79,8 @@ impl RopeConfig {
         Ok(Self {
             theta: inner_theta.or(outer_theta).unwrap_or(DEFAULT_THETA),
             scaling: RopeScaling::parse(&parameters, fields)?,
+            frequency_divisors: Vec::new(),
+            is_interleaved: false,
         })
     }
 }
