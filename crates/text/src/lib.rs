@@ -12,6 +12,7 @@ mod config;
 mod decoder;
 mod detokenizer;
 mod error;
+mod gguf;
 mod messages;
 mod methods;
 mod model;
@@ -27,6 +28,7 @@ mod utf8;
 
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
+pub use gguf::GgufTokenizer;
 pub use model::TextModel;
 pub use stop::{StopBuffer, StopEmission};
 pub use strftime::LocalTime;
