@@ -1,7 +1,7 @@
-//! Prints GFLOP/s of the dense kernels: `cargo run --release -p hotspare-backend-cpu --example
+//! Prints GFLOP/s of the products: `cargo run --release -p hotspare-backend-cpu --example
 //! kernels`.
 //!
-//! Shapes are (outputs x inputs); the last column is candle's f32 product of the same shape. Each
+//! Shapes are (outputs x inputs); `candle` is its f32 product of the same shape. Each
 //! number is the best of several runs, because other work on the machine only ever slows a run
 //! down.
 //!
@@ -48,20 +48,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     println!("{} with {num_threads} threads, GFLOP/s", ops.isa().name());
     println!(
-        "{:>12} {:>5} {:>8} {:>8} {:>8} {:>8}",
-        "shape", "rows", "bf16", "f16", "f32", "candle"
+        "{:>12} {:>5} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "shape", "rows", "bf16", "f16", "f32", "candle", "q8_0", "q4_k"
     );
     for (n, k) in SHAPES {
         for m in NUM_ROWS {
             let gflops = |ns: f64| (2 * m * n * k) as f64 / ns;
-            let ours = [WeightDtype::Bf16, WeightDtype::F16, WeightDtype::F32]
-                .map(|dtype| time_linear(&mut ops, dtype, m, n, k).map(gflops));
-            let [bf16, f16, f32] = ours;
+            let mut ours = |dtype: WeightDtype| match k.is_multiple_of(dtype.block_len()) {
+                true => time_linear(&mut ops, dtype, m, n, k).map(gflops),
+                false => Ok(f64::NAN),
+            };
+            let dense = [WeightDtype::Bf16, WeightDtype::F16, WeightDtype::F32].map(&mut ours);
+            let [bf16, f16, f32] = dense;
+            let [q8_0, q4_k] = [WeightDtype::Q8_0, WeightDtype::Q4K].map(&mut ours);
             let candle = gflops(time_candle(m, n, k)?);
             let shape = format!("{n}x{k}");
             println!(
-                "{shape:>12} {m:>5} {:>8.1} {:>8.1} {:>8.1} {candle:>8.1}",
-                bf16?, f16?, f32?
+                "{shape:>12} {m:>5} {:>8.1} {:>8.1} {:>8.1} {candle:>8.1} {:>8.1} {:>8.1}",
+                bf16?, f16?, f32?, q8_0?, q4_k?
             );
         }
     }
@@ -86,16 +90,16 @@ fn time_linear(
     n: usize,
     k: usize,
 ) -> Result<f64, OpsError> {
-    // Small in every format: exponents near zero's, so that no sum overflows.
-    let bytes: Vec<u8> = (0..n * k * dtype.size())
-        .map(|i| {
-            if i % dtype.size() == dtype.size() - 1 {
-                0x2C
-            } else {
-                (i * 31) as u8
-            }
-        })
+    // Small in every format, so that no sum overflows: exponents near zero's, or scales of 0.01.
+    let mut bytes: Vec<u8> = (0..n * k / dtype.block_len() * dtype.block_bytes())
+        .map(|i| (i * 31) as u8)
         .collect();
+    for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+        match dtype.is_quantized() {
+            true => block[..4].copy_from_slice(&[0x1F, 0x21, 0x1F, 0x21]),
+            false => block[dtype.block_bytes() - 1] = 0x2C,
+        }
+    }
     let len = bytes.len();
     let view = WeightView::new(Arc::new(bytes), 0..len, dtype, vec![n, k]);
     let linear = ops.new_linear(view.into_iter().collect(), Parallelism::Replicated)?;

@@ -143,6 +143,7 @@ impl Model {
             norm: ones(&mut ops)?,
             rope: Arc::new(RopeTable {
                 rotary_dim: 64,
+                is_interleaved: false,
                 cos: angles.clone().map(f32::cos).collect(),
                 sin: angles.map(f32::sin).collect(),
             }),

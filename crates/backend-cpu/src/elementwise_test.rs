@@ -139,9 +139,12 @@ fn rotate(isa: Isa, spec: &AttentionSpec, rope: &Arc<RopeTable>, qkv: &[f32]) ->
 }
 
 #[test]
-fn rotation_turns_halves_of_q_and_k_by_the_position() {
+fn rotation_turns_halves_or_neighbours_of_q_and_k_by_the_position() {
     let mut random = Random(14);
-    for (head_dim, rotary_dim) in [(8, 8), (64, 64), (80, 32), (128, 128), (20, 20), (6, 0)] {
+    let widths = [(8, 8), (64, 64), (80, 32), (128, 128), (20, 20), (6, 0)];
+    for ((head_dim, rotary_dim), is_interleaved) in
+        widths.into_iter().flat_map(|w| [(w, false), (w, true)])
+    {
         let spec = AttentionSpec {
             num_heads: 3,
             num_kv_heads: 1,
@@ -155,6 +158,7 @@ fn rotation_turns_halves_of_q_and_k_by_the_position() {
         let angles = random.floats(max_position * half);
         let rope = Arc::new(RopeTable {
             rotary_dim,
+            is_interleaved,
             cos: angles.iter().map(|a| a.cos()).collect(),
             sin: angles.iter().map(|a| a.sin()).collect(),
         });
@@ -178,8 +182,12 @@ fn rotation_turns_halves_of_q_and_k_by_the_position() {
                     for i in 0..half {
                         let cos = f64::from(rope.cos[position * half + i]);
                         let sin = f64::from(rope.sin[position * half + i]);
-                        let (a, b) = (want[i], want[i + half]);
-                        (want[i], want[i + half]) = (a * cos - b * sin, b * cos + a * sin);
+                        let (first, second) = match is_interleaved {
+                            true => (2 * i, 2 * i + 1),
+                            false => (i, i + half),
+                        };
+                        let (a, b) = (want[first], want[second]);
+                        (want[first], want[second]) = (a * cos - b * sin, b * cos + a * sin);
                     }
                     close(out, &want, 2e-7);
                 }

@@ -152,6 +152,12 @@ impl CpuKvCache {
                     what: "a KV cache in bfloat16; float16 takes as little memory".to_owned(),
                 });
             }
+            dtype => {
+                return Err(OpsError::Unsupported {
+                    backend: "cpu",
+                    what: format!("a KV cache in {}", dtype.name()),
+                });
+            }
         };
         Ok(Self { geometry, pools })
     }

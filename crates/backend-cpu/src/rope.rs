@@ -1,5 +1,5 @@
-//! Rotary position embedding in the rotate-half convention: dimension `i` turns with `i +
-//! rotary_dim / 2`.
+//! Rotary position embedding: dimension `i` turns with `i + rotary_dim / 2`, or, where the table is
+//! interleaved, `2i` with `2i + 1`.
 //!
 //! Invariant: a head's bits depend on that head and its position alone.
 
@@ -40,6 +40,10 @@ fn rotate_all<S: Simd>(s: S, args: &RopeRows<'_>, rows: &mut [f32]) {
             continue;
         };
         for head in heads {
+            if args.table.is_interleaved {
+                rotate_neighbours(s, &mut head[..2 * half], cos, sin);
+                continue;
+            }
             let (first, second) = head[..2 * half].split_at_mut(half);
             rotate_head(s, first, second, cos, sin);
         }
@@ -62,6 +66,30 @@ fn rotate_head<S: Simd>(s: S, first: &mut [f32], second: &mut [f32], cos: &[f32]
         let (x, y) = rotate(s, pair, s.load_partial(c_tail), s.load_partial(d_tail));
         s.store_partial(a_tail, x);
         s.store_partial(b_tail, y);
+    }
+}
+
+/// Sixteen pairs at a time; the last ones, where there are fewer, with zeros.
+#[inline(always)]
+fn rotate_neighbours<S: Simd>(s: S, head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let angles = cos.chunks(LANES).zip(sin.chunks(LANES));
+    for (pairs, (cos, sin)) in head.chunks_mut(2 * LANES).zip(angles) {
+        let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
+        let (pairs, _) = pairs.as_chunks_mut::<2>();
+        for (i, pair) in pairs.iter().enumerate() {
+            [a[i], b[i]] = *pair;
+        }
+        let (x, y) = rotate(
+            s,
+            [s.load(&a), s.load(&b)],
+            s.load_partial(cos),
+            s.load_partial(sin),
+        );
+        s.store(&mut a, x);
+        s.store(&mut b, y);
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            *pair = [a[i], b[i]];
+        }
     }
 }
 

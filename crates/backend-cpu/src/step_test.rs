@@ -50,6 +50,7 @@ impl TinyModel {
             norm: ops.new_vector(vec![norm], 0.0).unwrap(),
             rope: Arc::new(RopeTable {
                 rotary_dim: 16,
+                is_interleaved: false,
                 cos: angles.iter().map(|a| a.cos()).collect(),
                 sin: angles.iter().map(|a| a.sin()).collect(),
             }),

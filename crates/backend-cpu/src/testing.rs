@@ -71,6 +71,7 @@ pub(crate) fn weights_of(
                 bytes.extend(half::bf16::from_f32(value).to_le_bytes());
                 rounded.push(half::bf16::from_f32(value).to_f32());
             }
+            dtype => unreachable!("{} is not rounded to here", dtype.name()),
         }
     }
     let range = offset..bytes.len();

@@ -40,6 +40,12 @@ impl CpuVector {
                 WeightDtype::Bf16 => {
                     widened.extend(halves().map(|&b| bf16::from_le_bytes(b).to_f32()));
                 }
+                dtype => {
+                    return Err(OpsError::Unsupported {
+                        backend: "cpu",
+                        what: format!("a norm or bias in {}", dtype.name()),
+                    });
+                }
             }
         }
         widened.iter_mut().for_each(|x| *x += offset);

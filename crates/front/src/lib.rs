@@ -16,6 +16,7 @@ mod engine_metrics;
 mod engine_state;
 mod error;
 mod front;
+mod gguf_text;
 mod in_flight;
 mod job;
 mod launch;

@@ -13,7 +13,7 @@ use hotspare_protocol::GenerationDefaults;
 use hotspare_text::TextModel;
 use serde_json::{Map, Value};
 
-use crate::{FrontError, ServedModel};
+use crate::{FrontError, ServedModel, gguf_text};
 
 /// Fields of a generation config that this server uses, and that an override may set.
 const OVERRIDABLE: [&str; 7] = [
@@ -117,14 +117,22 @@ fn to_u32(value: usize) -> u32 {
 }
 
 fn load_text(files: &ModelFiles, options: &ModelOptions) -> Result<TextModel, String> {
-    let tokenizer = files.tokenizer_json.as_deref().ok_or(
-        "it has no tokenizer.json; --skip-tokenizer-init serves token ids without a tokenizer",
-    )?;
     let own_template = files.chat_template_jinja.as_deref().map(str::from_utf8);
     let own_template = own_template
         .transpose()
         .map_err(|e| format!("chat_template.jinja is not UTF-8: {e}"))?;
     let template = options.chat_template.as_deref().or(own_template);
+    let tokenizer = match (files.tokenizer_json.as_deref(), files.gguf()) {
+        (Some(tokenizer), _) => tokenizer,
+        (None, Some(gguf)) => return gguf_text::load(gguf, template),
+        (None, None) => {
+            return Err(
+                "it has no tokenizer.json; --skip-tokenizer-init serves token ids \
+                        without a tokenizer"
+                    .to_owned(),
+            );
+        }
+    };
     TextModel::load(tokenizer, files.tokenizer_config_json.as_deref(), template)
         .map_err(|e| e.to_string())
 }

@@ -163,3 +163,55 @@ fn what_does_not_fit_is_named() {
         assert!(error.contains(*expected), "{expected}: {error}");
     }
 }
+
+#[test]
+fn a_gguf_file_brings_its_tokenizer() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/assets/gguf/llama-tiny.q4_k_m.gguf");
+    if !path.exists() {
+        eprintln!("SKIPPED front gguf: ../shared/assets not found");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "test data is missing in CI"
+        );
+        return;
+    }
+    let info = ModelInfo::load(&ModelOptions {
+        model: path.display().to_string(),
+        ..ModelOptions::default()
+    })
+    .unwrap();
+    assert_eq!(
+        (info.served.vocab_size, info.served.max_model_len),
+        (320, 4096)
+    );
+    assert_eq!(info.defaults.eos_token_ids, [2]);
+    let text = info.text.expect("a tokenizer");
+    assert_eq!(
+        (text.vocab_size(), text.bos_token(), text.eos_token()),
+        (320, Some("<s>"), Some("</s>"))
+    );
+    let ids = text.encode("ä!", true).unwrap();
+    assert_eq!(ids[0], 1, "BOS comes first");
+    assert!(text.decode(&ids, true).ends_with("ä!"));
+    // A file that holds weights and no tokenizer.
+    let file = std::fs::read(&path).unwrap();
+    let key = b"tokenizer.ggml.model";
+    let at = file.windows(key.len()).position(|w| w == key).unwrap();
+    let mut changed = file;
+    changed[at + key.len() - 1] = b'x';
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bare.gguf");
+    std::fs::write(&path, changed).unwrap();
+    let mut options = ModelOptions {
+        model: path.display().to_string(),
+        ..ModelOptions::default()
+    };
+    let message = error(&options);
+    assert!(
+        message.contains("no tokenizer; --skip-tokenizer-init"),
+        "{message}"
+    );
+    options.skip_tokenizer_init = true;
+    assert!(ModelInfo::load(&options).unwrap().text.is_none());
+}

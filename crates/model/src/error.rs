@@ -78,6 +78,14 @@ pub enum ModelError {
         /// What is wrong, naming the tensor where there is one.
         reason: String,
     },
+    /// A GGUF file is damaged, or says something that is not supported.
+    #[error("{file}: {reason}")]
+    Gguf {
+        /// The file's name.
+        file: String,
+        /// What is wrong, naming the field or tensor.
+        reason: String,
+    },
     /// The weights lack a tensor.
     #[error("the weights have no tensor `{name}`")]
     MissingTensor {

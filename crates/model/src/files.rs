@@ -15,6 +15,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::embedded::EmbeddedModel;
+use crate::gguf::GgufFile;
 use crate::hash::hash_files;
 use crate::mmap::MappedFile;
 use crate::weights::WeightBytes;
@@ -27,13 +28,16 @@ const SINGLE_FILE: &str = "model.safetensors";
 /// List of shards, where the weights are in several files.
 const SHARD_INDEX: &str = "model.safetensors.index.json";
 
+/// A GGUF file's name in the content hash, whatever it is called on disk.
+const GGUF_FILE: &str = "model.gguf";
+
 /// A file's name, for messages and the hash, and its bytes.
 type WeightFile = (String, Arc<dyn WeightBytes>);
 
 /// The bytes of a model's files.
 #[derive(Clone)]
 pub struct ModelFiles {
-    /// `config.json`.
+    /// `config.json`, or what a GGUF file's metadata amounts to.
     pub config_json: Cow<'static, [u8]>,
     /// `generation_config.json`.
     pub generation_config_json: Option<Cow<'static, [u8]>>,
@@ -43,8 +47,10 @@ pub struct ModelFiles {
     pub tokenizer_config_json: Option<Cow<'static, [u8]>>,
     /// `chat_template.jinja`; older models have it inside `tokenizer_config.json`.
     pub chat_template_jinja: Option<Cow<'static, [u8]>>,
-    /// Safetensors files, sorted by name.
+    /// Safetensors files, sorted by name, or the GGUF file.
     weights: Vec<WeightFile>,
+    /// The GGUF file's header, where that is what the model is.
+    gguf: Option<Arc<GgufFile>>,
 }
 
 impl ModelFiles {
@@ -63,7 +69,33 @@ impl ModelFiles {
             tokenizer_config_json: read_small(path, "tokenizer_config.json")?,
             chat_template_jinja: read_small(path, "chat_template.jinja")?,
             weights: open_weights(path)?,
+            gguf: None,
         })
+    }
+
+    /// Opens the GGUF file `path`. A tokenizer, template or generation config that lies beside it
+    /// is taken; `config.json` is not, for the file says itself what its weights mean.
+    pub(crate) fn open_gguf(path: &Path) -> Result<Self, ModelError> {
+        let owner: Arc<dyn WeightBytes> = Arc::new(MappedFile::open(path)?);
+        let gguf = GgufFile::parse(&path.display().to_string(), Arc::clone(&owner))?;
+        let beside = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        Ok(Self {
+            config_json: Cow::Owned(gguf.config_json()?),
+            generation_config_json: read_small(beside, "generation_config.json")?,
+            tokenizer_json: read_small(beside, "tokenizer.json")?,
+            tokenizer_config_json: read_small(beside, "tokenizer_config.json")?,
+            chat_template_jinja: read_small(beside, "chat_template.jinja")?,
+            weights: vec![(GGUF_FILE.to_owned(), owner)],
+            gguf: Some(Arc::new(gguf)),
+        })
+    }
+
+    /// The GGUF file's metadata, where the model is one.
+    pub fn gguf(&self) -> Option<&GgufFile> {
+        self.gguf.as_deref()
     }
 
     /// Opens a model of the binary.
@@ -76,15 +108,19 @@ impl ModelFiles {
             tokenizer_config_json: Some(Cow::Borrowed(files.tokenizer_config_json)),
             chat_template_jinja: None,
             weights: vec![(SINGLE_FILE.to_owned(), Arc::new(files.weights))],
+            gguf: None,
         }
     }
 
-    /// Parses `config.json`.
+    /// Parses `config.json`, or reads the GGUF file's metadata.
     ///
     /// # Errors
     /// A field that is missing, wrong, or not supported.
     pub fn config(&self) -> Result<ModelConfig, ModelError> {
-        ModelConfig::parse(&self.config_json)
+        match &self.gguf {
+            Some(gguf) => gguf.config(),
+            None => ModelConfig::parse(&self.config_json),
+        }
     }
 
     /// Parses `generation_config.json`; without one, every default is unset.
@@ -103,7 +139,10 @@ impl ModelFiles {
     /// # Errors
     /// A damaged weight file.
     pub fn weights(&self) -> Result<WeightStore, ModelError> {
-        WeightStore::new(self.weights.clone())
+        match &self.gguf {
+            Some(gguf) => Ok(WeightStore::from_gguf(gguf)),
+            None => WeightStore::new(self.weights.clone()),
+        }
     }
 
     /// Bytes of all weight files.
@@ -118,7 +157,11 @@ impl ModelFiles {
     /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights once, so it is
     /// also what brings a mapped file into memory; compute it once.
     pub fn content_hash(&self, progress: &mut dyn FnMut(u64, u64)) -> ContentHash {
-        let mut files: Vec<(&str, &[u8])> = vec![("config.json", &self.config_json)];
+        // What stands for a GGUF file's config.json is made from the file, which is hashed whole.
+        let mut files: Vec<(&str, &[u8])> = match self.gguf {
+            Some(_) => Vec::new(),
+            None => vec![("config.json", &self.config_json)],
+        };
         let optional = [
             ("generation_config.json", &self.generation_config_json),
             ("tokenizer.json", &self.tokenizer_json),

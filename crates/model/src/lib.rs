@@ -20,6 +20,9 @@ mod files;
 #[cfg(test)]
 mod files_test;
 mod generation;
+mod gguf;
+#[cfg(test)]
+mod gguf_test;
 mod hash;
 mod mmap;
 pub mod ops;
@@ -45,6 +48,7 @@ pub use embedded::EmbeddedModel;
 pub use error::ModelError;
 pub use files::ModelFiles;
 pub use generation::GenerationConfig;
+pub use gguf::{GgufArray, GgufFile, GgufValue};
 pub use hash::ContentHash;
 pub use options::{LoadOptions, LoadProgress, LoadStage, kv_bytes_per_block};
 pub use runner::ModelRunner;

@@ -47,6 +47,8 @@ pub struct AttentionSpec {
 pub struct RopeTable {
     /// Leading dimensions of a head that are rotated; even.
     pub rotary_dim: usize,
+    /// Whether dimensions `2i` and `2i + 1` turn together, and not `i` and `i + rotary_dim / 2`.
+    pub is_interleaved: bool,
     /// `[max_position, rotary_dim / 2]`, scaled by the attention factor where the scaling has one.
     pub cos: Vec<f32>,
     /// As `cos`.

@@ -62,5 +62,6 @@ pub struct LoadProgress {
 /// Bytes of one KV block over all layers: keys and values of `block_size` tokens in `dtype`.
 pub fn kv_bytes_per_block(config: &ModelConfig, block_size: usize, dtype: WeightDtype) -> usize {
     let width = config.num_key_value_heads * config.head_dim;
-    2 * config.num_hidden_layers * block_size * width * dtype.size()
+    let row_bytes = dtype.num_bytes(width).unwrap_or(usize::MAX);
+    (2 * config.num_hidden_layers * block_size).saturating_mul(row_bytes)
 }

@@ -35,6 +35,7 @@ pub(crate) fn rope_table(rope: &RopeConfig, max_model_len: usize) -> RopeTable {
     }
     RopeTable {
         rotary_dim: rope.rotary_dim,
+        is_interleaved: rope.is_interleaved,
         cos,
         sin,
     }
@@ -44,6 +45,7 @@ pub(crate) fn rope_table(rope: &RopeConfig, max_model_len: usize) -> RopeTable {
 pub(crate) fn no_rope() -> RopeTable {
     RopeTable {
         rotary_dim: 0,
+        is_interleaved: false,
         cos: Vec::new(),
         sin: Vec::new(),
     }
@@ -109,7 +111,13 @@ fn inverse_frequencies(rope: &RopeConfig, max_model_len: usize) -> Vec<f64> {
             }
         }
     };
-    (0..rope.rotary_dim / 2).map(scaled).collect()
+    let divisor = |pair: usize| {
+        let divisors = &rope.frequency_divisors;
+        divisors.get(pair).map_or(1.0, |&d| f64::from(d))
+    };
+    (0..rope.rotary_dim / 2)
+        .map(|pair| scaled(pair) / divisor(pair))
+        .collect()
 }
 
 /// How far pair `pair` is divided rather than kept, from 0 to 1.
@@ -147,6 +155,18 @@ mod tests {
             theta: 10_000.0,
             rotary_dim: 8,
             scaling,
+            frequency_divisors: Vec::new(),
+            is_interleaved: false,
+        }
+    }
+
+    #[test]
+    fn divisors_of_a_file_divide_their_own_frequency() {
+        let mut rope = config(RopeScaling::Default);
+        rope.frequency_divisors = vec![1.0, 1.0, 4.0, 8.0];
+        let frequencies = inverse_frequencies(&rope, 8);
+        for (found, expected) in frequencies.iter().zip([1.0, 0.1, 0.0025, 0.000_125]) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
         }
     }
 

@@ -13,8 +13,6 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::weights::WeightDtype;
-
 /// Largest header that is read, as in the reference implementation.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
@@ -29,16 +27,6 @@ pub(crate) struct TensorEntry {
     pub(crate) shape: Vec<usize>,
     /// Its bytes in the file, counted from the file's start.
     pub(crate) range: Range<usize>,
-}
-
-/// The dtype of that name, where there is a kernel for it.
-pub(crate) fn weight_dtype(name: &str) -> Option<WeightDtype> {
-    match name {
-        "F32" => Some(WeightDtype::F32),
-        "F16" => Some(WeightDtype::F16),
-        "BF16" => Some(WeightDtype::Bf16),
-        _ => None,
-    }
 }
 
 /// Bits an element of every dtype of the format; an unknown one is refused.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::safetensors::{parse_header, weight_dtype};
+use crate::safetensors::parse_header;
 use crate::testing::TinyModel;
 use crate::weights::WeightDtype;
 
@@ -28,7 +28,7 @@ fn agrees_with_the_reference_implementation() {
     for entry in entries {
         let tensor = reference.tensor(&entry.name).unwrap();
         assert_eq!(entry.shape, tensor.shape());
-        assert_eq!(weight_dtype(&entry.dtype), Some(WeightDtype::F32));
+        assert_eq!(WeightDtype::from_name(&entry.dtype), Some(WeightDtype::F32));
         assert_eq!(&bytes[entry.range], tensor.data());
     }
 }

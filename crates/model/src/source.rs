@@ -14,11 +14,13 @@ pub enum ModelSource {
     Embedded(EmbeddedModel),
     /// A folder with `config.json` and safetensors weights.
     Directory(PathBuf),
+    /// One GGUF file.
+    Gguf(PathBuf),
 }
 
 impl ModelSource {
-    /// What `name` stands for: an embedded model, else a directory. (A directory that is called
-    /// like an embedded model is reached as `./spark`.)
+    /// What `name` stands for: an embedded model, else a directory or a `.gguf` file. (A directory
+    /// that is called like an embedded model is reached as `./spark`.)
     ///
     /// # Errors
     /// [`ModelError::UnknownModel`].
@@ -30,10 +32,17 @@ impl ModelSource {
         if path.is_dir() {
             return Ok(Self::Directory(path.to_owned()));
         }
+        let is_gguf = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        if is_gguf && path.is_file() {
+            return Ok(Self::Gguf(path.to_owned()));
+        }
         let reason = if path.exists() {
-            "it is a file; give the directory that holds config.json and the safetensors weights"
+            "it is a file; give a .gguf file, or the directory that holds config.json and the \
+             safetensors weights"
         } else {
-            "it is neither an embedded model (spark, spark-mini) nor a directory"
+            "it is neither an embedded model (spark, spark-mini) nor a directory nor a .gguf file"
         };
         Err(ModelError::UnknownModel {
             name: name.to_owned(),
@@ -41,12 +50,12 @@ impl ModelSource {
         })
     }
 
-    /// The name a server shows where none is given: the embedded model's, or the directory's path
-    /// as it was given.
+    /// The name a server shows where none is given: the embedded model's, or the path as it was
+    /// given.
     pub fn name(&self) -> String {
         match self {
             Self::Embedded(model) => model.name().to_owned(),
-            Self::Directory(path) => path.display().to_string(),
+            Self::Directory(path) | Self::Gguf(path) => path.display().to_string(),
         }
     }
 
@@ -58,6 +67,7 @@ impl ModelSource {
         match self {
             Self::Embedded(model) => Ok(ModelFiles::open_embedded(*model)),
             Self::Directory(path) => ModelFiles::open_directory(path),
+            Self::Gguf(path) => ModelFiles::open_gguf(path),
         }
     }
 }

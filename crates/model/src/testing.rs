@@ -2,12 +2,14 @@
 //!
 //! Invariant: a suite whose data is missing says so loudly, and fails where `CI` is set.
 
+mod gguf_writer;
 mod naive_math;
 mod naive_ops;
 mod tiny_model;
 
 use std::path::PathBuf;
 
+pub(crate) use gguf_writer::GgufWriter;
 pub(crate) use naive_ops::NaiveOps;
 pub(crate) use tiny_model::TinyModel;
 

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ModelError;
-use crate::safetensors::{TensorEntry, parse_header, weight_dtype};
-use crate::weights::{WeightBytes, WeightView};
+use crate::gguf::{self, GgufFile};
+use crate::safetensors::{TensorEntry, parse_header};
+use crate::weights::{WeightBytes, WeightDtype, WeightView};
 
 /// Where a tensor is.
 struct Stored {
@@ -17,9 +18,12 @@ struct Stored {
     used: Cell<bool>,
 }
 
-/// The tensors of a model.
+/// The tensors of a model. Families ask by transformers' names; a GGUF file has names of its own,
+/// which errors then use.
 pub struct WeightStore {
     tensors: BTreeMap<String, Stored>,
+    /// The name in the files of what a family calls so.
+    file_name: fn(&str) -> String,
 }
 
 impl WeightStore {
@@ -46,12 +50,31 @@ impl WeightStore {
                 }
             }
         }
-        Ok(Self { tensors })
+        Ok(Self {
+            tensors,
+            file_name: str::to_owned,
+        })
+    }
+
+    /// The tensors of a GGUF file.
+    pub(crate) fn from_gguf(file: &GgufFile) -> Self {
+        let stored = |entry: &TensorEntry| {
+            let stored = Stored {
+                owner: Arc::clone(file.owner()),
+                entry: entry.clone(),
+                used: Cell::new(false),
+            };
+            (entry.name.clone(), stored)
+        };
+        Self {
+            tensors: file.tensors().iter().map(stored).collect(),
+            file_name: gguf::tensor_name,
+        }
     }
 
     /// Whether there is a tensor `name`.
     pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.tensors.contains_key(&(self.file_name)(name))
     }
 
     /// Number of tensors.
@@ -69,6 +92,7 @@ impl WeightStore {
     /// # Errors
     /// Missing, of another shape, or of a dtype without a kernel.
     pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView, ModelError> {
+        let name = &(self.file_name)(name);
         let missing = || ModelError::MissingTensor {
             name: name.to_owned(),
         };
@@ -85,7 +109,7 @@ impl WeightStore {
             name: name.to_owned(),
             dtype: entry.dtype.clone(),
         };
-        let dtype = weight_dtype(&entry.dtype).ok_or_else(bad_dtype)?;
+        let dtype = WeightDtype::from_name(&entry.dtype).ok_or_else(bad_dtype)?;
         stored.used.set(true);
         let owner = Arc::clone(&stored.owner);
         WeightView::new(owner, entry.range.clone(), dtype, shape.to_vec()).ok_or_else(bad_dtype)

@@ -7,7 +7,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Number format of a dense weight.
+/// Number format of a weight.
+///
+/// The quantized ones are ggml's: blocks of 32 elements (`Q8_0`, `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`) or
+/// 256 (the k-quants), each with its own scales; an element's value is exact in f32 arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightDtype {
     /// IEEE single.
@@ -16,15 +19,106 @@ pub enum WeightDtype {
     F16,
     /// bfloat16.
     Bf16,
+    /// 4 bits and a scale.
+    Q4_0,
+    /// 4 bits, a scale and a minimum.
+    Q4_1,
+    /// 5 bits and a scale.
+    Q5_0,
+    /// 5 bits, a scale and a minimum.
+    Q5_1,
+    /// 8 bits and a scale.
+    Q8_0,
+    /// 2 bits; 4-bit scales and minimums of 16 elements.
+    Q2K,
+    /// 3 bits; 6-bit scales of 16 elements.
+    Q3K,
+    /// 4 bits; 6-bit scales and minimums of 32 elements.
+    Q4K,
+    /// 5 bits; 6-bit scales and minimums of 32 elements.
+    Q5K,
+    /// 6 bits; 8-bit scales of 16 elements.
+    Q6K,
 }
 
 impl WeightDtype {
-    /// Bytes an element.
-    pub fn size(self) -> usize {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+    ];
+
+    /// Its name, as safetensors and GGUF files spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
+        }
+    }
+
+    /// The dtype of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// Elements of a block: 1 in dense formats.
+    pub const fn block_len(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
+        }
+    }
+
+    /// Bytes of a block.
+    pub const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
+            Self::Q8_0 => 34,
+            Self::Q2K => 84,
+            Self::Q3K => 110,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
         }
+    }
+
+    /// Whether elements lie in blocks with scales.
+    pub fn is_quantized(self) -> bool {
+        self.block_len() > 1
+    }
+
+    /// Bytes of `num_elements` in a row, whole blocks; `None` where that does not fit a `usize`.
+    pub fn num_bytes(self, num_elements: usize) -> Option<usize> {
+        let num_blocks = num_elements.div_ceil(self.block_len());
+        num_blocks.checked_mul(self.block_bytes())
     }
 }
 
@@ -63,7 +157,7 @@ impl fmt::Debug for WeightView {
 
 impl WeightView {
     /// A view of `range` of `owner`; `None` where the range is outside the owner or does not fit
-    /// the shape.
+    /// the shape, or where the innermost dimension is no whole number of blocks.
     pub fn new(
         owner: Arc<dyn WeightBytes>,
         range: Range<usize>,
@@ -71,9 +165,13 @@ impl WeightView {
         shape: Vec<usize>,
     ) -> Option<Self> {
         let num_elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
-        let fits = range.start <= range.end
+        let is_whole = shape
+            .last()
+            .is_none_or(|width| width.is_multiple_of(dtype.block_len()));
+        let fits = is_whole
+            && range.start <= range.end
             && range.end <= owner.bytes().len()
-            && num_elements.checked_mul(dtype.size())? == range.end - range.start;
+            && dtype.num_bytes(num_elements)? == range.end - range.start;
         fits.then_some(Self {
             owner,
             range,

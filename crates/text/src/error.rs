@@ -14,6 +14,9 @@ pub enum TextError {
     /// `tokenizer_config.json` cannot be used.
     #[error("tokenizer_config.json: {0}")]
     TokenizerConfig(String),
+    /// The tokenizer in a GGUF file cannot be used.
+    #[error("the GGUF file's tokenizer: {0}")]
+    Gguf(String),
     /// The text cannot be split into tokens.
     #[error("the text cannot be tokenized: {0}")]
     Encode(String),
@@ -52,6 +55,9 @@ pub enum TextError {
 impl TextError {
     /// Whether a request caused it (HTTP 400), as opposed to the model's files.
     pub fn is_request_error(&self) -> bool {
-        !matches!(self, Self::Tokenizer(_) | Self::TokenizerConfig(_))
+        !matches!(
+            self,
+            Self::Tokenizer(_) | Self::TokenizerConfig(_) | Self::Gguf(_)
+        )
     }
 }

@@ -12,6 +12,7 @@ mod config;
 mod decoder;
 mod detokenizer;
 mod error;
+mod gguf;
 mod messages;
 mod methods;
 mod model;
@@ -28,6 +29,7 @@ mod utf8;
 
 pub use detokenizer::Detokenizer;
 pub use error::TextError;
+pub use gguf::GgufTokenizer;
 pub use model::TextModel;
 pub use pieces::Keep;
 pub use stop::{StopBuffer, StopEmission};

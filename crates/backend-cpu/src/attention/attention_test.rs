@@ -115,6 +115,7 @@ impl Setup {
         let mut qkv = buffer(ops, width, &rows);
         let rope = Arc::new(RopeTable {
             rotary_dim: 0,
+            is_interleaved: false,
             cos: Vec::new(),
             sin: Vec::new(),
         });

@@ -15,7 +15,7 @@ use super::columns::Columns;
 use super::format::{Bf16, F16, F32, STEP, WeightFormat, widen_partial_step};
 use super::pack::{PackedRows, TILE_ROWS};
 use super::tile::{self, Operands, TILE_WEIGHTS, Tile};
-use super::unsupported;
+use super::{blocks, quantized, unsupported};
 use crate::simd::{Isa, LANES, Simd, isa_entry};
 
 /// Activations (floats) that pass over a group of weight rows: they should stay in the second
@@ -26,18 +26,18 @@ const MAX_AHEAD_BYTES: usize = 8192;
 /// Weight rows that are summed over lanes together, and that are never divided between threads.
 pub(super) const GROUP_ROWS: usize = 16;
 
-/// A matrix `[num_outputs, num_inputs]` in its file's bytes.
+/// A matrix `[num_outputs, num_inputs]` in its file's bytes, of any format.
 #[derive(Debug)]
-pub(super) struct DenseMatrix {
+pub(super) struct WeightMatrix {
     view: WeightView,
     num_outputs: usize,
     num_inputs: usize,
 }
 
-impl DenseMatrix {
+impl WeightMatrix {
     pub(super) fn new(view: WeightView) -> Result<Self, OpsError> {
         match *view.shape() {
-            [num_outputs, num_inputs] => Ok(Self {
+            [num_outputs, num_inputs] if num_inputs > 0 => Ok(Self {
                 view,
                 num_outputs,
                 num_inputs,
@@ -68,19 +68,31 @@ impl DenseMatrix {
                 *out = W::widen(element) * scale;
             }
         }
-        let row_bytes = self.num_inputs * self.view.dtype().size();
-        let bytes = &self.view.bytes()[index * row_bytes..(index + 1) * row_bytes];
+        let bytes = self.row(index);
         match self.view.dtype() {
             WeightDtype::F32 => fill::<F32>(bytes, scale, out),
             WeightDtype::F16 => fill::<F16>(bytes, scale, out),
             WeightDtype::Bf16 => fill::<Bf16>(bytes, scale, out),
+            dtype => {
+                blocks::expand(dtype, bytes, out);
+                out.iter_mut().for_each(|out| *out *= scale);
+            }
         }
+    }
+
+    /// The bytes of row `index`.
+    #[inline(always)]
+    pub(super) fn row(&self, index: usize) -> &[u8] {
+        // The view is as long as its shape says.
+        let dtype = self.view.dtype();
+        let row_bytes = self.num_inputs / dtype.block_len() * dtype.block_bytes();
+        &self.view.bytes()[index * row_bytes..(index + 1) * row_bytes]
     }
 }
 
 /// Columns of one matrix's product.
 pub(super) struct Job<'a> {
-    pub(super) matrix: &'a DenseMatrix,
+    pub(super) matrix: &'a WeightMatrix,
     pub(super) x: PackedRows<'a>,
     /// Column 0 is the matrix's first output.
     pub(super) out: Columns<'a>,
@@ -101,6 +113,7 @@ pub(super) fn run(isa: Isa, job: &Job<'_>) {
         WeightDtype::F32 => f32_any(isa, job),
         WeightDtype::F16 => f16_any(isa, job),
         WeightDtype::Bf16 => bf16_any(isa, job),
+        _ => quantized::run(isa, job),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: an output element's bits depend on its weight row and its activation row alone, never
 //! on the number of rows, their place, or the number of threads.
 
+mod blocks;
 mod columns;
 mod dense;
 #[cfg(test)]
@@ -10,6 +11,9 @@ mod dense_test;
 mod format;
 mod pack;
 mod product;
+mod quantized;
+#[cfg(test)]
+mod quantized_test;
 mod tile;
 
 use hotspare_model::ops::OpsError;
@@ -18,22 +22,15 @@ use hotspare_model::weights::WeightView;
 use crate::simd::Isa;
 use crate::workers::Workers;
 
-use dense::DenseMatrix;
+use dense::WeightMatrix;
 pub(crate) use pack::PackSpace;
 pub(crate) use product::estimate_ns;
 
-/// A linear layer's weights, `[num_outputs, num_inputs]`.
+/// A linear layer's weights, `[num_outputs, num_inputs]`: matrices one above the other, each in its
+/// own format.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum CpuLinear {
-    /// Floats, multiplied by this crate's kernels.
-    Dense(DenseLinear),
-}
-
-/// Dense matrices one above the other.
-#[derive(Debug)]
-pub struct DenseLinear {
-    parts: Vec<DenseMatrix>,
+pub struct CpuLinear {
+    parts: Vec<WeightMatrix>,
     num_outputs: usize,
     num_inputs: usize,
 }
@@ -42,41 +39,34 @@ impl CpuLinear {
     /// Takes views whose outputs are concatenated.
     ///
     /// # Errors
-    /// [`OpsError::Unsupported`] for anything but matrices of one width and dtype.
+    /// [`OpsError::Unsupported`] for anything but matrices of one width.
     pub(crate) fn new(parts: Vec<WeightView>) -> Result<Self, OpsError> {
         let parts = parts
             .into_iter()
-            .map(DenseMatrix::new)
+            .map(WeightMatrix::new)
             .collect::<Result<Vec<_>, _>>()?;
-        let num_inputs = parts.first().map_or(0, DenseMatrix::num_inputs);
-        let dtype = parts.first().map(DenseMatrix::dtype);
-        let is_alike =
-            |part: &DenseMatrix| part.num_inputs() == num_inputs && Some(part.dtype()) == dtype;
-        if num_inputs == 0 || !parts.iter().all(is_alike) {
+        let num_inputs = parts.first().map_or(0, WeightMatrix::num_inputs);
+        if num_inputs == 0 || parts.iter().any(|part| part.num_inputs() != num_inputs) {
             return Err(unsupported(
                 "a linear layer without inputs, or of unlike parts",
             ));
         }
-        let num_outputs = parts.iter().map(DenseMatrix::num_outputs).sum();
-        Ok(Self::Dense(DenseLinear {
+        let num_outputs = parts.iter().map(WeightMatrix::num_outputs).sum();
+        Ok(Self {
             parts,
             num_outputs,
             num_inputs,
-        }))
+        })
     }
 
     /// Width of the output.
     pub fn num_outputs(&self) -> usize {
-        match self {
-            Self::Dense(linear) => linear.num_outputs,
-        }
+        self.num_outputs
     }
 
     /// Width of the input.
     pub fn num_inputs(&self) -> usize {
-        match self {
-            Self::Dense(linear) => linear.num_inputs,
-        }
+        self.num_inputs
     }
 
     /// `out[r] = weight · x[r]` for every row of `x`. `space` is scratch.
@@ -91,26 +81,20 @@ impl CpuLinear {
         x: &[f32],
         out: &mut [f32],
     ) -> Result<(), OpsError> {
-        match self {
-            Self::Dense(linear) => product::product(isa, workers, space, &linear.parts, x, out),
-        }
+        product::product(isa, workers, space, &self.parts, x, out)
     }
 
     /// Writes row `index`, widened and multiplied by `scale`, to `out`; NaN where there is no such
     /// row, which fails the sequence that asked for it and no other.
     pub(crate) fn embed_row(&self, index: usize, scale: f32, out: &mut [f32]) {
-        match self {
-            Self::Dense(linear) => {
-                let mut index = index;
-                for part in &linear.parts {
-                    if index < part.num_outputs() {
-                        return part.widen_row(index, scale, out);
-                    }
-                    index -= part.num_outputs();
-                }
-                out.fill(f32::NAN);
+        let mut index = index;
+        for part in &self.parts {
+            if index < part.num_outputs() {
+                return part.widen_row(index, scale, out);
             }
+            index -= part.num_outputs();
         }
+        out.fill(f32::NAN);
     }
 }
 

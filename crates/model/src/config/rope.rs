@@ -15,6 +15,12 @@ pub struct RopeConfig {
     pub rotary_dim: usize,
     /// How the frequencies are changed for longer contexts.
     pub scaling: RopeScaling,
+    /// Divisors of the frequencies, one a pair of dimensions, from a GGUF file; empty where it has
+    /// none.
+    pub frequency_divisors: Vec<f32>,
+    /// Whether neighbouring dimensions turn together, as the q and k rows of llama-architecture
+    /// GGUF files are ordered.
+    pub is_interleaved: bool,
 }
 
 /// Changes to the frequencies.
@@ -119,6 +125,8 @@ impl RopeConfig {
                 theta: fields.positive_f64("rope_local_base_freq")?.unwrap_or(1e4),
                 rotary_dim: head_dim,
                 scaling: RopeScaling::Default,
+                frequency_divisors: Vec::new(),
+                is_interleaved: false,
             },
         };
         let global = by_kind("full_attention")?;
@@ -147,6 +155,8 @@ impl Reader<'_> {
                 theta: outer_theta.unwrap_or(self.default_theta),
                 rotary_dim,
                 scaling: RopeScaling::Default,
+                frequency_divisors: Vec::new(),
+                is_interleaved: false,
             });
         };
         for unknown in ["full_attention", "sliding_attention", "mrope_section"] {
@@ -159,6 +169,8 @@ impl Reader<'_> {
             theta: inner_theta.or(outer_theta).unwrap_or(self.default_theta),
             rotary_dim,
             scaling: self.scaling(parameters, rotary_dim)?,
+            frequency_divisors: Vec::new(),
+            is_interleaved: false,
         })
     }
 

