@@ -107,6 +107,33 @@ family!(gemma3_inside_its_window, "gemma3", |config, weights| {
     gemma3::Model::new(false, config, weights)
 });
 
+/// The tiny Gemma 3 has no layer without a window; this one has, with the other frequencies.
+#[test]
+fn gemma3_with_both_kinds_of_layers() {
+    let Some(path) = assets("oracle candle", "tiny/gemma3") else {
+        return;
+    };
+    let mut config = read_config(&path);
+    let fields = config.as_object_mut().unwrap();
+    fields.remove("layer_types");
+    fields.insert("sliding_window_pattern".to_owned(), json!(2));
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+    let file = "model.safetensors";
+    std::fs::copy(path.join(file), directory.path().join(file)).unwrap();
+    let config: gemma3::Config = candle_config(&config);
+    compare(directory.path(), "gemma3, both kinds", |input| {
+        // Token by token: candle's cache of these layers takes no longer input.
+        let mut model = gemma3::Model::new(false, &config, weights(&path)).unwrap();
+        let mut step = |at| {
+            let token = input.narrow(1, at, 1).unwrap();
+            model.forward(&token.contiguous().unwrap(), at).unwrap()
+        };
+        let len = input.dim(1).unwrap();
+        (0..len).map(&mut step).last().unwrap()
+    });
+}
+
 /// Phi-4-mini rotates a part of each head; the tiny model rotates all of it.
 #[test]
 fn phi3_with_partial_rotary() {
