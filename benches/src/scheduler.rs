@@ -36,6 +36,7 @@ fn config(num_running: usize) -> SchedulerConfig {
         max_model_len,
         block_size: BLOCK_SIZE,
         num_blocks: num_running * max_model_len.div_ceil(BLOCK_SIZE) + 1,
+        num_eager_blocks: usize::MAX,
         max_num_waiting: num_running,
         enable_prefix_caching: true,
         long_prefill_token_threshold: 0,

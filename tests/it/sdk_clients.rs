@@ -22,6 +22,7 @@ fn has(tool: &str) -> bool {
 }
 
 /// Says that nothing was tested.
+#[allow(clippy::print_stderr, reason = "tests speak on stderr")]
 fn skip(reason: &str) {
     assert!(
         std::env::var_os("CI").is_none(),
