@@ -1,7 +1,7 @@
 //! `/health`, `/live`, `/ready`, `/ping`: what load balancers and orchestrators ask.
 //!
-//! Invariant: `/health` and `/ready` are 200 exactly while the front hands requests to an engine: one
-//! that hangs is not noticed here.
+//! Invariant: `/health` and `/ready` are 200 exactly while the front hands requests to an engine:
+//! one that hangs is not noticed here.
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
