@@ -64,8 +64,8 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn a_draining_server_takes_nothing_new() {
-    let server = slow_server();
+fn a_draining_server_takes_nothing_new_and_says_so() {
+    let mut server = slow_server();
     let client = server.client();
     // This connection stays open from before the signal.
     assert_eq!(
@@ -81,9 +81,19 @@ fn a_draining_server_takes_nothing_new() {
     let mut stream = server.client().stream(CHAT, &body);
     assert!(stream.next().is_some() && stream.next().is_some());
     server.signal(Signal::TERM);
-    std::thread::sleep(Duration::from_millis(200));
-    if let Ok(reply) = client.try_post(CHAT, &chat("Hi")) {
-        assert_eq!(reply.status, 503, "{}", reply.text());
+    hotspare_testkit::wait_until("the server drains", PATIENCE, || {
+        client.get("/ha/status").json()["role"] == "draining"
+    });
+    let refused = client.post(CHAT, &chat("Hi"));
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(client.get("/live").status, 200);
+    for path in ["/ready", "/health"] {
+        let reply = client.get(path);
+        assert_eq!(reply.status, 503, "{path}");
+        assert!(reply.text().contains("draining"), "{}", reply.text());
     }
+    // Its only answer ends with its client, and so does the server.
     drop(stream);
+    assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
 }

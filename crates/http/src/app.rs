@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hotspare_front::Front;
 use hotspare_protocol::{AnswerHead, ApiError, RequestLimits};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::HttpConfig;
+use crate::text_lanes::{TextLanes, TextUse};
 use crate::unknown_fields::UnknownFields;
 
 /// Characters of a model hash that the fingerprint shows.
@@ -27,7 +27,7 @@ pub(crate) struct Shared {
     /// Cancelled when answers that still run have to end.
     pub(crate) closing: CancellationToken,
     pub(crate) unknown_fields: UnknownFields,
-    text_permits: Arc<Semaphore>,
+    text_lanes: TextLanes,
     fingerprint: OnceLock<String>,
 }
 
@@ -54,15 +54,19 @@ impl App {
             limits,
             closing,
             unknown_fields: UnknownFields::new(config.max_num_logged_fields),
-            text_permits: Arc::new(Semaphore::new(config.max_num_text_threads.max(1))),
+            text_lanes: TextLanes::new(&config),
             config,
             fingerprint: OnceLock::new(),
         }))
     }
 
-    /// Runs `work` here where it is short, else on a thread that may block.
+    /// Runs `work` here where it is short, else on a thread that may block, in its turn.
+    ///
+    /// # Errors
+    /// Those of `work`; 503 where too much waits for a turn.
     pub(crate) async fn text_work<T: Send + 'static>(
         &self,
+        text_use: TextUse,
         body_len: usize,
         work: impl FnOnce(&App) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
@@ -71,7 +75,7 @@ impl App {
         if body_len <= self.config.max_inline_body_bytes && !may_run_long {
             return work(self);
         }
-        let permit = Arc::clone(&self.text_permits).acquire_owned().await;
+        let permit = self.text_lanes.enter(text_use, body_len).await?;
         let app = self.clone();
         let done = tokio::task::spawn_blocking(move || {
             let outcome = work(&app);

@@ -36,8 +36,22 @@ pub struct HttpConfig {
     /// Bodies above this are parsed, rendered and tokenized on a thread that may block; all are
     /// where requests may bring templates.
     pub max_inline_body_bytes: usize,
-    /// Such threads at a time.
+    /// Such threads at a time for requests of up to `max_short_body_bytes`.
     pub max_num_text_threads: usize,
+    /// Bodies of requests for an answer above this wait in a queue of their own.
+    pub max_short_body_bytes: usize,
+    /// Such threads at a time for those.
+    pub max_num_long_text_threads: usize,
+    /// Such threads at a time for `/tokenize` and `/detokenize`.
+    pub max_num_tokenize_threads: usize,
+    /// Bytes of bodies that wait for such a thread or are on one, at most, but never less than one
+    /// body of `max_body_bytes`; a 503 above it.
+    pub max_text_queue_bytes: usize,
+    /// Bytes of text that are tokenized at once, at most; each costs about 150 bytes of memory.
+    /// Longer texts are tokenized in pieces; where one has no sure place to cut it, it is a 400.
+    pub max_unsplit_text_bytes: usize,
+    /// Bytes of each of a request's stop strings, at most.
+    pub max_stop_string_bytes: usize,
     /// `logprobs` and `top_logprobs` at most; -1 is the size of the vocabulary.
     pub max_logprobs: i64,
     /// Sequences of one request, prompts times `n`, at most.
@@ -73,6 +87,12 @@ impl Default for HttpConfig {
             sse_keep_alive_interval_ms: 0,
             max_inline_body_bytes: 8 << 10,
             max_num_text_threads: 4,
+            max_short_body_bytes: 256 << 10,
+            max_num_long_text_threads: 1,
+            max_num_tokenize_threads: 1,
+            max_text_queue_bytes: 64 << 20,
+            max_unsplit_text_bytes: 512 << 10,
+            max_stop_string_bytes: 4 << 10,
             max_logprobs: 20,
             max_num_choices: 1_024,
             trust_request_chat_template: false,

@@ -23,6 +23,7 @@ mod routes;
 mod server;
 mod sse;
 mod tally;
+mod text_lanes;
 mod texts;
 mod timeout_io;
 mod unknown_fields;

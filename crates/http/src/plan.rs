@@ -3,15 +3,19 @@
 //! Everything here is plain computation, so that it can run on a thread that may block.
 //!
 //! Invariant: a prompt that cannot fit is refused by its length in characters, before it costs a
-//! tokenizer run.
+//! tokenizer run; of one that is truncated only what is kept is tokenized; and no run takes more
+//! than `max_unsplit_text_bytes` at once.
 
 use std::sync::Arc;
 
 use hotspare_front::GenerationJob;
 use hotspare_protocol::{
-    ApiError, ChatRequest, CompletionRequest, Prompt, TemplateFields, check_model,
+    ApiError, ChatRequest, CompletionRequest, Prompt, SamplingFields, TemplateFields,
+    TruncationSide, check_model,
 };
-use hotspare_text::{ChatInput, ChatTemplate, LocalTime, TemplateLimits, TextError, TextModel};
+use hotspare_text::{
+    ChatInput, ChatTemplate, Keep, LocalTime, TemplateLimits, TextError, TextModel,
+};
 
 use crate::app::{App, unix_seconds};
 use crate::job::{self, NumLogprobs};
@@ -37,16 +41,15 @@ pub(crate) fn chat(app: &App, body: &[u8]) -> Result<ChatPlan, ApiError> {
     let request = ChatRequest::parse(body, &app.limits)?;
     check_model(request.model.as_deref(), &app.front.served_model().names)?;
     app.unknown_fields.log(&request.unknown_fields);
+    check_stop_strings(app, &request.sampling)?;
     let text = require_text(app)?;
     let prompt_text = render(app, text, &request.template)?;
-    // What the tokenizer may drop is not too long.
-    let will_truncate = request.sampling.truncate_prompt_tokens.is_some();
     let mut ids = encode(
         app,
         text,
         &prompt_text,
         request.template.add_special_tokens,
-        will_truncate,
+        PromptBound::of(&request.sampling, app),
     )?;
     request.sampling.truncate_prompt(&mut ids, &app.limits);
     let logprobs = NumLogprobs {
@@ -77,7 +80,8 @@ pub(crate) fn completion(app: &App, body: &[u8]) -> Result<CompletionPlan, ApiEr
     check_model(request.model.as_deref(), &app.front.served_model().names)?;
     app.unknown_fields.log(&request.unknown_fields);
     let sampling = &request.sampling;
-    let will_truncate = sampling.truncate_prompt_tokens.is_some();
+    check_stop_strings(app, sampling)?;
+    let bound = PromptBound::of(sampling, app);
     let mut prompts = Vec::with_capacity(request.prompts.len());
     for prompt in &request.prompts {
         let mut ids = match prompt {
@@ -85,7 +89,7 @@ pub(crate) fn completion(app: &App, body: &[u8]) -> Result<CompletionPlan, ApiEr
             Prompt::Text(prompt) => {
                 let text = require_text(app)?;
                 let special = request.add_special_tokens;
-                encode(app, text, prompt, special, will_truncate)?
+                encode(app, text, prompt, special, bound)?
             }
         };
         sampling.truncate_prompt(&mut ids, &app.limits);
@@ -134,23 +138,64 @@ pub(crate) fn render(
         .map_err(|error| text_error(&error))
 }
 
+/// How much of a prompt is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PromptBound {
+    /// All of it, and it has to fit the context.
+    Fit,
+    /// These ids of it, however long it is.
+    Pieces(Keep),
+}
+
+impl PromptBound {
+    fn of(sampling: &SamplingFields, app: &App) -> Self {
+        let Some(num_kept) = sampling.truncate_prompt_tokens else {
+            return Self::Fit;
+        };
+        // -1 is what the context has room for. More than is kept is cut off later.
+        let max_model_len = app.limits.max_model_len as usize;
+        let num_kept = usize::try_from(num_kept).unwrap_or(max_model_len);
+        Self::Pieces(match sampling.truncation_side {
+            TruncationSide::Left => Keep::Last(num_kept),
+            TruncationSide::Right => Keep::First(num_kept),
+        })
+    }
+}
+
+fn check_stop_strings(app: &App, sampling: &SamplingFields) -> Result<(), ApiError> {
+    let max = app.config.max_stop_string_bytes;
+    match sampling.stop.iter().map(String::len).max() {
+        Some(len) if len > max => {
+            let message = format!("each stop string must have at most {max} bytes, got {len}.");
+            Err(ApiError::bad_request(message).with_param("stop"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Tokenizes a prompt.
 ///
 /// # Errors
-/// 400 where it cannot fit.
+/// 400 where it cannot fit, or cannot be tokenized in pieces that are short enough.
 pub(crate) fn encode(
     app: &App,
     text: &TextModel,
     prompt: &str,
     add_special_tokens: bool,
-    will_truncate: bool,
+    bound: PromptBound,
 ) -> Result<Vec<u32>, ApiError> {
-    if !will_truncate {
-        let num_chars = prompt.chars().count();
-        app.limits
-            .check_prompt_chars(num_chars, text.max_chars_per_token())?;
-    }
-    text.encode(prompt, add_special_tokens)
+    let keep = match bound {
+        PromptBound::Pieces(keep) => keep,
+        PromptBound::Fit => {
+            let num_chars = prompt.chars().count();
+            let max_chars_per_token = text.max_chars_per_token();
+            app.limits
+                .check_prompt_chars(num_chars, max_chars_per_token)?;
+            Keep::All
+        }
+    };
+    let max_unsplit_bytes = app.config.max_unsplit_text_bytes;
+    text.encode_bounded(prompt, add_special_tokens, keep, max_unsplit_bytes)
         .map_err(|error| text_error(&error))
 }
 

@@ -123,7 +123,7 @@ fn full_request() -> Value {
         "chat_template_kwargs": {"a": 1}, "add_generation_prompt": true,
         "continue_final_message": false, "add_special_tokens": true, "reasoning_effort": "low",
         "request_id": "r", "return_token_ids": true, "return_tokens_as_token_ids": true,
-        "return_prompt_text": true, "return_token_strs": true, "user": "u",
+        "return_prompt_text": false, "return_token_strs": true, "user": "u",
         "response_format": {"type": "text"}, "suffix": null, "bad_words": [],
         "structured_outputs": null, "stream_interval": 1, "unknown": {"a": [1]}
     }"#;

@@ -57,7 +57,7 @@ fn tools_are_rendered_only_where_no_call_has_to_be_parsed() {
 fn a_fault_inside_messages_is_reported_once_and_for_what_it_is() {
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     for (messages, part) in [
-        (r#"[{"role": "user", "content": "\ud800"}]"#, "surrogate"),
+        (r#"[{"role": "user", "content": "\ud800"}]"#, "hex escape"),
         (r#"[{"role": "user", "role": "user"}]"#, "duplicate key"),
         (&deep, "recursion limit"),
     ] {

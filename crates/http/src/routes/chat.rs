@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::collect::{Collected, collect};
 use crate::plan::{self, ChatPlan};
 use crate::tally::Tally;
+use crate::text_lanes::TextUse;
 use crate::texts::with_format;
 use crate::{body, headers, reply, sse};
 
@@ -28,7 +29,7 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let body = body::read_json(request, &app.config).await?;
     let len = body.len();
     let plan = app
-        .text_work(len, move |app| plan::chat(app, &body))
+        .text_work(TextUse::Generate, len, move |app| plan::chat(app, &body))
         .await?;
     let ChatPlan {
         mut request,

@@ -13,6 +13,7 @@ use super::completion_events::CompletionEvents;
 use crate::app::App;
 use crate::collect::{Collected, collect};
 use crate::tally::Tally;
+use crate::text_lanes::TextUse;
 use crate::texts::with_format;
 use crate::{body, headers, plan, reply, sse};
 
@@ -27,7 +28,9 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let body = body::read_json(request, &app.config).await?;
     let len = body.len();
     let mut plan = app
-        .text_work(len, move |app| plan::completion(app, &body))
+        .text_work(TextUse::Generate, len, move |app| {
+            plan::completion(app, &body)
+        })
         .await?;
     plan.job.priority = priority.unwrap_or(plan.job.priority);
     let name = name.or_else(|| plan.request.output.request_id.take());

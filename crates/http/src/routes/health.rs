@@ -1,6 +1,6 @@
 //! `/health`, `/live`, `/ready`, `/ping`: what load balancers and orchestrators ask.
 //!
-//! Invariant: `/health` and `/ready` are 200 exactly while the front hands requests to an engine;
+//! Invariant: `/health` and `/ready` are 200 exactly while the front hands requests to an engine:
 //! one that hangs is not noticed here.
 
 use axum::extract::State;

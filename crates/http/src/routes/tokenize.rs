@@ -9,8 +9,11 @@ use hotspare_protocol::{
     ApiError, DetokenizeAnswer, DetokenizeRequest, TokenizeAnswer, TokenizeInput, TokenizeRequest,
     check_model,
 };
+use hotspare_text::Keep;
 
 use crate::app::App;
+use crate::plan::PromptBound;
+use crate::text_lanes::TextUse;
 use crate::{body, plan, reply};
 
 /// `/tokenize`.
@@ -28,7 +31,9 @@ type Work = fn(&App, &[u8]) -> Result<Vec<u8>, ApiError>;
 async fn text_route(app: App, request: Request, work: Work) -> Result<Response, ApiError> {
     let body = body::read_json(request, &app.config).await?;
     let len = body.len();
-    let json = app.text_work(len, move |app| work(app, &body)).await?;
+    let json = app
+        .text_work(TextUse::Tokenize, len, move |app| work(app, &body))
+        .await?;
     Ok(reply::json(StatusCode::OK, json))
 }
 
@@ -47,8 +52,9 @@ fn tokens(app: &App, body: &[u8]) -> Result<Vec<u8>, ApiError> {
             (prompt, fields.add_special_tokens)
         }
     };
-    // No limit but the body's: counting the tokens of a text that is too long is what this is for.
-    let tokens = plan::encode(app, model, &prompt, add_special_tokens, true)?;
+    // Counting the tokens of a text that is too long for the model is what this is for.
+    let bound = PromptBound::Pieces(Keep::All);
+    let tokens = plan::encode(app, model, &prompt, add_special_tokens, bound)?;
     let token_strs = request.return_token_strs.then(|| {
         tokens
             .iter()

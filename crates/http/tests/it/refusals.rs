@@ -87,6 +87,45 @@ async fn prompts_are_measured_before_they_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_tokenizing_and_stop_strings_cost_is_bounded() {
+    let mut options = RigOptions::default();
+    options.http.max_unsplit_text_bytes = 20_000;
+    options.http.max_stop_string_bytes = 10;
+    let rig = Rig::start(options).await;
+    let client = rig.client();
+    // This tokenizer does not split words, so that its texts cannot be cut.
+    let tokenize = async |len| {
+        let body = json!({"prompt": "a".repeat(len)});
+        client.post("/tokenize", &body).await
+    };
+    assert_eq!(tokenize(20_000).await.json()["count"], 20_000);
+    let refused = tokenize(20_001).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.contains("20001 bytes"), "{}", refused.body);
+    for side in ["left", "right"] {
+        let cut = json!({"prompt": "a".repeat(20_001), "truncate_prompt_tokens": 5,
+            "truncation_side": side, "max_tokens": 1});
+        let refused = client.post("/v1/completions", &cut).await;
+        assert_eq!(refused.status, 400, "{}", refused.body);
+    }
+    let mut chat = hello();
+    let mut complete = json!({"prompt": "a", "max_tokens": 2, "n": 2});
+    for (path, body) in [(CHAT, &mut chat), ("/v1/completions", &mut complete)] {
+        body["stop"] = json!(["b", "c".repeat(10)]);
+        assert_eq!(client.post(path, body).await.status, 200);
+        body["stop"] = json!(["b", "c".repeat(11)]);
+        let refused = client.post(path, body).await;
+        assert_eq!(refused.status, 400);
+        assert_eq!(refused.json()["error"]["param"], "stop");
+        assert!(
+            refused.body.contains("at most 10 bytes, got 11"),
+            "{}",
+            refused.body
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_paths_have_fastapis_shapes() {
     let rig = Rig::start(RigOptions::default()).await;
     let client = rig.client();
