@@ -132,24 +132,79 @@ fn normalise<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]
     }
 }
 
+/// An operation on two vectors. A trait and not a closure: only what is always inlined into an entry
+/// point is compiled for its instruction set.
+trait Pairwise: Copy {
+    fn apply<S: Simd>(self, s: S, x: S::F, y: S::F) -> S::F;
+}
+
+/// `silu(x) * y`.
+#[derive(Clone, Copy)]
+struct SiluMul;
+
+impl Pairwise for SiluMul {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::F, y: S::F) -> S::F {
+        s.mul(s.silu(x), y)
+    }
+}
+
+/// `gelu_tanh(x) * y`.
+#[derive(Clone, Copy)]
+struct GeluTanhMul;
+
+impl Pairwise for GeluTanhMul {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::F, y: S::F) -> S::F {
+        s.mul(s.gelu_tanh(x), y)
+    }
+}
+
+/// `x + y * factor`, rounded once.
+#[derive(Clone, Copy)]
+struct AddScaled(f32);
+
+impl Pairwise for AddScaled {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::F, y: S::F) -> S::F {
+        s.fma(y, s.splat(self.0), x)
+    }
+}
+
+/// `x * factor * y`.
+#[derive(Clone, Copy)]
+struct ScaledMul(f32);
+
+impl Pairwise for ScaledMul {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::F, y: S::F) -> S::F {
+        s.mul(s.mul(x, s.splat(self.0)), y)
+    }
+}
+
+/// `x + y`.
+#[derive(Clone, Copy)]
+struct Add;
+
+impl Pairwise for Add {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::F, y: S::F) -> S::F {
+        s.add(x, y)
+    }
+}
+
 #[inline(always)]
 fn silu_mul_rows<S: Simd>(s: S, gate_up: &[f32], width: usize, out: &mut [f32]) {
-    gated_rows(s, gate_up, width, out, |x| s.silu(x));
+    gated_rows(s, gate_up, width, out, SiluMul);
 }
 
 #[inline(always)]
 fn gelu_tanh_mul_rows<S: Simd>(s: S, gate_up: &[f32], width: usize, out: &mut [f32]) {
-    gated_rows(s, gate_up, width, out, |x| s.gelu_tanh(x));
+    gated_rows(s, gate_up, width, out, GeluTanhMul);
 }
 
 #[inline(always)]
-fn gated_rows<S: Simd>(
-    s: S,
-    gate_up: &[f32],
-    width: usize,
-    out: &mut [f32],
-    activation: impl Fn(S::F) -> S::F,
-) {
+fn gated_rows<S: Simd>(s: S, gate_up: &[f32], width: usize, out: &mut [f32], op: impl Pairwise) {
     for (row, out) in gate_up
         .chunks_exact(2 * width)
         .zip(out.chunks_exact_mut(width))
@@ -159,30 +214,27 @@ fn gated_rows<S: Simd>(
         let (ups, up_tail) = up.as_chunks::<LANES>();
         let (outs, out_tail) = out.as_chunks_mut::<LANES>();
         for ((gate, up), out) in gates.iter().zip(ups).zip(outs) {
-            let v = s.mul(activation(s.load(gate)), s.load(up));
-            s.store(out, v);
+            s.store(out, op.apply(s, s.load(gate), s.load(up)));
         }
         if !gate_tail.is_empty() {
-            let v = s.mul(
-                activation(s.load_partial(gate_tail)),
-                s.load_partial(up_tail),
-            );
+            let v = op.apply(s, s.load_partial(gate_tail), s.load_partial(up_tail));
             s.store_partial(out_tail, v);
         }
     }
 }
 
-/// Replaces each vector `x[i]` by `f(x[i], y[i])`; the slices are of one length.
+/// Replaces each vector `x[i]` by what `op` makes of `x[i]` and `y[i]`; the slices are of one
+/// length.
 #[inline(always)]
-fn combine<S: Simd>(s: S, x: &mut [f32], y: &[f32], f: impl Fn(S::F, S::F) -> S::F) {
+fn combine<S: Simd>(s: S, x: &mut [f32], y: &[f32], op: impl Pairwise) {
     let (xs, x_tail) = x.as_chunks_mut::<LANES>();
     let (ys, y_tail) = y.as_chunks::<LANES>();
     for (x, y) in xs.iter_mut().zip(ys) {
-        let v = f(s.load(x), s.load(y));
+        let v = op.apply(s, s.load(x), s.load(y));
         s.store(x, v);
     }
     if !x_tail.is_empty() {
-        let v = f(s.load_partial(x_tail), s.load_partial(y_tail));
+        let v = op.apply(s, s.load_partial(x_tail), s.load_partial(y_tail));
         s.store_partial(x_tail, v);
     }
 }
@@ -190,26 +242,32 @@ fn combine<S: Simd>(s: S, x: &mut [f32], y: &[f32], f: impl Fn(S::F, S::F) -> S:
 #[inline(always)]
 fn add_bias_rows<S: Simd>(s: S, bias: &[f32], rows: &mut [f32]) {
     for row in rows.chunks_exact_mut(bias.len()) {
-        combine(s, row, bias, |x, bias| s.add(x, bias));
+        combine(s, row, bias, Add);
     }
 }
 
 #[inline(always)]
 fn add_scaled_row<S: Simd>(s: S, x: &[f32], factor: f32, sum: &mut [f32]) {
-    combine(s, sum, x, |sum, x| s.fma(x, s.splat(factor), sum));
+    combine(s, sum, x, AddScaled(factor));
 }
 
 #[inline(always)]
 fn soft_cap_all<S: Simd>(s: S, cap: f32, x: &mut [f32]) {
-    let cap = s.splat(cap);
-    let capped = |x| s.mul(cap, s.tanh(s.div(x, cap)));
     let (chunks, tail) = x.as_chunks_mut::<LANES>();
     for chunk in chunks {
-        s.store(chunk, capped(s.load(chunk)));
+        let v = capped(s, cap, s.load(chunk));
+        s.store(chunk, v);
     }
     if !tail.is_empty() {
-        s.store_partial(tail, capped(s.load_partial(tail)));
+        let v = capped(s, cap, s.load_partial(tail));
+        s.store_partial(tail, v);
     }
+}
+
+#[inline(always)]
+fn capped<S: Simd>(s: S, cap: f32, x: S::F) -> S::F {
+    let cap = s.splat(cap);
+    s.mul(cap, s.tanh(s.div(x, cap)))
 }
 
 #[inline(always)]
@@ -223,8 +281,8 @@ fn head_rms_norm_rows<S: Simd>(s: S, args: &HeadNorm<'_>, rows: &mut [f32]) {
             } else {
                 args.k_weight
             };
-            let scale = s.splat(inverse_rms(s, head, args.eps));
-            combine(s, head, weight, |x, w| s.mul(s.mul(x, scale), w));
+            let scale = inverse_rms(s, head, args.eps);
+            combine(s, head, weight, ScaledMul(scale));
         }
     }
 }
