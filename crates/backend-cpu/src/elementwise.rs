@@ -132,8 +132,8 @@ fn normalise<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]
     }
 }
 
-/// An operation on two vectors. A trait and not a closure: only what is always inlined into an entry
-/// point is compiled for its instruction set.
+/// An operation on two vectors. A trait and not a closure: only what is always inlined into an
+/// entry point is compiled for its instruction set.
 trait Pairwise: Copy {
     fn apply<S: Simd>(self, s: S, x: S::F, y: S::F) -> S::F;
 }
