@@ -6,7 +6,7 @@ use hotspare_model::ops::{AttentionSpec, KvCacheSpec, Ops, RopeTable};
 use hotspare_model::weights::WeightDtype;
 
 use crate::simd::Isa;
-use crate::testing::{Random, RowPlan, batch, bits, buffer, ops, ops_on, weights};
+use crate::testing::{Random, RowPlan, attention_spec, batch, bits, buffer, ops, ops_on, weights};
 
 const WIDTHS: [usize; 6] = [1, 15, 16, 40, 256, 577];
 
@@ -145,14 +145,7 @@ fn rotation_turns_halves_or_neighbours_of_q_and_k_by_the_position() {
     for ((head_dim, rotary_dim), is_interleaved) in
         widths.into_iter().flat_map(|w| [(w, false), (w, true)])
     {
-        let spec = AttentionSpec {
-            num_heads: 3,
-            num_kv_heads: 1,
-            head_dim,
-            scale: 1.0,
-            sliding_window: None,
-            logits_soft_cap: None,
-        };
+        let spec = attention_spec(3, 1, head_dim);
         let half = rotary_dim / 2;
         let max_position = 20;
         let angles = random.floats(max_position * half);

@@ -4,12 +4,12 @@
 //! Invariant: all instruction sets give the bits of the first.
 
 use hotspare_batch::Batch;
-use hotspare_model::ops::{AttentionSpec, ExpertViews, MoeSpec, Ops};
+use hotspare_model::ops::{ExpertViews, MoeSpec, Ops};
 use hotspare_model::weights::WeightDtype;
 
 use crate::CpuOps;
 use crate::simd::Isa;
-use crate::testing::{Random, bits, buffer, ops, ops_on, weights, weights_of};
+use crate::testing::{Random, attention_spec, bits, buffer, ops, ops_on, weights, weights_of};
 
 const WIDTHS: [usize; 6] = [1, 15, 16, 40, 256, 577];
 
@@ -65,14 +65,7 @@ fn biases_are_added_to_every_row() {
 fn head_norms_leave_v_and_match_f64() {
     let mut random = Random(22);
     for head_dim in [2, 16, 20, 128] {
-        let spec = AttentionSpec {
-            num_heads: 3,
-            num_kv_heads: 1,
-            head_dim,
-            scale: 1.0,
-            sliding_window: None,
-            logits_soft_cap: None,
-        };
+        let spec = attention_spec(3, 1, head_dim);
         let x = random.floats(4 * 5 * head_dim);
         let (q_view, q) = weights(&mut random, WeightDtype::F32, &[head_dim], 0);
         let (k_view, k) = weights(&mut random, WeightDtype::F16, &[head_dim], 1);

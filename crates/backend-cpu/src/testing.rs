@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use hotspare_batch::{Batch, Row, SamplingParams, SlotInit, StopParams, TokenId};
-use hotspare_model::ops::{Ops, StepLimits};
+use hotspare_model::ops::{AttentionSpec, Ops, StepLimits};
 use hotspare_model::weights::{WeightDtype, WeightView};
 
 use crate::simd::Isa;
-use crate::{CpuBuffer, CpuOps, CpuOptions};
+use crate::{CpuBuffer, CpuLinear, CpuOps, CpuOptions};
 
 /// SplitMix64.
 pub(crate) struct Random(pub(crate) u64);
@@ -163,4 +163,30 @@ pub(crate) fn slot_init(slot: u32, tokens: &[TokenId]) -> SlotInit {
 /// The bits of floats, so that equality means equality.
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
+}
+
+/// `linear` applied to the rows of `x`.
+pub(crate) fn apply(ops: &mut CpuOps, linear: &CpuLinear, x: &[f32]) -> Vec<f32> {
+    let x = buffer(ops, linear.num_inputs(), x);
+    let mut out = ops
+        .new_buffer(x.num_rows(), linear.num_outputs())
+        .expect("memory");
+    ops.linear(&x, linear, &mut out);
+    ops.read_rows(&out)
+}
+
+/// Attention without a window or a cap.
+pub(crate) fn attention_spec(
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+) -> AttentionSpec {
+    AttentionSpec {
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        sliding_window: None,
+        logits_soft_cap: None,
+    }
 }

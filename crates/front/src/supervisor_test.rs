@@ -11,7 +11,7 @@ use crate::testing::{
 use crate::testing_streams::{
     collect, labelled, metric, pull, puppet_front, ready, start_scripted, wait_for,
 };
-use crate::{Front, FrontHandle, GenerateError, ProcessLauncher};
+use crate::{Front, FrontHandle, GenerateError, GenerationStream, ProcessLauncher};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_engine_ends_its_streams_and_is_started_again() {
@@ -170,12 +170,7 @@ async fn a_loss_before_admission_can_be_tried_again_and_one_after_it_cannot() {
     let first = stream.next().await.expect("a token").expect("a delta");
     assert_eq!(first.token_ids, [8]);
     serving.await;
-    let error = stream
-        .next()
-        .await
-        .expect("an error")
-        .expect_err("an error");
-    assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
+    expect_engine_failed(&mut stream).await;
     assert!(stream.next().await.is_none());
 }
 
@@ -241,11 +236,13 @@ async fn stopping_with_streams_open_ends_them_with_an_error() {
     let mut stream = front.generate(job(&[&[5]], 5)).await.unwrap();
     handle.stop().await.expect("it was asked to end");
     serving.await;
-    let error = stream
-        .next()
-        .await
-        .expect("an error")
-        .expect_err("an error");
+    expect_engine_failed(&mut stream).await;
+}
+
+/// The stream's next item says that its engine failed.
+async fn expect_engine_failed(stream: &mut GenerationStream) {
+    let item = stream.next().await.expect("an item");
+    let error = item.expect_err("an error");
     assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::config::Activation;
-use crate::testing::{TinyModel, assets};
+use crate::testing::{TINY_FAMILIES, TinyModel, assets};
 use crate::{Architecture, LayerRope, ModelConfig, ModelError, RopeScaling};
 
 fn parse(config: &Value) -> Result<ModelConfig, ModelError> {
@@ -55,18 +55,7 @@ fn as_version_4(mut config: Value) -> Value {
 
 #[test]
 fn both_forms_of_every_family_mean_the_same() {
-    for name in [
-        "llama",
-        "llama3-rope",
-        "mistral",
-        "mixtral",
-        "qwen2",
-        "qwen3",
-        "qwen3-moe",
-        "phi3",
-        "gemma2",
-        "gemma3",
-    ] {
+    for name in TINY_FAMILIES {
         let Some(path) = assets("model configs", &format!("tiny/{name}")) else {
             return;
         };

@@ -8,7 +8,7 @@ use hotspare_batch::{
 use serde_json::{Value, json};
 
 use crate::ops::StepLimits;
-use crate::testing::{NaiveOps, TinyModel, assets};
+use crate::testing::{NaiveOps, TINY_FAMILIES, TinyModel, assets};
 use crate::weights::WeightDtype;
 use crate::{LoadOptions, ModelRunner, ModelSource};
 
@@ -80,18 +80,7 @@ fn ids(value: &Value) -> Vec<TokenId> {
 
 #[test]
 fn tiny_models_match_transformers() {
-    for name in [
-        "llama",
-        "llama3-rope",
-        "mistral",
-        "mixtral",
-        "qwen2",
-        "qwen3",
-        "qwen3-moe",
-        "phi3",
-        "gemma2",
-        "gemma3",
-    ] {
+    for name in TINY_FAMILIES {
         let Some(path) = assets("model golden", &format!("tiny/{name}")) else {
             return;
         };

@@ -9,7 +9,7 @@ use hotspare_model::weights::WeightDtype;
 use proptest::prelude::*;
 
 use crate::simd::Isa;
-use crate::testing::{Random, RowPlan, batch, bits, buffer, ops, ops_on};
+use crate::testing::{Random, RowPlan, attention_spec as spec, batch, bits, buffer, ops, ops_on};
 use crate::{CpuKvCache, CpuOps};
 
 /// q, k and v of a sequence, and the blocks it lives in.
@@ -186,17 +186,6 @@ impl Setup {
             }
         }
         out
-    }
-}
-
-fn spec(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> AttentionSpec {
-    AttentionSpec {
-        num_heads,
-        num_kv_heads,
-        head_dim,
-        scale: 1.0 / (head_dim as f32).sqrt(),
-        sliding_window: None,
-        logits_soft_cap: None,
     }
 }
 

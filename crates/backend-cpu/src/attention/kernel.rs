@@ -34,47 +34,34 @@ pub(crate) trait Element: KvElement {
     );
 }
 
-impl Element for f32 {
-    fn run(
-        isa: Isa,
-        call: &AttentionCall<'_, Self>,
-        item: &Item,
-        out: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
-        run_f32(isa, call, item, out, scratch);
-    }
+/// Compiles the kernel for an element type, as the entry point of that name.
+macro_rules! element {
+    ($element:ty, $entry:ident) => {
+        isa_entry! {
+            fn $entry(
+                call: &AttentionCall<'_, $element>,
+                item: &Item,
+                out: &mut [f32],
+                scratch: &mut Scratch,
+            ) = run_any
+        }
+
+        impl Element for $element {
+            fn run(
+                isa: Isa,
+                call: &AttentionCall<'_, Self>,
+                item: &Item,
+                out: &mut [f32],
+                scratch: &mut Scratch,
+            ) {
+                $entry(isa, call, item, out, scratch);
+            }
+        }
+    };
 }
 
-impl Element for f16 {
-    fn run(
-        isa: Isa,
-        call: &AttentionCall<'_, Self>,
-        item: &Item,
-        out: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
-        run_f16(isa, call, item, out, scratch);
-    }
-}
-
-isa_entry! {
-    fn run_f32(
-        call: &AttentionCall<'_, f32>,
-        item: &Item,
-        out: &mut [f32],
-        scratch: &mut Scratch,
-    ) = run_any
-}
-
-isa_entry! {
-    fn run_f16(
-        call: &AttentionCall<'_, f16>,
-        item: &Item,
-        out: &mut [f32],
-        scratch: &mut Scratch,
-    ) = run_any
-}
+element!(f32, run_f32);
+element!(f16, run_f16);
 
 /// What one token has accumulated, for up to `MAX_HEADS` heads.
 #[derive(Clone, Copy)]

@@ -5,19 +5,9 @@ use hotspare_model::weights::WeightDtype;
 use proptest::prelude::*;
 
 use crate::simd::Isa;
-use crate::testing::{Random, bits, buffer, ops, ops_on, weights, weights_of};
-use crate::{CpuLinear, CpuOps};
+use crate::testing::{Random, apply, bits, ops, ops_on, weights, weights_of};
 
 const DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
-
-fn multiply(ops: &mut CpuOps, linear: &CpuLinear, x: &[f32]) -> Vec<f32> {
-    let x = buffer(ops, linear.num_inputs(), x);
-    let mut out = ops
-        .new_buffer(x.num_rows(), linear.num_outputs())
-        .expect("memory");
-    ops.linear(&x, linear, &mut out);
-    ops.read_rows(&out)
-}
 
 /// Compares with a product in f64, within the rounding of f32 sums.
 fn check(w: &[f32], x: &[f32], k: usize, out: &[f32]) {
@@ -51,7 +41,7 @@ proptest! {
         for isa in Isa::available() {
             let mut ops = ops_on(isa);
             let linear = ops.new_linear(vec![view.clone()], Parallelism::Replicated).unwrap();
-            check(&w, &x, k, &multiply(&mut ops, &linear, &x));
+            check(&w, &x, k, &apply(&mut ops, &linear, &x));
         }
     }
 
@@ -68,9 +58,9 @@ proptest! {
             let (view, _) = weights_of(&values, DTYPES[dtype], &[n, k], offset);
             let mut ops = ops_on(isa);
             let linear = ops.new_linear(vec![view], Parallelism::Replicated).unwrap();
-            let whole = bits(&multiply(&mut ops, &linear, &x));
+            let whole = bits(&apply(&mut ops, &linear, &x));
             let alone: Vec<u32> =
-                x.chunks(k).flat_map(|x| bits(&multiply(&mut ops, &linear, x))).collect();
+                x.chunks(k).flat_map(|x| bits(&apply(&mut ops, &linear, x))).collect();
             prop_assert_eq!(&whole, &alone, "{} depends on m", isa.name());
             let reference = reference.get_or_insert_with(|| whole.clone());
             prop_assert_eq!(&*reference, &whole, "{} has other bits", isa.name());
@@ -92,14 +82,14 @@ fn long_rows_and_many_of_them_keep_their_bits() {
             let linear = ops
                 .new_linear(vec![view.clone()], Parallelism::Column)
                 .unwrap();
-            multiply(&mut ops, &linear, &x)
+            apply(&mut ops, &linear, &x)
         });
         assert_eq!(bits(&one), bits(&two), "{dtype:?}");
         check(&w, &x, k, &one);
         let mut ops = ops(1);
         let linear = ops.new_linear(vec![view], Parallelism::Column).unwrap();
         for row in [0, 37, m - 1] {
-            let alone = multiply(&mut ops, &linear, &x[row * k..(row + 1) * k]);
+            let alone = apply(&mut ops, &linear, &x[row * k..(row + 1) * k]);
             assert_eq!(
                 bits(&alone),
                 bits(&one[row * n..(row + 1) * n]),
@@ -118,10 +108,10 @@ fn parts_are_concatenated() {
     let views = [40, 3, 17].map(|n| weights(&mut random, WeightDtype::Bf16, &[n, k], 0).0);
     let separate = views.clone().map(|view| {
         let linear = ops.new_linear(vec![view], Parallelism::Column).unwrap();
-        multiply(&mut ops, &linear, &x)
+        apply(&mut ops, &linear, &x)
     });
     let linear = ops.new_linear(views.to_vec(), Parallelism::Column).unwrap();
-    let together = multiply(&mut ops, &linear, &x);
+    let together = apply(&mut ops, &linear, &x);
     for row in 0..m {
         let expected: Vec<f32> = separate
             .iter()
@@ -151,7 +141,7 @@ fn agrees_with_candle() -> Result<(), candle_core::Error> {
         let x = random.floats(m * k);
         let mut ops = ops(1);
         let linear = ops.new_linear(vec![view], Parallelism::Replicated).unwrap();
-        let ours = multiply(&mut ops, &linear, &x);
+        let ours = apply(&mut ops, &linear, &x);
         let w = Tensor::from_vec(w, (n, k), &Device::Cpu)?;
         let theirs = Tensor::from_vec(x, (m, k), &Device::Cpu)?.matmul(&w.t()?)?;
         for (a, b) in ours.iter().zip(theirs.flatten_all()?.to_vec1::<f32>()?) {

@@ -10,9 +10,9 @@ use hotspare_model::weights::{WeightDtype, WeightView};
 use proptest::prelude::*;
 
 use super::blocks;
+use crate::CpuOps;
 use crate::simd::Isa;
-use crate::testing::{Random, bits, buffer, ops, ops_on, weights, weights_of};
-use crate::{CpuLinear, CpuOps};
+use crate::testing::{Random, apply, bits, ops, ops_on, weights, weights_of};
 
 /// Each format, candle's name for it, and where half floats lie in its blocks.
 const FORMATS: [(WeightDtype, GgmlDType, &[usize]); 10] = [
@@ -57,16 +57,7 @@ fn multiply(ops: &mut CpuOps, views: &[WeightView], x: &[f32]) -> Vec<f32> {
     let linear = ops
         .new_linear(views.to_vec(), Parallelism::Column)
         .expect("supported");
-    run(ops, &linear, x)
-}
-
-fn run(ops: &mut CpuOps, linear: &CpuLinear, x: &[f32]) -> Vec<f32> {
-    let x = buffer(ops, linear.num_inputs(), x);
-    let mut out = ops
-        .new_buffer(x.num_rows(), linear.num_outputs())
-        .expect("memory");
-    ops.linear(&x, linear, &mut out);
-    ops.read_rows(&out)
+    apply(ops, &linear, x)
 }
 
 #[test]
@@ -105,10 +96,10 @@ proptest! {
         for isa in Isa::available() {
             let mut ops = ops_on(isa);
             let linear = ops.new_linear(vec![view.clone()], Parallelism::Column).unwrap();
-            let whole = bits(&run(&mut ops, &linear, &x));
+            let whole = bits(&apply(&mut ops, &linear, &x));
             prop_assert_eq!(&expected, &whole, "{} has other bits", isa.name());
             let alone: Vec<u32> =
-                x.chunks(k).flat_map(|x| bits(&run(&mut ops, &linear, x))).collect();
+                x.chunks(k).flat_map(|x| bits(&apply(&mut ops, &linear, x))).collect();
             prop_assert_eq!(&whole, &alone, "{} depends on m", isa.name());
         }
     }
