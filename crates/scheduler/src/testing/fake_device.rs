@@ -137,7 +137,7 @@ impl FakeDevice {
             ..RowOutput::default()
         };
         if slot.is_lost {
-            output.token_ids = vec![STRAY];
+            output.token_ids.push(STRAY);
             return output;
         }
         for position in 0..end {
