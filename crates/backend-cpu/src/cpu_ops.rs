@@ -150,6 +150,7 @@ impl Ops for CpuOps {
         // tiles of sixteen keys do not divide changes where attention splits.
         let kv = match self.kv_dtype {
             WeightDtype::F16 => "f16kv",
+            WeightDtype::Q8_0 => "q8kv",
             _ => "f32kv",
         };
         match self.block_size {
@@ -394,6 +395,7 @@ impl Ops for CpuOps {
         match kv.pools() {
             KvPools::F32(layers) => attend!(&layers[layer]),
             KvPools::F16(layers) => attend!(&layers[layer]),
+            KvPools::Q8(layers) => attend!(&layers[layer]),
         }
         self.timings.attention_ns += elapsed_ns(start);
     }

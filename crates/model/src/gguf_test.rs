@@ -40,6 +40,7 @@ fn logits(path: &Path) -> Vec<f32> {
         num_blocks: 2,
         block_size: 4,
         kv_dtype: WeightDtype::F32,
+        quantization: None,
     };
     let files = open(path);
     let mut runner = ModelRunner::load(NaiveOps::new(1), &files, &options, &mut |_| {}).unwrap();
