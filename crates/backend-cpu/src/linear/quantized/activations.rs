@@ -66,13 +66,8 @@ fn quantize_any<S: Simd>(s: S, source: &Source<'_>, out: &mut [f32]) {
         for (m, row) in rows.chunks_exact(k).enumerate() {
             let blocks = tile.chunks_exact_mut(num_rows * WORDS);
             for (elements, block) in row.as_chunks::<BLOCK>().0.iter().zip(blocks) {
-                let words = quantize_block(s, elements);
-                for (word, to) in words
-                    .into_iter()
-                    .zip(block[m..].iter_mut().step_by(num_rows))
-                {
-                    *to = f32::from_bits(word);
-                }
+                let words = quantize_block(s, elements).map(f32::from_bits);
+                block[m * WORDS..][..WORDS].copy_from_slice(&words);
             }
         }
     }
@@ -85,28 +80,34 @@ fn quantize_block<S: Simd>(s: S, elements: &[f32; BLOCK]) -> [u32; WORDS] {
     let (a, b, zero) = (s.load(&halves[0]), s.load(&halves[1]), s.splat(0.0));
     let (abs_a, abs_b) = (s.max(a, s.sub(zero, a)), s.max(b, s.sub(zero, b)));
     let largest = s.max_lane(s.max(abs_a, abs_b));
-    // Zero, or NaN where an element is not finite.
-    let poison = s.sum(s.fma(a, zero, s.mul(b, zero)));
     let (scale, inverse) = match largest >= TINY {
         true => (largest / 127.0, 127.0 / largest),
         false => (0.0, 0.0),
     };
-    let scale = scale + poison;
     let (inverse, round) = (s.splat(inverse), s.splat(ROUND));
-    let (mut rounded, mut sums) = ([[0.0; LANES]; 2], [0i32; 2]);
-    s.store(&mut rounded[0], s.add(s.mul(a, inverse), round));
-    s.store(&mut rounded[1], s.add(s.mul(b, inverse), round));
+    let (a, b) = (
+        s.add(s.mul(a, inverse), round),
+        s.add(s.mul(b, inverse), round),
+    );
+    let mut rounded = [0.0; BLOCK];
+    let (to_a, to_b) = rounded.split_at_mut(LANES);
+    s.store_partial(to_a, a);
+    s.store_partial(to_b, b);
+    // Sums of small integers: exact, and NaN where an element is not finite (an infinite one is
+    // multiplied by an inverse of zero).
+    let sums = [s.sum(s.sub(a, round)), s.sum(s.sub(b, round))];
+    let sum = sums[0] + sums[1];
+    let scale = scale + 0.0 * sum;
     let mut words = [0; WORDS];
-    for half in 0..2 {
-        let ints = rounded[half].map(|x| x.to_bits().wrapping_sub(ROUND.to_bits()) as i32);
-        sums[half] = ints.iter().fold(0, |sum: i32, &x| sum.wrapping_add(x));
-        for (word, four) in words[4 * half..].iter_mut().zip(ints.as_chunks::<4>().0) {
-            *word = u32::from_le_bytes(four.map(|x| x as u8));
-        }
+    for (word, four) in words.iter_mut().zip(rounded.as_chunks::<4>().0) {
+        // The low byte of such a float is the integer's.
+        let [a, b, c, d] = [four[0], four[1], four[2], four[3]].map(f32::to_bits);
+        *word = (a & 0xFF) | (b & 0xFF) << 8 | (c & 0xFF) << 16 | d << 24;
     }
+    let [first, second] = [(sums[0] + ROUND).to_bits(), (sums[1] + ROUND).to_bits()];
     words[BLOCK_WORDS] = scale.to_bits();
-    words[BLOCK_WORDS + 1] = (sums[0] as u32 & 0xFFFF) | (sums[1] as u32) << 16;
-    words[BLOCK_WORDS + 2] = (scale * sums[0].wrapping_add(sums[1]) as f32).to_bits();
+    words[BLOCK_WORDS + 1] = (first & 0xFFFF) | second << 16;
+    words[BLOCK_WORDS + 2] = (scale * sum).to_bits();
     words
 }
 
@@ -145,7 +146,7 @@ impl TileBlock {
     #[inline(always)]
     pub(super) fn skip_rows(self, m: usize) -> Self {
         Self {
-            words: self.words.wrapping_add(m),
+            words: self.words.wrapping_add(m * WORDS),
             ..self
         }
     }
@@ -166,7 +167,7 @@ impl TileBlock {
     #[inline(always)]
     pub(super) unsafe fn word(self, index: usize, m: usize) -> i32 {
         // SAFETY: the caller's promise, and a row has as many words.
-        unsafe { *self.words.add(index * self.num_rows + m) }
+        unsafe { *self.words.add(m * WORDS + index) }
     }
 
     /// The scale of row `m`.

@@ -19,6 +19,7 @@ mod quantized_test;
 mod unpack_k;
 mod unpack_legacy;
 
+use std::hint::black_box;
 use std::ops::Range;
 
 use hotspare_model::weights::WeightDtype;
@@ -38,8 +39,6 @@ use crate::simd::{Isa, LANES, Simd};
 
 /// Rows of activations that pass over a piece.
 const MAX_ROWS: usize = 64;
-/// How many pieces ahead weights are prefetched.
-const PIECES_AHEAD: usize = 4;
 /// Bytes of a row's piece, at most.
 const MAX_PIECE_BYTES: usize = PIECE_BLOCKS * 34;
 
@@ -51,6 +50,20 @@ pub(super) struct Job<'a> {
     pub(super) out: Columns<'a>,
     /// The outputs to compute: they start at a multiple of [`GROUP_ROWS`].
     pub(super) outputs: Range<usize>,
+}
+
+/// A matrix's bytes.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    bytes: &'a [u8],
+    row_bytes: usize,
+}
+
+impl<'a> Weights<'a> {
+    #[inline(always)]
+    fn rows(self, first: usize, num_rows: usize) -> &'a [u8] {
+        &self.bytes[first * self.row_bytes..(first + num_rows) * self.row_bytes]
+    }
 }
 
 /// Defines `fn name(isa: Isa, job: &Job)`, which runs a format's product compiled for `isa`.
@@ -122,6 +135,10 @@ pub(super) fn run(isa: Isa, job: &Job<'_>) {
 
 #[inline(always)]
 fn run_format<T: IntSimd, Q: PackedFormat>(t: T, job: &Job<'_>) {
+    let weights = Weights {
+        bytes: job.matrix.rows(0, job.matrix.num_outputs()),
+        row_bytes: job.matrix.row_bytes(),
+    };
     let (num_blocks, num_rows) = (job.x.num_blocks(), job.x.num_rows());
     let mut piece = Piece::new(t);
     let mut sums = [t.floats().splat(0.0); MAX_ROWS];
@@ -135,17 +152,24 @@ fn run_format<T: IntSimd, Q: PackedFormat>(t: T, job: &Job<'_>) {
             }
             for start in (0..num_blocks).step_by(PIECE_BLOCKS) {
                 let blocks = start..num_blocks.min(start + PIECE_BLOCKS);
-                unpack::<T, Q>(t, job.matrix, (n, num_weights), blocks.clone(), &mut piece);
+                unpack::<T, Q>(t, weights, (n, num_weights), blocks.clone(), &mut piece);
+                // It belongs into memory: the optimiser would copy it to have parts in registers.
+                let piece = black_box(&mut piece);
                 for row in rows.clone().step_by(TILE_ROWS) {
                     let sums = &mut sums[row - first_row..];
-                    tile::<T, Q>(t, &piece, &job.x, row, blocks.clone(), sums);
+                    tile::<T, Q>(t, piece, &job.x, row, blocks.clone(), sums);
                 }
             }
             for (row, &sum) in rows.clone().zip(sums.iter()) {
                 let mut lanes = [0.0; LANES];
                 t.floats().store(&mut lanes, sum);
-                // SAFETY: columns of this job, a row of the output.
-                unsafe { job.out.store(row, n, &lanes[..num_weights]) };
+                // SAFETY: columns of this job, a row of the output. A constant length is one store.
+                unsafe {
+                    match num_weights {
+                        GROUP_ROWS => job.out.store(row, n, &lanes),
+                        _ => job.out.store(row, n, &lanes[..num_weights]),
+                    }
+                }
             }
         }
     }
@@ -156,7 +180,7 @@ fn run_format<T: IntSimd, Q: PackedFormat>(t: T, job: &Job<'_>) {
 #[inline(always)]
 fn unpack<T: IntSimd, Q: PackedFormat>(
     t: T,
-    matrix: &WeightMatrix,
+    matrix: Weights<'_>,
     weights: (usize, usize),
     blocks: Range<usize>,
     piece: &mut Piece<T>,
@@ -167,14 +191,14 @@ fn unpack<T: IntSimd, Q: PackedFormat>(
         let group = matrix.rows(weights.0, GROUP_ROWS);
         let rows = Rows {
             first: group[bytes.start..].as_ptr(),
-            stride: matrix.row_bytes(),
+            stride: matrix.row_bytes,
         };
-        prefetch(t, rows, bytes.clone());
+        prefetch(t, rows, &bytes);
         rows
     } else {
         copy = [[0u8; MAX_PIECE_BYTES]; GROUP_ROWS];
         for (i, copy) in copy.iter_mut().enumerate().take(weights.1) {
-            let row = &matrix.row(weights.0 + i)[bytes.clone()];
+            let row = &matrix.rows(weights.0 + i, 1)[bytes.clone()];
             copy[..row.len()].copy_from_slice(row);
         }
         Rows {
@@ -188,19 +212,14 @@ fn unpack<T: IntSimd, Q: PackedFormat>(
     }
 }
 
-/// Asks for the piece that will be needed a few pieces from now: `bytes` of each row are needed
-/// now.
+/// Asks for a part of the next group of sixteen rows, as large as this piece: `bytes` of each row
+/// are needed now. Rows follow each other, so that the parts of a group are its bytes in order.
 #[inline(always)]
-fn prefetch<T: IntSimd>(t: T, rows: Rows, bytes: Range<usize>) {
-    let mut ahead = PIECES_AHEAD * bytes.len();
-    if bytes.end + ahead > rows.stride {
-        // It is in the next group, whose rows follow.
-        ahead += (GROUP_ROWS - 1) * rows.stride;
-    }
-    for i in 0..GROUP_ROWS {
-        for at in (0..bytes.len()).step_by(64) {
-            t.floats().prefetch(rows.row(i).wrapping_add(ahead + at));
-        }
+fn prefetch<T: IntSimd>(t: T, rows: Rows, bytes: &Range<usize>) {
+    let group = rows.first.wrapping_sub(bytes.start);
+    let next = group.wrapping_add(GROUP_ROWS * (rows.stride + bytes.start));
+    for at in (0..GROUP_ROWS * bytes.len()).step_by(64) {
+        t.floats().prefetch_far(next.wrapping_add(at));
     }
 }
 
