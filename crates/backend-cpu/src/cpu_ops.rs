@@ -155,9 +155,9 @@ impl Ops for CpuOps {
         };
         match self.block_size {
             size if size.is_multiple_of(crate::simd::LANES) || self.num_blocks == 0 => {
-                format!("cpu-lanes16-{kv}-r2")
+                format!("cpu-lanes16-{kv}-r3")
             }
-            size => format!("cpu-lanes16-{kv}-block{size}-r2"),
+            size => format!("cpu-lanes16-{kv}-block{size}-r3"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Quantized llama-architecture GGUF files against what llama.cpp computed from the same files.
 //!
-//! llama.cpp rounds the activations of a quantized product to 8 bits, which these products do not:
-//! logits may differ by 3 % of their range. For F16 it rounds activations to halves.
+//! Both round the activations of a quantized product to 8 bits, by scales of their own: logits may
+//! differ by 3 % of their range. For F16 llama.cpp rounds activations to halves.
 //!
 //! Invariant: greedy ids are equal wherever llama.cpp's margin is larger than twice that tolerance,
 //! which neither of two logits can then cross; alone, in chunks of three, and together.

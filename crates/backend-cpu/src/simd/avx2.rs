@@ -119,6 +119,12 @@ impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        // SAFETY: a hint; it takes any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
     intrinsics! {
         fn splat(value: f32) -> Pair { Pair(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
         fn add(a: Pair, b: Pair) -> Pair {

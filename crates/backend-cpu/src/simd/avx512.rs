@@ -97,6 +97,12 @@ impl Simd for Avx512 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        // SAFETY: a hint; it takes any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
     intrinsics! {
         fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
         fn add(a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }

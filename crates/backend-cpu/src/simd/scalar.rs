@@ -71,6 +71,9 @@ impl Simd for Scalar {
     fn prefetch(self, _at: *const u8) {}
 
     #[inline(always)]
+    fn prefetch_far(self, _at: *const u8) {}
+
+    #[inline(always)]
     fn add(self, a: V, b: V) -> V {
         zip(&a, &b, |a, b| a + b)
     }
