@@ -1,9 +1,14 @@
 """Runs llama.cpp for `hotspare-benches quantized`: one JSON request a line, one JSON answer a line.
 
-    {"op": "load", "path": FILE, "threads": N, "streams": N, "context": TOKENS, "chunk": TOKENS}
-    {"op": "prefill", "tokens": N}                    seconds for one prompt
-    {"op": "decode", "streams": N, "context": TOKENS, "steps": N}       seconds for all the steps
-    {"op": "close"}                                   frees the model
+    {"op": "load", "path": FILE, "threads": N, "streams": N, "context": TOKENS, "room": TOKENS}
+        loads a model and reads a prompt of `context` tokens into each of `streams` sequences, which
+        have `room` tokens each
+    {"op": "prefill", "tokens": N}
+        seconds for one prompt, in a sequence of its own
+    {"op": "decode", "streams": N, "steps": N}
+        seconds for the steps, each a token for every stream
+    {"op": "close"}
+        frees the model
 
 Needs `pip install llama-cpp-python`. Only its binding of the C library is used: batches of several
 sequences go straight to `llama_decode`. Times are of `llama_decode` alone; no token is drawn, which
@@ -19,9 +24,9 @@ import llama_cpp as ll
 
 
 class Engine:
-    """A model and a context with room for `streams` sequences."""
+    """A model, and `streams` sequences at position `context`."""
 
-    def __init__(self, path, threads, streams, context, chunk):
+    def __init__(self, path, threads, streams, context, room):
         self.model = ll.llama_model_load_from_file(
             path.encode(), ll.llama_model_default_params()
         )
@@ -29,16 +34,18 @@ class Engine:
             raise RuntimeError(f"llama.cpp cannot load {path}")
         self.vocab_size = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(self.model))
         params = ll.llama_context_default_params()
-        params.n_ctx = streams * context
-        params.n_batch = params.n_ubatch = chunk
-        params.n_seq_max = streams
+        params.n_ctx = (streams + 1) * room
+        params.n_batch = params.n_ubatch = room
+        params.n_seq_max = streams + 1
         params.n_threads = params.n_threads_batch = threads
         self.context = ll.llama_init_from_model(self.model, params)
         if not self.context:
             raise RuntimeError("llama.cpp cannot make a context")
         self.memory = ll.llama_get_memory(self.context)
-        self.batch = ll.llama_batch_init(chunk, 0, 1)
-        self.chunk = chunk
+        self.batch = ll.llama_batch_init(room, 0, 1)
+        self.streams, self.start = streams, context
+        for sequence in range(streams):
+            self.read(sequence, context)
 
     def close(self):
         ll.llama_batch_free(self.batch)
@@ -64,30 +71,24 @@ class Engine:
         )[0]
         return time.perf_counter() - start
 
-    def prefill(self, tokens, sequence=0):
-        seconds = 0.0
-        for first in range(0, tokens, self.chunk):
-            end = min(tokens, first + self.chunk)
-            entries = [(sequence, p, p == end - 1) for p in range(first, end)]
-            seconds += self.run(entries)
-        return seconds
+    def read(self, sequence, tokens):
+        return self.run([(sequence, p, p == tokens - 1) for p in range(tokens)])
 
-    def decode(self, streams, context, steps):
-        ll.llama_memory_clear(self.memory, False)
+    def prefill(self, tokens):
+        ll.llama_memory_seq_rm(self.memory, self.streams, 0, -1)
+        return self.read(self.streams, tokens)
+
+    def decode(self, streams, steps):
         for sequence in range(streams):
-            self.prefill(context, sequence)
+            ll.llama_memory_seq_rm(self.memory, sequence, self.start, -1)
         times = [
-            self.run([(sequence, context + step, True) for sequence in range(streams)])
+            self.run([(sequence, self.start + step, True) for sequence in range(streams)])
             for step in range(steps)
         ]
         return sum(times)
 
 
 def main():
-    # The library prints to stderr; only what goes wrong is of interest.
-    callback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-    quiet = callback(lambda level, text, data: None)
-    ll.llama_log_set(quiet, None)
     ll.llama_backend_init()
     engine = None
     for line in sys.stdin:
@@ -101,8 +102,7 @@ def main():
                 engine.close()
                 engine = None
             elif op == "prefill":
-                ll.llama_memory_clear(engine.memory, False)
-                answer["seconds"] = engine.prefill(request["tokens"])
+                answer["seconds"] = engine.prefill(**request)
             else:
                 answer["seconds"] = engine.decode(**request)
         except RuntimeError as error:
