@@ -38,6 +38,19 @@ const ORIGINS: [(&str, &str); 18] = [
     ),
 ];
 
+/// Tokens that end a text or a turn whenever a vocabulary has them as marks (control tokens or user
+/// defined ones), as llama.cpp holds too.
+const END_TOKENS: [&str; 8] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<EOT>",
+];
+
 impl GgufFile {
     /// The config that the metadata amounts to.
     ///
@@ -74,11 +87,23 @@ impl GgufFile {
         Ok(Value::Object(config).to_string().into_bytes())
     }
 
-    /// Ids that end a text: the tokenizer's end of sequence, turn and message.
-    fn eos_token_ids(&self) -> Result<Vec<u64>, ModelError> {
+    /// Ids that end a text: the tokenizer's end of sequence, turn and message, and tokens that are
+    /// known to mean that, which many files do not list.
+    fn eos_token_ids(&self, vocab_size: usize) -> Result<Vec<u64>, ModelError> {
+        const MARKERS: [i64; 2] = [3, 4];
         let mut ids = Vec::new();
         for name in ["eos", "eot", "eom"] {
             ids.extend(self.u64(&format!("tokenizer.ggml.{name}_token_id"))?);
+        }
+        let tokens = self.strings("tokenizer.ggml.tokens")?.unwrap_or_default();
+        let types = self
+            .numbers("tokenizer.ggml.token_type")?
+            .unwrap_or_default();
+        for (id, token) in tokens.into_iter().enumerate().take(vocab_size) {
+            let kind = types.get(id).map(|&kind| kind as i64);
+            if END_TOKENS.contains(&token) && kind.is_some_and(|kind| MARKERS.contains(&kind)) {
+                ids.push(id as u64);
+            }
         }
         ids.sort_unstable();
         ids.dedup();
@@ -175,7 +200,10 @@ impl Reader<'_> {
                 "bos_token_id",
                 json!(file.u64("tokenizer.ggml.bos_token_id")?),
             ),
-            ("eos_token_id", json!(file.eos_token_ids()?)),
+            (
+                "eos_token_id",
+                json!(file.eos_token_ids(embedding.shape[0])?),
+            ),
             ("torch_dtype", dtype.into()),
         ] {
             config.insert(field.to_owned(), value);
