@@ -22,6 +22,31 @@ const SHAPE: [usize; 3] = [16, 128, 512];
 const PROMPT_TOKENS: usize = 512;
 /// Streams, and steps of a round.
 const DECODES: [(usize, usize); 3] = [(1, 24), (4, 16), (16, 12)];
+/// The shape, as `make-gguf` takes it.
+const MODEL: [&[&str]; 3] = [
+    &[
+        "--arch",
+        "qwen3",
+        "--hidden",
+        "1024",
+        "--layers",
+        "28",
+        "--intermediate",
+        "3072",
+    ],
+    &[
+        "--heads",
+        "16",
+        "--kv-heads",
+        "8",
+        "--head-dim",
+        "128",
+        "--vocab",
+        "151936",
+        "--tied",
+    ],
+    &["--theta", "1000000"],
+];
 /// Names the directory of the files.
 const MODELS_VARIABLE: &str = "HOTSPARE_BENCH_MODELS";
 
@@ -170,16 +195,15 @@ fn model_path(format: &str) -> Result<PathBuf, String> {
     }
     std::fs::create_dir_all(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // As in llama.cpp's files, what makes the logits has six bits at least.
+    let output_format = match format {
+        "q4_k" => "q6_k",
+        format => format,
+    };
     let made = Command::new(cargo)
-        .args([
-            "xtask",
-            "make-gguf",
-            "--shape",
-            "qwen3-0.6b",
-            "--type",
-            format,
-        ])
-        .arg("--out")
+        .args(["xtask", "make-gguf"])
+        .args(MODEL.concat())
+        .args(["--type", format, "--output-type", output_format])
         .arg(&path)
         .status();
     match made {

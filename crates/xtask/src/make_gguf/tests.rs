@@ -42,6 +42,7 @@ fn logits(files: &ModelFiles) -> Vec<f32> {
         num_blocks: 2,
         block_size: 16,
         kv_dtype: WeightDtype::F32,
+        quantization: None,
     };
     let ops = CpuOps::new(CpuOptions {
         num_threads: 1,
