@@ -6,6 +6,8 @@
 mod candle;
 mod candle_families;
 mod gguf;
+mod gguf_families;
 mod golden;
 mod harness;
 mod invariance;
+mod quantized;

@@ -9,7 +9,8 @@ use hotspare_batch::StepRunner;
 use hotspare_model::ops::{OpsError, StepLimits};
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{
-    LoadOptions, LoadStage, ModelConfig, ModelError, ModelRunner, ModelSource, kv_bytes_per_block,
+    LoadOptions, LoadStage, ModelConfig, ModelError, ModelRunner, ModelSource, Quantization,
+    kv_bytes_per_block,
 };
 
 use crate::backend::{AnyExecutor, Loaded};
@@ -49,10 +50,13 @@ pub(crate) fn load(
         num_blocks,
         block_size: options.block_size,
         kv_dtype,
+        quantization: quantization(options, num_threads)?,
     };
+    let is_quantizing = load_options.quantization.is_some();
     let ops = ops.map_err(|error| from_model(error.into()))?;
     let runner = ModelRunner::load(ops, &files, &load_options, &mut |at| {
         let stage = match at.stage {
+            LoadStage::Weights if is_quantizing => "quantizing weights",
             LoadStage::Weights => "loading weights",
             LoadStage::Buffers => "allocating buffers",
         };
@@ -120,8 +124,39 @@ fn kv_dtype(options: &EngineOptions, config: &ModelConfig) -> Result<WeightDtype
         },
         "float32" => Ok(WeightDtype::F32),
         "float16" => Ok(WeightDtype::F16),
+        "q8_0" => Ok(WeightDtype::Q8_0),
         other => Err(EngineError::Options(format!(
-            "--kv-cache-dtype {other} is not supported; this build has auto, float16 and float32"
+            "--kv-cache-dtype {other} is not supported; this build has auto, float32, float16 and \
+             q8_0"
+        ))),
+    }
+}
+
+/// Whether `--quantization` takes that name: `none`, or one of [`quantization_names`].
+pub fn is_quantization(name: &str) -> bool {
+    name == "none" || Quantization::dtype_from_name(name).is_some()
+}
+
+/// The types that weights can be quantized to at load, as a list for messages.
+pub fn quantization_names() -> String {
+    Quantization::offered_names()
+}
+
+/// What `--quantization` asks for.
+fn quantization(
+    options: &EngineOptions,
+    num_threads: usize,
+) -> Result<Option<Quantization>, EngineError> {
+    let name = options.quantization.as_str();
+    match Quantization::dtype_from_name(name) {
+        Some(dtype) => Ok(Some(Quantization {
+            dtype,
+            num_threads: num_threads.max(1),
+        })),
+        None if name == "none" => Ok(None),
+        None => Err(EngineError::Options(format!(
+            "--quantization {name} is not supported; this build has none, {}",
+            quantization_names()
         ))),
     }
 }

@@ -31,9 +31,12 @@ pub struct EngineOptions {
     /// Type of the activations: `auto` or `float32`. A CPU engine takes the names of shorter types
     /// too, and computes in float32. Default `auto`.
     pub dtype: String,
-    /// How keys and values are kept: `auto`, `float32` or `float16`. Default `auto`: float16 where
-    /// the model's weights are of sixteen bits, else float32.
+    /// How keys and values are kept: `auto`, `float32`, `float16` or `q8_0`. Default `auto`: float16
+    /// where the model's weights are of sixteen bits, else float32.
     pub kv_cache_dtype: String,
+    /// Type to which dense weights are quantized while they are loaded: `none`, or one of
+    /// [`quantization_names`](crate::quantization_names). Default `none`.
+    pub quantization: String,
     /// Tokens in a sequence at most. Default: the model's own bound.
     pub max_model_len: Option<usize>,
     /// Sequences that run at a time, at most. Default 256.
@@ -93,6 +96,7 @@ impl Default for EngineOptions {
             load_format: "auto".to_owned(),
             dtype: "auto".to_owned(),
             kv_cache_dtype: "auto".to_owned(),
+            quantization: "none".to_owned(),
             max_model_len: None,
             max_num_seqs: 256,
             max_num_batched_tokens: 2048,

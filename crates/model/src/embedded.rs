@@ -98,6 +98,7 @@ mod tests {
                 num_blocks: 4,
                 block_size: 16,
                 kv_dtype: WeightDtype::F32,
+                quantization: None,
             };
             ModelRunner::load(NaiveOps::new(1), &files, &options, &mut |_| {}).unwrap();
             let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -20,6 +20,7 @@ fn options() -> LoadOptions {
         num_blocks: 16,
         block_size: 4,
         kv_dtype: WeightDtype::F32,
+        quantization: None,
     }
 }
 

@@ -27,6 +27,7 @@ mod hash;
 mod mmap;
 pub mod ops;
 mod options;
+mod quantize;
 mod rope;
 mod runner;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use generation::GenerationConfig;
 pub use gguf::{GgufArray, GgufFile, GgufValue};
 pub use hash::ContentHash;
 pub use options::{LoadOptions, LoadProgress, LoadStage, kv_bytes_per_block};
+pub use quantize::{Quantization, encode};
 pub use runner::ModelRunner;
 pub use source::ModelSource;
 pub use weight_store::WeightStore;

@@ -24,6 +24,7 @@ fn options(max_model_len: usize) -> LoadOptions {
         num_blocks: 64,
         block_size: BLOCK_SIZE,
         kv_dtype: WeightDtype::F32,
+        quantization: None,
     }
 }
 

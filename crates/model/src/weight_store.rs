@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ModelError;
-use crate::gguf::{self, GgufFile};
+use crate::gguf::{FileName, GgufFile};
 use crate::safetensors::{TensorEntry, parse_header};
 use crate::weights::{WeightBytes, WeightDtype, WeightView};
 
@@ -22,8 +22,8 @@ struct Stored {
 /// which errors then use.
 pub struct WeightStore {
     tensors: BTreeMap<String, Stored>,
-    /// The name in the files of what a family calls so.
-    file_name: fn(&str) -> String,
+    /// The place in the files of what a family calls so.
+    file_name: fn(&str) -> FileName,
 }
 
 impl WeightStore {
@@ -52,7 +52,7 @@ impl WeightStore {
         }
         Ok(Self {
             tensors,
-            file_name: str::to_owned,
+            file_name: FileName::whole,
         })
     }
 
@@ -68,13 +68,13 @@ impl WeightStore {
         };
         Self {
             tensors: file.tensors().iter().map(stored).collect(),
-            file_name: gguf::tensor_name,
+            file_name: file.naming(),
         }
     }
 
     /// Whether there is a tensor `name`.
     pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(&(self.file_name)(name))
+        self.tensors.contains_key(&(self.file_name)(name).name)
     }
 
     /// Number of tensors.
@@ -92,13 +92,19 @@ impl WeightStore {
     /// # Errors
     /// Missing, of another shape, or of a dtype without a kernel.
     pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView, ModelError> {
-        let name = &(self.file_name)(name);
+        let FileName { name, index } = (self.file_name)(name);
+        let name = &name;
         let missing = || ModelError::MissingTensor {
             name: name.to_owned(),
         };
         let stored = self.tensors.get(name).ok_or_else(missing)?;
         let entry = &stored.entry;
-        if entry.shape != shape {
+        let found = match (index, &entry.shape[..]) {
+            (None, whole) => Some(whole),
+            (Some(index), [num_parts, part @ ..]) if index < *num_parts => Some(part),
+            (Some(_), _) => None,
+        };
+        if found != Some(shape) {
             return Err(ModelError::TensorShape {
                 name: name.to_owned(),
                 expected: shape.to_vec(),
@@ -112,7 +118,13 @@ impl WeightStore {
         let dtype = WeightDtype::from_name(&entry.dtype).ok_or_else(bad_dtype)?;
         stored.used.set(true);
         let owner = Arc::clone(&stored.owner);
-        WeightView::new(owner, entry.range.clone(), dtype, shape.to_vec()).ok_or_else(bad_dtype)
+        let mut range = entry.range.clone();
+        if let Some(index) = index {
+            // The parts lie one after the other, all of one length.
+            let len = range.len() / entry.shape[0];
+            range = range.start + index * len..range.start + (index + 1) * len;
+        }
+        WeightView::new(owner, range, dtype, shape.to_vec()).ok_or_else(bad_dtype)
     }
 
     /// Names of the tensors that no `view` has asked for.

@@ -9,6 +9,7 @@
 
 mod assets;
 mod client;
+pub mod gguf;
 mod server;
 mod sse;
 mod wait;

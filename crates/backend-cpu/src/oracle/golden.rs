@@ -4,6 +4,8 @@
 //! logits and log-probabilities within 1e-4 of the largest magnitude; alone, in chunks of three,
 //! and together.
 
+use std::path::Path;
+
 use hotspare_batch::{SamplingParams, TokenId};
 use serde_json::Value;
 
@@ -31,7 +33,7 @@ fn ids(value: &Value) -> Vec<TokenId> {
     values.map(|id| id.as_u64().unwrap() as TokenId).collect()
 }
 
-fn load_cases(path: &std::path::Path) -> Vec<Case> {
+fn load_cases(path: &Path) -> Vec<Case> {
     let json = std::fs::read(path.join("golden.json")).unwrap();
     let json: Value = serde_json::from_slice(&json).unwrap();
     let list = json
@@ -90,12 +92,16 @@ fn greedy() -> SamplingParams {
 /// Runs the golden file of `name` in three ways; `min_compared` of the ids must have been
 /// comparable.
 fn check_model(name: &str, min_compared: f64) {
-    let Some(path) = assets("oracle golden", name) else {
-        return;
-    };
-    let cases = load_cases(&path);
+    if let Some(path) = assets("oracle golden", name) {
+        check_files(name, &path, &path, min_compared);
+    }
+}
+
+/// As [`check_model`], with the golden file in `path` and the model in `model`.
+pub(super) fn check_files(name: &str, path: &Path, model: &Path, min_compared: f64) {
+    let cases = load_cases(path);
     assert_eq!(cases.len(), 4);
-    let mut harness = Harness::load(&path);
+    let mut harness = Harness::load(model);
     let (mut num_compared, mut num_ids) = (0, 0);
     for case in &cases {
         for chunk in [usize::MAX, 3] {

@@ -14,7 +14,7 @@ use hotspare_batch::{
 };
 use hotspare_model::ops::StepLimits;
 use hotspare_model::weights::WeightDtype;
-use hotspare_model::{LoadOptions, ModelRunner, ModelSource};
+use hotspare_model::{LoadOptions, ModelRunner, ModelSource, Quantization};
 
 use crate::{CpuOps, CpuOptions, Isa};
 
@@ -102,6 +102,16 @@ impl Harness {
         isa: Isa,
         kv_dtype: Option<WeightDtype>,
     ) -> Self {
+        Self::load_quantized(path, (num_threads, isa), kv_dtype, None)
+    }
+
+    /// As [`Harness::load_with`], with weights quantized to a type.
+    pub(crate) fn load_quantized(
+        path: &Path,
+        (num_threads, isa): (usize, Isa),
+        kv_dtype: Option<WeightDtype>,
+        weights: Option<WeightDtype>,
+    ) -> Self {
         let files = ModelSource::resolve(path.to_str().unwrap())
             .unwrap()
             .open()
@@ -121,6 +131,10 @@ impl Harness {
             num_blocks: NUM_BLOCKS,
             block_size: BLOCK_SIZE,
             kv_dtype: kv_dtype.unwrap_or(auto),
+            quantization: weights.map(|dtype| Quantization {
+                dtype,
+                num_threads: 2,
+            }),
         };
         let ops = CpuOps::with_isa(
             CpuOptions {

@@ -115,10 +115,15 @@ pub(crate) struct ModelArgs {
     /// Type of the activations: auto or float32 [default: auto].
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<String>,
-    /// How keys and values are kept: auto, float16 (or half, f16) or float32 (or f32) [default:
-    /// auto, float16 where the model's weights have sixteen bits].
+    /// How keys and values are kept: auto, float16 (or half, f16), float32 (or f32), or q8_0, which
+    /// takes about half the memory of float16 [default: auto, float16 where the model's weights have
+    /// sixteen bits].
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_cache_dtype: Option<String>,
+    /// Quantize the weights while they are loaded, so that less memory holds them and each token
+    /// reads fewer bytes: none, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1 or q4_0 [default: none].
+    #[arg(long, short = 'q', value_name = "TYPE")]
+    pub(crate) quantization: Option<String>,
     /// A chat template in place of the model's: a file, or the template itself.
     #[arg(long, value_name = "FILE|TEMPLATE")]
     pub(crate) chat_template: Option<String>,
@@ -306,6 +311,7 @@ impl ModelArgs {
             load_format,
             dtype,
             kv_cache_dtype,
+            quantization,
             chat_template,
             trust_request_chat_template,
             skip_tokenizer_init,

@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hotspare_engine::{Backend, EngineOptions, ScriptedOptions};
+use hotspare_engine::{
+    Backend, EngineOptions, ScriptedOptions, is_quantization, quantization_names,
+};
 use hotspare_front::{FrontConfig, GenerationConfigSource, ModelOptions};
 use hotspare_http::HttpConfig;
 use serde_json::{Map, Value};
@@ -218,6 +220,7 @@ fn engine_options(
         load_format: load_format(model.load_format.as_deref())?,
         dtype: dtype(model.dtype.as_deref(), warnings)?,
         kv_cache_dtype: kv_cache_dtype(model.kv_cache_dtype.as_deref())?,
+        quantization: quantization(model.quantization.as_deref())?,
         max_num_seqs: engine.max_num_seqs.unwrap_or(defaults.max_num_seqs),
         max_num_batched_tokens: engine
             .max_num_batched_tokens
@@ -257,10 +260,25 @@ fn kv_cache_dtype(name: Option<&str>) -> Result<String, CliError> {
         "auto" => Ok("auto".to_owned()),
         "float16" | "half" | "f16" => Ok("float16".to_owned()),
         "float32" | "float" | "f32" => Ok("float32".to_owned()),
+        "q8_0" => Ok("q8_0".to_owned()),
         other => Err(CliError::usage(format!(
-            "--kv-cache-dtype {other}: there are `auto`, `float16` and `float32`"
+            "--kv-cache-dtype {other}: there are `auto`, `float32`, `float16` and `q8_0`"
         ))),
     }
+}
+
+/// Types that weights can be quantized to at load. vLLM's own names are of checkpoints that are
+/// quantized already, or of types that a CPU does not have.
+fn quantization(name: Option<&str>) -> Result<String, CliError> {
+    let name = name.unwrap_or("none").to_lowercase();
+    if is_quantization(&name) {
+        return Ok(name);
+    }
+    Err(CliError::usage(format!(
+        "--quantization {name}: this build quantizes dense weights while it loads them, to {}; \
+         `none` takes them as they are stored (GGUF files may be quantized already)",
+        quantization_names()
+    )))
 }
 
 /// vLLM's names of types, as far as a CPU computes in them.

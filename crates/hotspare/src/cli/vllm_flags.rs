@@ -219,11 +219,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     ("pooler-config", "", ONLY_TEXT),
     (
-        "quantization",
-        "none",
-        "this build serves weights as they are stored",
-    ),
-    (
         "response-role",
         "assistant",
         "this build answers as `assistant` only",
@@ -265,9 +260,6 @@ pub(crate) fn lookup(name: &str) -> Option<Known> {
 
 /// Looks a flag in vLLM's short spelling up; `-O3` and `-tp=2` hold their value.
 pub(crate) fn lookup_short(arg: &str) -> Option<Known> {
-    if matches!(arg, "-q") {
-        return lookup("quantization");
-    }
     if arg.starts_with("-O") && arg.len() > 2 {
         return Some(Known::Ignored(Arity::Switch));
     }
