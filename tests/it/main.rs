@@ -13,6 +13,7 @@ mod chat;
 mod cli;
 mod clients;
 mod completions;
+mod dummy;
 mod engine_process;
 mod models;
 mod sdk_clients;

@@ -109,7 +109,9 @@ pub(crate) struct ModelArgs {
     /// model's own [default: auto].
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     pub(crate) max_model_len: Option<ContextLen>,
-    /// Format of the weights: auto or safetensors [default: auto].
+    /// Format of the weights: auto, safetensors, gguf, or dummy, which fills the model's shape with
+    /// random ones (seeded by --seed): MODEL is then a directory with a config.json, such a file,
+    /// or a known shape such as Llama-3.2-1B [default: auto].
     #[arg(long, value_name = "FORMAT")]
     pub(crate) load_format: Option<String>,
     /// Type of the activations: auto or float32 [default: auto].
@@ -142,6 +144,10 @@ pub(crate) struct ModelArgs {
     /// Log-probabilities a token that a request may ask for, at most [default: 20].
     #[arg(long, value_name = "N")]
     pub(crate) max_logprobs: Option<u32>,
+    /// Where hashes of weight files are kept, so that each is computed once [default:
+    /// $XDG_CACHE_HOME/hotspare, or ~/.cache/hotspare].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
     /// Seed from which requests without one are given theirs [default: a random one each start].
     #[arg(long, value_name = "SEED")]
     pub(crate) seed: Option<u64>,
@@ -312,6 +318,7 @@ impl ModelArgs {
             generation_config,
             override_generation_config,
             max_logprobs,
+            cache_dir,
             seed,
         )
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hotspare_engine::{Backend, EngineOptions, ScriptedOptions};
-use hotspare_front::{FrontConfig, GenerationConfigSource, ModelOptions};
+use hotspare_front::{FrontConfig, GenerationConfigSource, LoadFormat, ModelOptions};
 use hotspare_http::HttpConfig;
 use serde_json::{Map, Value};
 
@@ -158,6 +158,9 @@ fn model_options(model: &ModelArgs, tag: Option<String>) -> Result<ModelOptions,
     };
     Ok(ModelOptions {
         model: name.unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
+        root: None,
+        load_format: load_format(model.load_format.as_deref())?,
+        dummy_seed: model.seed.unwrap_or(0),
         served_model_names: model.served_model_name.clone().unwrap_or_default(),
         max_model_len: match model.max_model_len {
             None | Some(ContextLen::Auto) => None,
@@ -215,9 +218,11 @@ fn engine_options(
     Ok(EngineOptions {
         model: served.model.clone(),
         device,
-        load_format: load_format(model.load_format.as_deref())?,
+        load_format: served.load_format.name().to_owned(),
+        dummy_seed: served.dummy_seed,
         dtype: dtype(model.dtype.as_deref(), warnings)?,
         kv_cache_dtype: kv_cache_dtype(model.kv_cache_dtype.as_deref())?,
+        cache_dir: model.cache_dir.clone(),
         max_num_seqs: engine.max_num_seqs.unwrap_or(defaults.max_num_seqs),
         max_num_batched_tokens: engine
             .max_num_batched_tokens
@@ -242,13 +247,9 @@ fn engine_options(
 }
 
 /// Formats that the engine reads.
-fn load_format(name: Option<&str>) -> Result<String, CliError> {
-    match name.unwrap_or("auto") {
-        known @ ("auto" | "safetensors") => Ok(known.to_owned()),
-        other => Err(CliError::usage(format!(
-            "--load-format {other}: there are `auto` and `safetensors`"
-        ))),
-    }
+fn load_format(name: Option<&str>) -> Result<LoadFormat, CliError> {
+    let format = name.unwrap_or("auto").parse();
+    format.map_err(|e| CliError::usage(format!("--load-format: {e}")))
 }
 
 /// Types that a CPU's KV cache has.
