@@ -15,6 +15,8 @@ mod clients;
 mod completions;
 mod dummy;
 mod engine_process;
+mod hub;
+mod inspect;
 mod models;
 mod sdk_clients;
 mod shutdown;

@@ -9,8 +9,8 @@ use hotspare_batch::StepRunner;
 use hotspare_model::ops::{OpsError, StepLimits};
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{
-    HashCache, LoadFormat, LoadOptions, LoadStage, ModelConfig, ModelError, ModelRunner,
-    ModelSource, kv_bytes_per_block,
+    HashCache, LoadFormat, LoadOptions, LoadStage, ModelConfig, ModelError, ModelFiles,
+    ModelRunner, ModelSource, kv_bytes_per_block,
 };
 
 use crate::backend::{AnyExecutor, Loaded};
@@ -83,6 +83,31 @@ pub(crate) fn load(
         numerics_id,
         device: "cpu".to_owned(),
     })
+}
+
+/// Whether the CPU backend can run the model: loads it with the smallest buffers, and drops it.
+///
+/// # Errors
+/// What a start would fail with.
+pub fn check_on_cpu(files: &ModelFiles) -> Result<(), ModelError> {
+    const NUM_TOKENS: usize = 16;
+    let config = files.config()?;
+    let limits = StepLimits {
+        max_num_batched_tokens: 1,
+        max_num_seqs: 1,
+        max_model_len: NUM_TOKENS.min(config.max_context_len()),
+    };
+    let options = LoadOptions {
+        limits: limits.clone(),
+        num_blocks: 1,
+        block_size: NUM_TOKENS,
+        kv_dtype: WeightDtype::F32,
+    };
+    let ops = CpuOps::new(CpuOptions {
+        num_threads: 1,
+        limits,
+    })?;
+    ModelRunner::load(ops, files, &options, &mut |_| {}).map(drop)
 }
 
 /// Checks the options that are names.

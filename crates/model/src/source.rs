@@ -102,7 +102,8 @@ impl ModelSource {
         } else if Shape::find(name).is_some() {
             "it is a known shape, without weights; --load-format dummy fills it with random ones"
         } else {
-            "it is neither an embedded model (spark, spark-mini) nor a directory nor a .gguf file"
+            "it is neither an embedded model (spark, spark-mini) nor a directory nor a .gguf file, \
+             nor has it the form ORG/NAME of a model on a hub"
         };
         Err(unknown(name, reason))
     }

@@ -24,16 +24,20 @@ wins over the environment, the environment over the file. A switch is turned off
 Examples:
   hotspare serve                                the small embedded model, for a first look
   hotspare serve ~/models/Llama-3.2-1B-Instruct a directory with config.json and safetensors
+  hotspare serve Qwen/Qwen3-0.6B                a model on the hub, fetched once
   hotspare serve --host 0.0.0.0 --api-key KEY   reachable from elsewhere, with a key
 
+Models on the hub are kept where Python's huggingface_hub keeps them, and fetched as HF_HOME,
+HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say.
 Signals: SIGTERM and SIGINT let running requests finish and end with status 0; a second one ends at
 once.";
 
 /// Arguments of `hotspare serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ServeArgs {
-    /// What to serve: a directory, or `spark` (the default) or `spark-mini`, which are embedded
-    /// in this program.
+    /// What to serve: a directory, a .gguf file, a model on the hub (ORG/NAME, or ORG/NAME:FILE for
+    /// one of several .gguf files), or `spark` (the default) or `spark-mini`, which are embedded in
+    /// this program.
     #[arg(value_name = "MODEL")]
     pub(crate) model_tag: Option<String>,
     /// A TOML file with the same options.
@@ -102,6 +106,12 @@ pub(crate) struct ModelArgs {
     /// The same as MODEL.
     #[arg(long = "model", value_name = "MODEL")]
     pub(crate) model: Option<String>,
+    /// Branch, tag or commit of a model on the hub [default: main].
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
+    /// Where models from the hub are kept [default: as HF_HUB_CACHE and HF_HOME say].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) download_dir: Option<PathBuf>,
     /// Names that requests may use; the first one is reported [default: MODEL].
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub(crate) served_model_name: Option<Vec<String>>,
@@ -307,6 +317,8 @@ impl ModelArgs {
             self,
             lower,
             model,
+            revision,
+            download_dir,
             served_model_name,
             max_model_len,
             load_format,

@@ -29,6 +29,10 @@ pub(crate) struct Settings {
     pub(crate) front: FrontConfig,
     pub(crate) model: ModelOptions,
     pub(crate) engine: EngineOptions,
+    /// Branch, tag or commit of a model on the hub.
+    pub(crate) revision: Option<String>,
+    /// Where models from the hub are kept.
+    pub(crate) download_dir: Option<PathBuf>,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     /// To be logged once there is a log.
@@ -67,6 +71,8 @@ impl Settings {
             front,
             model: model_options,
             engine: engine_options,
+            revision: model.revision,
+            download_dir: model.download_dir,
             log_level: log.log_level.unwrap_or_else(|| "info".to_owned()),
             log_format: log.log_format.unwrap_or(LogFormat::Human),
             warnings,
