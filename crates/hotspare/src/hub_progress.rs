@@ -96,7 +96,8 @@ impl View {
     }
 }
 
-fn new_bar(num_bytes: u64) -> ProgressBar {
+/// A bar of bytes.
+pub(crate) fn new_bar(num_bytes: u64) -> ProgressBar {
     let template = "{spinner} {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     let style = ProgressStyle::with_template(template);
     let style = style.expect("the template is a constant, and well formed");

@@ -14,7 +14,7 @@ use hotspare_model::{
 use crate::cli::{InspectArgs, LogFormat};
 use crate::hub::{Request, model_ref};
 use crate::inspect_report::{Memory, Report, TextReport, WeightsReport};
-use crate::{fail, logging};
+use crate::{fail, hub_progress, logging};
 
 /// Contexts of the table, as far as the model has them; its own bound is added.
 const CONTEXTS: [usize; 4] = [2_048, 8_192, 32_768, 131_072];
@@ -22,6 +22,8 @@ const CONTEXTS: [usize; 4] = [2_048, 8_192, 32_768, 131_072];
 const NUM_SEQS: [usize; 4] = [1, 4, 16, 64];
 /// Tokens in a KV block, as by default.
 const BLOCK_SIZE: usize = 16;
+/// Less is hashed before anyone could look at a bar.
+const MIN_BYTES_OF_BAR: u64 = 1 << 30;
 
 /// Prints the report, and ends.
 pub(crate) fn run(args: InspectArgs) -> ExitCode {
@@ -155,9 +157,18 @@ fn weights(files: &ModelFiles) -> Result<WeightsReport, String> {
 fn hash(files: &ModelFiles, args: &InspectArgs) -> String {
     let cache_dir = args.cache_dir.clone().or_else(HashCache::default_dir);
     let cache = cache_dir.as_deref().map(HashCache::new);
-    files
-        .content_hash(cache.as_ref(), &mut |_, _| {})
-        .to_string()
+    let bar = logging::can_show_bars(LogFormat::Human).then(|| hub_progress::new_bar(0));
+    let hash = files.content_hash(cache.as_ref(), &mut |done, total| {
+        if let Some(bar) = bar.as_ref().filter(|_| total >= MIN_BYTES_OF_BAR) {
+            bar.set_message("hashing");
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    hash.to_string()
 }
 
 /// The tokenizer and template, as the server would load them.

@@ -3,7 +3,8 @@
 //! `blobs/ETAG` holds contents, `snapshots/COMMIT/FILE` links to them, `refs/REVISION` names a
 //! commit. Files appear by renaming, so that a reader sees all of one or none.
 //!
-//! Invariant: a blob without the ending `.incomplete` is whole and was on disk when it got its name.
+//! Invariant: a blob without the ending `.incomplete` is whole and was on disk when it got its
+//! name.
 
 use std::fs::{File, TryLockError};
 use std::io::Write;

@@ -200,8 +200,8 @@ impl ModelFiles {
         lengths.sum()
     }
 
-    /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights that `cache` does
-    /// not know once. Of dummy weights the config and the seed count.
+    /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights that `cache`
+    /// does not know once. Of dummy weights the config and the seed count.
     pub fn content_hash(
         &self,
         cache: Option<&HashCache>,

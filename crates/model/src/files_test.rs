@@ -217,6 +217,13 @@ fn equal_files_hash_alike_wherever_they_lie_and_a_cache_changes_nothing() {
     }
     let entries = std::fs::read_dir(cache_dir.path().join("hashes")).unwrap();
     assert_eq!(entries.count(), 2, "one for each weight file");
+    let (shards, same) = (
+        TinyModel::new().write_shards(),
+        TinyModel::new().write_shards(),
+    );
+    let of_shards = hash(shards.path(), Some(&cache));
+    assert_eq!(hash(shards.path(), Some(&cache)), of_shards);
+    assert_eq!(hash(same.path(), None), of_shards);
     // What the cache says is believed: the file is not read again.
     let weights = one.path().join("model.safetensors");
     let identity = FileIdentity::of(&File::open(&weights).unwrap(), &weights).unwrap();
