@@ -24,7 +24,8 @@ pub use params::{SamplingParams, StopParams};
 /// A vocabulary index.
 pub type TokenId = u32;
 
-/// The tokens one step draws for one sequence: nearly always one, so they need no memory of their own.
+/// The tokens one step draws for one sequence. Nearly always one, so they need no memory of their
+/// own.
 pub type DrawnTokens = smallvec::SmallVec<[TokenId; 4]>;
 
 /// Index of a KV cache block (`block_size` tokens of every layer) in the executor's pool.

@@ -9,8 +9,8 @@ use hotspare_batch::StepRunner;
 use hotspare_model::ops::{OpsError, StepLimits};
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{
-    LoadOptions, LoadStage, ModelConfig, ModelError, ModelRunner, ModelSource, Quantization,
-    kv_bytes_per_block,
+    HashCache, LoadFormat, LoadOptions, LoadStage, ModelConfig, ModelError, ModelFiles,
+    ModelRunner, ModelSource, Quantization, kv_bytes_per_block,
 };
 
 use crate::backend::{AnyExecutor, Loaded};
@@ -26,7 +26,9 @@ pub(crate) fn load(
 ) -> Result<Loaded, EngineError> {
     check_names(options)?;
     let mut progress = ProgressReporter::new(outbox);
-    let files = ModelSource::resolve(&options.model)?.open()?;
+    let format: LoadFormat = options.load_format.parse()?;
+    let source = ModelSource::resolve_as(&options.model, format, options.dummy_seed)?;
+    let files = source.open()?;
     let config = files.config()?;
     let max_model_len = config.resolve_max_model_len(options.max_model_len)?;
     let kv_dtype = kv_dtype(options, &config)?;
@@ -37,7 +39,9 @@ pub(crate) fn load(
         max_num_seqs: options.max_num_seqs,
         max_model_len,
     };
-    let model_hash = files.content_hash(&mut |done, total| {
+    let cache_dir = options.cache_dir.clone().or_else(HashCache::default_dir);
+    let cache = cache_dir.as_deref().map(HashCache::new);
+    let model_hash = files.content_hash(cache.as_ref(), &mut |done, total| {
         progress.report("hashing the model", done, total);
     });
     let num_threads = options.num_threads.unwrap_or_else(default_num_threads);
@@ -84,6 +88,32 @@ pub(crate) fn load(
     })
 }
 
+/// Whether the CPU backend can run the model: loads it with the smallest buffers, and drops it.
+///
+/// # Errors
+/// What a start would fail with.
+pub fn check_on_cpu(files: &ModelFiles) -> Result<(), ModelError> {
+    const NUM_TOKENS: usize = 16;
+    let config = files.config()?;
+    let limits = StepLimits {
+        max_num_batched_tokens: 1,
+        max_num_seqs: 1,
+        max_model_len: NUM_TOKENS.min(config.max_context_len()),
+    };
+    let options = LoadOptions {
+        limits: limits.clone(),
+        num_blocks: 1,
+        block_size: NUM_TOKENS,
+        kv_dtype: WeightDtype::F32,
+        quantization: None,
+    };
+    let ops = CpuOps::new(CpuOptions {
+        num_threads: 1,
+        limits,
+    })?;
+    ModelRunner::load(ops, files, &options, &mut |_| {}).map(drop)
+}
+
 /// Checks the options that are names.
 fn check_names(options: &EngineOptions) -> Result<(), EngineError> {
     let unknown = |flag: &str, value: &str, known: &str| {
@@ -93,13 +123,6 @@ fn check_names(options: &EngineOptions) -> Result<(), EngineError> {
     };
     if !["auto", "cpu"].contains(&options.device.as_str()) {
         return unknown("--device", &options.device, "auto and cpu");
-    }
-    if !["auto", "safetensors"].contains(&options.load_format.as_str()) {
-        return unknown(
-            "--load-format",
-            &options.load_format,
-            "auto and safetensors",
-        );
     }
     match options.dtype.as_str() {
         "auto" | "float32" | "float" => {}

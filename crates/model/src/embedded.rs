@@ -105,8 +105,8 @@ mod tests {
                 .join("../../models")
                 .join(model.name());
             let directory = ModelSource::resolve(directory.to_str().unwrap()).unwrap();
-            let directory_hash = directory.open().unwrap().content_hash(&mut |_, _| {});
-            assert_eq!(files.content_hash(&mut |_, _| {}), directory_hash);
+            let directory_hash = directory.open().unwrap().content_hash(None, &mut |_, _| {});
+            assert_eq!(files.content_hash(None, &mut |_, _| {}), directory_hash);
         }
     }
 

@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::dummy::{DUMMY_VERSION, Dummy};
 use crate::embedded::EmbeddedModel;
 use crate::gguf::GgufFile;
-use crate::hash::hash_files;
+use crate::hash::{FileBytes, hash_files};
 use crate::mmap::MappedFile;
 use crate::weights::WeightBytes;
-use crate::{ContentHash, GenerationConfig, ModelConfig, ModelError, WeightStore};
+use crate::{ContentHash, GenerationConfig, HashCache, ModelConfig, ModelError, WeightStore};
 
 /// Bound on each JSON file and template; tokenizers of large vocabularies reach tens of megabytes.
 const MAX_SMALL_FILE_BYTES: u64 = 256 << 20;
@@ -51,26 +52,68 @@ pub struct ModelFiles {
     weights: Vec<WeightFile>,
     /// The GGUF file's header, where that is what the model is.
     gguf: Option<Arc<GgufFile>>,
+    /// Random weights in place of files.
+    dummy: Option<Dummy>,
 }
 
 impl ModelFiles {
     /// Opens the model in directory `path`.
     pub(crate) fn open_directory(path: &Path) -> Result<Self, ModelError> {
-        let required = |name: &str| {
-            read_small(path, name)?.ok_or_else(|| ModelError::Io {
-                path: path.join(name),
-                reason: std::io::ErrorKind::NotFound.into(),
-            })
-        };
         Ok(Self {
-            config_json: required("config.json")?,
+            weights: open_weights(path)?,
+            ..Self::open_without_weights(path)?
+        })
+    }
+
+    /// Opens what is in directory `path` beside the weights.
+    pub(crate) fn open_without_weights(path: &Path) -> Result<Self, ModelError> {
+        Ok(Self {
             generation_config_json: read_small(path, "generation_config.json")?,
             tokenizer_json: read_small(path, "tokenizer.json")?,
             tokenizer_config_json: read_small(path, "tokenizer_config.json")?,
             chat_template_jinja: read_small(path, "chat_template.jinja")?,
-            weights: open_weights(path)?,
-            gguf: None,
+            ..Self::open_config(&path.join("config.json"))?
         })
+    }
+
+    /// Opens the `config.json` that lies at `path`, and nothing else.
+    pub(crate) fn open_config(path: &Path) -> Result<Self, ModelError> {
+        let (directory, name) = (path.parent(), path.file_name());
+        let name = name.and_then(|name| name.to_str()).unwrap_or_default();
+        let json = read_small(directory.unwrap_or(Path::new("")), name)?;
+        let json = json.ok_or_else(|| ModelError::Io {
+            path: path.to_owned(),
+            reason: std::io::ErrorKind::NotFound.into(),
+        })?;
+        Ok(Self::of_config(json))
+    }
+
+    /// A config without anything else.
+    pub(crate) fn of_config(config_json: Cow<'static, [u8]>) -> Self {
+        Self {
+            config_json,
+            generation_config_json: None,
+            tokenizer_json: None,
+            tokenizer_config_json: None,
+            chat_template_jinja: None,
+            weights: Vec::new(),
+            gguf: None,
+            dummy: None,
+        }
+    }
+
+    /// The same with random weights in place of its own.
+    pub(crate) fn with_dummy(self, dummy: Dummy) -> Self {
+        Self {
+            weights: Vec::new(),
+            dummy: Some(dummy),
+            ..self
+        }
+    }
+
+    /// Whether the weights are random.
+    pub fn is_dummy(&self) -> bool {
+        self.dummy.is_some()
     }
 
     /// Opens the GGUF file `path`. A tokenizer, template or generation config that lies beside it
@@ -90,6 +133,7 @@ impl ModelFiles {
             chat_template_jinja: read_small(beside, "chat_template.jinja")?,
             weights: vec![(GGUF_FILE.to_owned(), owner)],
             gguf: Some(Arc::new(gguf)),
+            dummy: None,
         })
     }
 
@@ -109,6 +153,7 @@ impl ModelFiles {
             chat_template_jinja: None,
             weights: vec![(SINGLE_FILE.to_owned(), Arc::new(files.weights))],
             gguf: None,
+            dummy: None,
         }
     }
 
@@ -139,9 +184,10 @@ impl ModelFiles {
     /// # Errors
     /// A damaged weight file.
     pub fn weights(&self) -> Result<WeightStore, ModelError> {
-        match &self.gguf {
-            Some(gguf) => Ok(WeightStore::from_gguf(gguf)),
-            None => WeightStore::new(self.weights.clone()),
+        match (&self.gguf, self.dummy) {
+            (Some(gguf), _) => Ok(WeightStore::from_gguf(gguf)),
+            (None, Some(dummy)) => Ok(WeightStore::from_dummy(dummy, &self.config()?)),
+            (None, None) => WeightStore::new(self.weights.clone()),
         }
     }
 
@@ -154,13 +200,17 @@ impl ModelFiles {
         lengths.sum()
     }
 
-    /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights once, so it is
-    /// also what brings a mapped file into memory; compute it once.
-    pub fn content_hash(&self, progress: &mut dyn FnMut(u64, u64)) -> ContentHash {
+    /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights that `cache`
+    /// does not know once. Of dummy weights the config and the seed count.
+    pub fn content_hash(
+        &self,
+        cache: Option<&HashCache>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> ContentHash {
         // What stands for a GGUF file's config.json is made from the file, which is hashed whole.
-        let mut files: Vec<(&str, &[u8])> = match self.gguf {
+        let mut files: Vec<FileBytes<'_>> = match self.gguf {
             Some(_) => Vec::new(),
-            None => vec![("config.json", &self.config_json)],
+            None => vec![FileBytes::new("config.json", &self.config_json)],
         };
         let optional = [
             ("generation_config.json", &self.generation_config_json),
@@ -169,11 +219,16 @@ impl ModelFiles {
             ("chat_template.jinja", &self.chat_template_jinja),
         ];
         for (name, bytes) in &optional {
-            files.extend(bytes.as_deref().map(|bytes| (*name, bytes)));
+            files.extend(bytes.as_deref().map(|bytes| FileBytes::new(name, bytes)));
         }
-        let weights = self.weights.iter();
-        files.extend(weights.map(|(name, file)| (name.as_str(), file.bytes())));
-        hash_files(&files, progress)
+        files.extend(self.weights.iter().map(|(name, file)| FileBytes {
+            name,
+            bytes: file.bytes(),
+            identity: file.identity(),
+        }));
+        let dummy = self.dummy.map(|dummy| dummy.seed.to_le_bytes());
+        files.extend(dummy.iter().map(|seed| FileBytes::new(DUMMY_VERSION, seed)));
+        hash_files(&files, cache, progress)
     }
 }
 

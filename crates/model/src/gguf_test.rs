@@ -370,7 +370,7 @@ fn the_hash_follows_the_bytes_and_not_the_name() {
     let directory = tempfile::tempdir().unwrap();
     let hash = |name: &str, writer: &GgufWriter| {
         let path = write(directory.path(), name, writer);
-        open(&path).content_hash(&mut |_, _| {})
+        open(&path).content_hash(None, &mut |_, _| {})
     };
     let first = hash("a.gguf", &tiny());
     assert_eq!(first, hash("b.GGUF", &tiny()));

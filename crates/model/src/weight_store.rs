@@ -7,13 +7,33 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ModelError;
+use crate::config::ModelConfig;
+use crate::dummy::{Dummy, DummyTensor};
 use crate::gguf::{FileName, GgufFile};
 use crate::safetensors::{TensorEntry, parse_header};
+use crate::tensor_list::TensorSpec;
 use crate::weights::{WeightBytes, WeightDtype, WeightView};
+
+/// Where a tensor's bytes come from.
+enum Origin {
+    /// A file.
+    Owner(Arc<dyn WeightBytes>),
+    /// They are made when asked for.
+    Dummy(DummyTensor),
+}
+
+impl Origin {
+    fn owner(&self) -> Arc<dyn WeightBytes> {
+        match self {
+            Self::Owner(owner) => Arc::clone(owner),
+            Self::Dummy(tensor) => tensor.make(),
+        }
+    }
+}
 
 /// Where a tensor is.
 struct Stored {
-    owner: Arc<dyn WeightBytes>,
+    origin: Origin,
     entry: TensorEntry,
     used: Cell<bool>,
 }
@@ -41,7 +61,7 @@ impl WeightStore {
             for entry in parse_header(owner.bytes()).map_err(damaged)? {
                 let name = entry.name.clone();
                 let stored = Stored {
-                    owner: Arc::clone(&owner),
+                    origin: Origin::Owner(Arc::clone(&owner)),
                     entry,
                     used: Cell::new(false),
                 };
@@ -60,7 +80,7 @@ impl WeightStore {
     pub(crate) fn from_gguf(file: &GgufFile) -> Self {
         let stored = |entry: &TensorEntry| {
             let stored = Stored {
-                owner: Arc::clone(file.owner()),
+                origin: Origin::Owner(Arc::clone(file.owner())),
                 entry: entry.clone(),
                 used: Cell::new(false),
             };
@@ -70,6 +90,37 @@ impl WeightStore {
             tensors: file.tensors().iter().map(stored).collect(),
             file_name: file.naming(),
         }
+    }
+
+    /// The tensors that `config` implies, random.
+    pub(crate) fn from_dummy(dummy: Dummy, config: &ModelConfig) -> Self {
+        let stored = |spec: TensorSpec| {
+            let tensor = dummy.tensor(config, &spec);
+            let stored = Stored {
+                entry: TensorEntry {
+                    name: spec.name.clone(),
+                    dtype: Dummy::dtype(config).name().to_owned(),
+                    range: 0..tensor.num_bytes(),
+                    shape: spec.shape,
+                },
+                origin: Origin::Dummy(tensor),
+                used: Cell::new(false),
+            };
+            (spec.name, stored)
+        };
+        Self {
+            tensors: config.tensors().into_iter().map(stored).collect(),
+            file_name: FileName::whole,
+        }
+    }
+
+    /// Each tensor's dtype as the file names it, and its number of elements.
+    pub fn summary(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.tensors.values().map(|stored| {
+            let entry = &stored.entry;
+            let num_elements = entry.shape.iter().map(|&d| d as u64).product();
+            (entry.dtype.as_str(), num_elements)
+        })
     }
 
     /// Whether there is a tensor `name`.
@@ -117,7 +168,7 @@ impl WeightStore {
         };
         let dtype = WeightDtype::from_name(&entry.dtype).ok_or_else(bad_dtype)?;
         stored.used.set(true);
-        let owner = Arc::clone(&stored.owner);
+        let owner = stored.origin.owner();
         let mut range = entry.range.clone();
         if let Some(index) = index {
             // The parts lie one after the other, all of one length.

@@ -16,7 +16,9 @@ fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, CliError>
     let env: BTreeMap<&str, &str> = env.iter().copied().collect();
     match parse(&args, &|name| env.get(name).map(|value| value.to_string()))? {
         Command::Serve(settings) => Ok(*settings),
-        Command::Engine(_) => panic!("`serve` was asked for"),
+        Command::Engine(_) | Command::Pull(_) | Command::Inspect(_) => {
+            panic!("`serve` was asked for")
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hotspare_engine::{
     Backend, EngineOptions, ScriptedOptions, is_quantization, quantization_names,
 };
-use hotspare_front::{FrontConfig, GenerationConfigSource, ModelOptions};
+use hotspare_front::{FrontConfig, GenerationConfigSource, LoadFormat, ModelOptions};
 use hotspare_http::HttpConfig;
 use serde_json::{Map, Value};
 
@@ -31,6 +31,10 @@ pub(crate) struct Settings {
     pub(crate) front: FrontConfig,
     pub(crate) model: ModelOptions,
     pub(crate) engine: EngineOptions,
+    /// Branch, tag or commit of a model on the hub.
+    pub(crate) revision: Option<String>,
+    /// Where models from the hub are kept.
+    pub(crate) download_dir: Option<PathBuf>,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     /// To be logged once there is a log.
@@ -69,6 +73,8 @@ impl Settings {
             front,
             model: model_options,
             engine: engine_options,
+            revision: model.revision,
+            download_dir: model.download_dir,
             log_level: log.log_level.unwrap_or_else(|| "info".to_owned()),
             log_format: log.log_format.unwrap_or(LogFormat::Human),
             warnings,
@@ -160,6 +166,9 @@ fn model_options(model: &ModelArgs, tag: Option<String>) -> Result<ModelOptions,
     };
     Ok(ModelOptions {
         model: name.unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
+        root: None,
+        load_format: load_format(model.load_format.as_deref())?,
+        dummy_seed: model.seed.unwrap_or(0),
         served_model_names: model.served_model_name.clone().unwrap_or_default(),
         max_model_len: match model.max_model_len {
             None | Some(ContextLen::Auto) => None,
@@ -217,10 +226,12 @@ fn engine_options(
     Ok(EngineOptions {
         model: served.model.clone(),
         device,
-        load_format: load_format(model.load_format.as_deref())?,
+        load_format: served.load_format.name().to_owned(),
+        dummy_seed: served.dummy_seed,
         dtype: dtype(model.dtype.as_deref(), warnings)?,
         kv_cache_dtype: kv_cache_dtype(model.kv_cache_dtype.as_deref())?,
         quantization: quantization(model.quantization.as_deref())?,
+        cache_dir: model.cache_dir.clone(),
         max_num_seqs: engine.max_num_seqs.unwrap_or(defaults.max_num_seqs),
         max_num_batched_tokens: engine
             .max_num_batched_tokens
@@ -245,13 +256,9 @@ fn engine_options(
 }
 
 /// Formats that the engine reads.
-fn load_format(name: Option<&str>) -> Result<String, CliError> {
-    match name.unwrap_or("auto") {
-        known @ ("auto" | "safetensors") => Ok(known.to_owned()),
-        other => Err(CliError::usage(format!(
-            "--load-format {other}: there are `auto` and `safetensors`"
-        ))),
-    }
+fn load_format(name: Option<&str>) -> Result<LoadFormat, CliError> {
+    let format = name.unwrap_or("auto").parse();
+    format.map_err(|e| CliError::usage(format!("--load-format: {e}")))
 }
 
 /// Types that a CPU's KV cache has.
