@@ -2,8 +2,9 @@
 //! full precision.
 //!
 //! Rows go in tiles of eight, the last one shorter. A tile is its blocks in order; of a block, each
-//! row has eight words of four elements, the scale, two 16-bit sums over the block's halves, and
-//! their sum times the scale.
+//! row has eight words of four elements, the scale, the elements' sum times the scale, and -128
+//! times the sums of the first half, the second, and both, with which the sums of a product start
+//! where weights have an offset.
 //!
 //! Invariant: a row's blocks depend on that row alone and are the same on every instruction set. A
 //! block with an element that is not finite has a scale of NaN.
@@ -14,7 +15,7 @@ use crate::simd::{LANES, Simd, isa_entry};
 /// Rows of a tile; the last has what remains.
 pub(in crate::linear) const TILE_ROWS: usize = 8;
 /// Words of a block of one row.
-const WORDS: usize = BLOCK_WORDS + 3;
+const WORDS: usize = BLOCK_WORDS + 5;
 /// Blocks with no larger element are zero: their inverse scale could overflow.
 const TINY: f32 = 1e-30;
 /// 1.5 * 2^23: a float near zero plus this has the nearest integer in its low bits.
@@ -104,10 +105,17 @@ fn quantize_block<S: Simd>(s: S, elements: &[f32; BLOCK]) -> [u32; WORDS] {
         let [a, b, c, d] = [four[0], four[1], four[2], four[3]].map(f32::to_bits);
         *word = (a & 0xFF) | (b & 0xFF) << 8 | (c & 0xFF) << 16 | d << 24;
     }
-    let [first, second] = [(sums[0] + ROUND).to_bits(), (sums[1] + ROUND).to_bits()];
     words[BLOCK_WORDS] = scale.to_bits();
-    words[BLOCK_WORDS + 1] = (first & 0xFFFF) | second << 16;
-    words[BLOCK_WORDS + 2] = (scale * sum).to_bits();
+    words[BLOCK_WORDS + 1] = (scale * sum).to_bits();
+    for (word, sum) in words[BLOCK_WORDS + 2..]
+        .iter_mut()
+        .zip([sums[0], sums[1], sum])
+    {
+        // Below 2^20, so that the low bits hold it whole.
+        *word = (sum * -128.0 + ROUND)
+            .to_bits()
+            .wrapping_sub(ROUND.to_bits());
+    }
     words
 }
 
@@ -180,16 +188,6 @@ impl TileBlock {
         f32::from_bits(unsafe { self.word(BLOCK_WORDS, m) } as u32)
     }
 
-    /// Sums over both halves of row `m`, 16 bits each.
-    ///
-    /// # Safety
-    /// The block has that row.
-    #[inline(always)]
-    pub(super) unsafe fn half_sums(self, m: usize) -> i32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.word(BLOCK_WORDS + 1, m) }
-    }
-
     /// The scale of row `m` times the sum over the block.
     ///
     /// # Safety
@@ -197,6 +195,40 @@ impl TileBlock {
     #[inline(always)]
     pub(super) unsafe fn scaled_sum(self, m: usize) -> f32 {
         // SAFETY: the caller's promise.
-        f32::from_bits(unsafe { self.word(BLOCK_WORDS + 2, m) } as u32)
+        f32::from_bits(unsafe { self.word(BLOCK_WORDS + 1, m) } as u32)
     }
+
+    /// -128 times the sum over a part of row `m`'s block.
+    ///
+    /// # Safety
+    /// The block has that row.
+    #[inline(always)]
+    pub(super) unsafe fn offset_sum(self, part: Part, m: usize) -> i32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.word(BLOCK_WORDS + 2 + part as usize, m) }
+    }
+
+    /// Sums over both halves of row `m`'s block, 16 bits each.
+    ///
+    /// # Safety
+    /// The block has that row.
+    #[inline(always)]
+    pub(super) unsafe fn half_sums(self, m: usize) -> i32 {
+        // SAFETY: the caller's promise.
+        let [first, second] = unsafe {
+            [
+                self.offset_sum(Part::First, m) / -128,
+                self.offset_sum(Part::Second, m) / -128,
+            ]
+        };
+        (first & 0xFFFF) | second << 16
+    }
+}
+
+/// A part of a block.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    First,
+    Second,
+    Both,
 }

@@ -9,7 +9,7 @@
 // Indices over constant bounds keep small arrays in registers.
 #![allow(clippy::needless_range_loop)]
 
-use super::activations::TileBlock;
+use super::activations::{Part, TileBlock};
 use super::format::{BLOCK_WORDS, Minimum, PackedFormat, Piece};
 use super::int_simd::{FloatsOf, IntSimd};
 use crate::simd::Simd;
@@ -29,10 +29,7 @@ pub(super) unsafe fn accumulate<T: IntSimd, Q: PackedFormat, const MR: usize>(
 ) {
     let s = t.floats();
     let mut acc = [s.splat(0.0); MR];
-    let sums = &mut sums[..MR];
-    for m in 0..MR {
-        acc[m] = sums[m];
-    }
+    acc.copy_from_slice(&sums[..MR]);
     for block in 0..num_blocks {
         // SAFETY: the caller promises so many blocks of so many rows.
         unsafe {
@@ -65,9 +62,7 @@ pub(super) unsafe fn accumulate<T: IntSimd, Q: PackedFormat, const MR: usize>(
         }
         x = x.next();
     }
-    for m in 0..MR {
-        sums[m] = acc[m];
-    }
+    sums[..MR].copy_from_slice(&acc);
 }
 
 /// Sums of (byte - offset) * activation over a block, or over one half of it where halves have
@@ -90,15 +85,15 @@ unsafe fn block_sums<T: IntSimd, Q: PackedFormat, const MR: usize>(
     // SAFETY: the caller promises these rows.
     unsafe {
         if offset != 0 {
-            // The offset of the first half's bytes and of the second's, 16 bits each.
-            let (first, second) = ((-offset) & 0xFFFF, (-offset) << 16);
-            let offsets = t.splat(match (Q::NUM_SCALES, half) {
-                (1, _) => first | second,
-                (_, 0) => first,
-                _ => second,
-            });
+            // A power of two up to 128: the sums start at -offset * activations.
+            let shift = 7 - offset.trailing_zeros();
+            let part = match (Q::NUM_SCALES, half) {
+                (1, _) => Part::Both,
+                (_, 0) => Part::First,
+                _ => Part::Second,
+            };
             for m in 0..MR {
-                ints[m] = t.dot_pairs(offsets, t.splat(x.half_sums(m)));
+                ints[m] = t.sar(t.splat(x.offset_sum(part, m)), shift);
             }
         }
         let len = BLOCK_WORDS / Q::NUM_SCALES;
