@@ -22,8 +22,12 @@ mod files_test;
 mod generation;
 mod gguf;
 #[cfg(test)]
+mod gguf_hostile_test;
+#[cfg(test)]
 mod gguf_test;
 mod hash;
+#[cfg(test)]
+mod hostile_props;
 mod mmap;
 pub mod ops;
 mod options;

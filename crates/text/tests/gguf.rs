@@ -290,6 +290,10 @@ fn what_is_not_supported_is_refused_by_name() {
             "`tokenizer.ggml.merges`[0]",
         ),
         (change(|g| g.bos = Some(3)), "`bos_token`"),
+        (
+            change(|g| g.tokens = vec!["a", "b", "a"]),
+            "`tokenizer.ggml.tokens` has \"a\" twice, as ids 0 and 2",
+        ),
     ] {
         assert!(matches!(error, TextError::Gguf(_)), "{error}");
         assert!(error.to_string().contains(expected), "{expected}: {error}");
