@@ -282,11 +282,20 @@ impl GgufTokenizer<'_> {
     /// `gpt2`.
     fn byte_level(&self) -> Result<Value, TextError> {
         let pre = PreTokenizer::parse(self.pre)?;
-        let pair = |(index, merge): (usize, &&str)| match split_merge(merge) {
-            Some((left, right)) => Ok(json!([left, right])),
-            None => Err(TextError::Gguf(format!(
-                "`tokenizer.ggml.merges`[{index}] = {merge:?} is not a pair"
-            ))),
+        let vocabulary = self.vocabulary()?;
+        let pair = |(index, merge): (usize, &&str)| {
+            let wrong = |what: &str| {
+                let reason = format!("`tokenizer.ggml.merges`[{index}] = {merge:?} {what}");
+                TextError::Gguf(reason)
+            };
+            let (left, right) = split_merge(merge).ok_or_else(|| wrong("is not a pair"))?;
+            // The library would read past the longest token.
+            let joined = format!("{left}{right}");
+            let is_there = |token: &str| vocabulary.contains_key(token);
+            match is_there(left) && is_there(right) && is_there(&joined) {
+                true => Ok(json!([left, right])),
+                false => Err(wrong("is of tokens, or makes one, that there are not")),
+            }
         };
         let merges: Vec<Value> = self
             .merges
@@ -301,7 +310,7 @@ impl GgufTokenizer<'_> {
             "decoder": byte_level_step(false),
             "model": {
                 "type": "BPE", "fuse_unk": false, "byte_fallback": false,
-                "ignore_merges": pre.ignores_merges, "merges": merges, "vocab": self.vocabulary()?,
+                "ignore_merges": pre.ignores_merges, "merges": merges, "vocab": vocabulary,
             },
         }))
     }
