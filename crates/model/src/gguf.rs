@@ -38,6 +38,9 @@ const MAGIC: &[u8; 4] = b"GGUF";
 const MAX_FIELDS: u64 = 1 << 16;
 /// Tensors at most; the largest real models have some thousands.
 const MAX_TENSORS: u64 = 1 << 18;
+/// Bytes of metadata at most: real vocabularies and templates take some tens of millions. Bounds
+/// the time and memory of reading it.
+const MAX_METADATA_BYTES: usize = 1 << 28;
 /// Where tensor data starts, unless the file says otherwise: a multiple of this.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
@@ -260,6 +263,11 @@ fn parse_header(file: &[u8]) -> Result<Header, String> {
         let value = value::read(&mut reader, &key)?;
         if metadata.contains_key(&key) {
             return Err(format!("metadata field `{key}` is there twice"));
+        }
+        if reader.position() > MAX_METADATA_BYTES {
+            return Err(format!(
+                "its metadata is longer than {MAX_METADATA_BYTES} bytes at field `{key}`"
+            ));
         }
         metadata.insert(key, value);
     }

@@ -23,9 +23,13 @@ mod files_test;
 mod generation;
 mod gguf;
 #[cfg(test)]
+mod gguf_hostile_test;
+#[cfg(test)]
 mod gguf_test;
 mod hash;
 mod hash_cache;
+#[cfg(test)]
+mod hostile_props;
 mod mmap;
 pub mod ops;
 mod options;

@@ -135,7 +135,8 @@ impl GgufTokenizer<'_> {
     fn with_default_ids(&self) -> Self {
         let mut gguf = self.clone();
         if self.model == "llama" {
-            let known = |id: usize| Some(id).filter(|&id| id < self.tokens.len());
+            let is_text = |&id: &usize| self.tokens.get(id).is_some_and(|token| !token.is_empty());
+            let known = |id: usize| Some(id).filter(is_text);
             gguf.unknown = self.unknown.or(known(0));
             gguf.bos = self.bos.or(known(1));
             gguf.eos = self.eos.or(known(2));
@@ -145,6 +146,7 @@ impl GgufTokenizer<'_> {
 
     fn token(&self, name: &str, id: usize) -> Result<&str, TextError> {
         let token = self.tokens.get(id).copied();
+        let token = token.filter(|token| !token.is_empty());
         token
             .ok_or_else(|| TextError::Gguf(format!("`{name}` has the id {id}, which no token has")))
     }
@@ -179,10 +181,20 @@ impl GgufTokenizer<'_> {
         self.token_types.get(id).copied().unwrap_or(NORMAL)
     }
 
-    /// Ids by token; the first of a token that is there twice.
-    fn vocabulary(&self) -> BTreeMap<&str, usize> {
-        let by_id = self.tokens.iter().enumerate().rev();
-        by_id.map(|(id, &token)| (token, id)).collect()
+    /// Ids by token. An empty token is left out: no text has it, and its id stands for nothing.
+    fn vocabulary(&self) -> Result<BTreeMap<&str, usize>, TextError> {
+        let mut vocabulary = BTreeMap::new();
+        for (id, &token) in self.tokens.iter().enumerate() {
+            if token.is_empty() {
+                continue;
+            }
+            if let Some(first) = vocabulary.insert(token, id) {
+                return Err(TextError::Gguf(format!(
+                    "`tokenizer.ggml.tokens` has {token:?} twice, as ids {first} and {id}"
+                )));
+            }
+        }
+        Ok(vocabulary)
     }
 
     /// Tokens that are found in texts before anything else.
@@ -190,7 +202,8 @@ impl GgufTokenizer<'_> {
         let ids = 0..self.tokens.len();
         let is_added =
             |&id: &usize| matches!(self.token_type(id), UNKNOWN | CONTROL | USER_DEFINED);
-        let added = ids.filter(is_added).map(|id| {
+        let is_text = |&id: &usize| !self.tokens[id].is_empty();
+        let added = ids.filter(is_added).filter(is_text).map(|id| {
             json!({
                 "id": id, "content": self.tokens[id], "single_word": false, "lstrip": false,
                 "rstrip": false, "normalized": false,
@@ -206,7 +219,7 @@ impl GgufTokenizer<'_> {
             let reason = "`tokenizer.ggml.scores` is missing";
             return Err(TextError::Gguf(reason.to_owned()));
         }
-        let vocabulary = self.vocabulary();
+        let vocabulary = self.vocabulary()?;
         let has_prefix = self.add_space_prefix.unwrap_or(true);
         let replace = json!({
             "type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}",
@@ -269,11 +282,20 @@ impl GgufTokenizer<'_> {
     /// `gpt2`.
     fn byte_level(&self) -> Result<Value, TextError> {
         let pre = PreTokenizer::parse(self.pre)?;
-        let pair = |(index, merge): (usize, &&str)| match split_merge(merge) {
-            Some((left, right)) => Ok(json!([left, right])),
-            None => Err(TextError::Gguf(format!(
-                "`tokenizer.ggml.merges`[{index}] = {merge:?} is not a pair"
-            ))),
+        let vocabulary = self.vocabulary()?;
+        let pair = |(index, merge): (usize, &&str)| {
+            let wrong = |what: &str| {
+                let reason = format!("`tokenizer.ggml.merges`[{index}] = {merge:?} {what}");
+                TextError::Gguf(reason)
+            };
+            let (left, right) = split_merge(merge).ok_or_else(|| wrong("is not a pair"))?;
+            // The library would read past the longest token.
+            let joined = format!("{left}{right}");
+            let is_there = |token: &str| vocabulary.contains_key(token);
+            match is_there(left) && is_there(right) && is_there(&joined) {
+                true => Ok(json!([left, right])),
+                false => Err(wrong("is of tokens, or makes one, that there are not")),
+            }
         };
         let merges: Vec<Value> = self
             .merges
@@ -288,7 +310,7 @@ impl GgufTokenizer<'_> {
             "decoder": byte_level_step(false),
             "model": {
                 "type": "BPE", "fuse_unk": false, "byte_fallback": false,
-                "ignore_merges": pre.ignores_merges, "merges": merges, "vocab": self.vocabulary(),
+                "ignore_merges": pre.ignores_merges, "merges": merges, "vocab": vocabulary,
             },
         }))
     }

@@ -290,11 +290,20 @@ fn what_is_not_supported_is_refused_by_name() {
             "`tokenizer.ggml.merges`[0]",
         ),
         (change(|g| g.bos = Some(3)), "`bos_token`"),
+        (
+            change(|g| g.tokens = vec!["a", "b", "a"]),
+            "`tokenizer.ggml.tokens` has \"a\" twice, as ids 0 and 2",
+        ),
     ] {
         assert!(matches!(error, TextError::Gguf(_)), "{error}");
         assert!(error.to_string().contains(expected), "{expected}: {error}");
         assert!(!error.is_request_error());
     }
-    let error = change(|g| g.merges = vec!["a c"]);
-    assert!(matches!(error, TextError::Tokenizer(_)), "{error}");
+    for merge in [vec!["a c"], vec!["b a"], vec!["a abab"]] {
+        let mut bad = good.clone();
+        bad.merges = merge;
+        let error = TextModel::from_gguf(&bad, None).map(|_| ());
+        let error = error.expect_err("refused").to_string();
+        assert!(error.contains("`tokenizer.ggml.merges`[0]"), "{error}");
+    }
 }

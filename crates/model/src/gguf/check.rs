@@ -124,6 +124,7 @@ pub(super) fn check_fields(
 /// Refuses tensors that the forward pass does not use: a bias that nobody adds would be silently
 /// wrong logits.
 pub(super) fn check_tensors(file: &GgufFile, config: &ModelConfig) -> Result<(), ModelError> {
+    check_widths(file, config)?;
     let with_experts = layer_tensors(config, true);
     let without_experts = layer_tensors(config, false);
     let is_known = |name: &str| {
@@ -157,6 +158,39 @@ pub(super) fn check_tensors(file: &GgufFile, config: &ModelConfig) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// The last layer is there, and heads are as wide as the first layer's projection says: what is
+/// made for each position before the weights are read then has a width that the file really holds.
+fn check_widths(file: &GgufFile, config: &ModelConfig) -> Result<(), ModelError> {
+    let name = format!(
+        "blk.{}.attn_norm.weight",
+        config.layers.len().saturating_sub(1)
+    );
+    if file.tensor(&name).is_none() {
+        return Err(ModelError::MissingTensor { name });
+    }
+    let heads = config.num_attention_heads;
+    let (part, heads) = match config.decoder.has_fused_projections {
+        true => (
+            "attn_qkv",
+            heads.saturating_add(2 * config.num_key_value_heads),
+        ),
+        false => ("attn_q", heads),
+    };
+    let name = format!("blk.0.{part}.weight");
+    let Some(tensor) = file.tensor(&name) else {
+        return Err(ModelError::MissingTensor { name });
+    };
+    let expected = [heads.saturating_mul(config.head_dim), config.hidden_size];
+    match tensor.shape == expected {
+        true => Ok(()),
+        false => Err(ModelError::TensorShape {
+            name,
+            expected: expected.to_vec(),
+            found: tensor.shape.clone(),
+        }),
+    }
 }
 
 /// Names of a layer's tensors, without `blk.N.`.

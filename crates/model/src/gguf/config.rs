@@ -91,11 +91,19 @@ impl GgufFile {
     /// known to mean that, which many files do not list.
     fn eos_token_ids(&self, vocab_size: usize) -> Result<Vec<u64>, ModelError> {
         const MARKERS: [i64; 2] = [3, 4];
+        const MAX_NUM_TOKENS: usize = 1 << 20;
         let mut ids = Vec::new();
         for name in ["eos", "eot", "eom"] {
             ids.extend(self.u64(&format!("tokenizer.ggml.{name}_token_id"))?);
         }
-        let tokens = self.strings("tokenizer.ggml.tokens")?.unwrap_or_default();
+        let key = "tokenizer.ggml.tokens";
+        if let Some(super::GgufValue::Array(tokens)) = self.get(key)
+            && tokens.len() > MAX_NUM_TOKENS
+        {
+            let reason = format!("has {} tokens, more than {MAX_NUM_TOKENS}", tokens.len());
+            return Err(self.field_error(key, &reason));
+        }
+        let tokens = self.strings(key)?.unwrap_or_default();
         let types = self
             .numbers("tokenizer.ggml.token_type")?
             .unwrap_or_default();
@@ -248,6 +256,9 @@ impl Reader<'_> {
             return Ok(None);
         };
         config.insert("head_dim".to_owned(), head_dim.into());
+        if head_dim == 0 {
+            return Ok(None);
+        }
         for key in ["value_length", "key_length_swa", "value_length_swa"] {
             let key = format!("attention.{key}");
             if let Some(width) = self.u64(&key)?.filter(|&width| width != head_dim) {

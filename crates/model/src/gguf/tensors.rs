@@ -2,7 +2,8 @@
 //!
 //! Files list the innermost dimension first; entries here have it last, as everywhere else.
 //!
-//! Invariant: every entry's range lies inside the file and is as long as its shape and type say.
+//! Invariant: every entry's range lies inside the file, is as long as its shape and type say, and
+//! shares no byte with another's.
 
 use std::collections::BTreeSet;
 
@@ -54,7 +55,28 @@ pub(super) fn read(
             )),
         }
     };
-    placed.into_iter().map(place).collect()
+    let entries = placed
+        .into_iter()
+        .map(place)
+        .collect::<Result<Vec<_>, _>>()?;
+    check_overlap(&entries)?;
+    Ok(entries)
+}
+
+/// Tensors that share bytes come from a damaged file: each would be read as it stands.
+fn check_overlap(entries: &[TensorEntry]) -> Result<(), String> {
+    let mut by_place: Vec<&TensorEntry> = entries.iter().collect();
+    by_place.sort_by_key(|entry| entry.range.start);
+    let overlap = by_place
+        .windows(2)
+        .find(|pair| pair[1].range.start < pair[0].range.end);
+    match overlap {
+        None => Ok(()),
+        Some(pair) => Err(format!(
+            "tensor `{}` overlaps tensor `{}`",
+            pair[1].name, pair[0].name
+        )),
+    }
 }
 
 /// Reads one entry; its range is still `0..length`.

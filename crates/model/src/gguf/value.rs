@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::reader::Reader;
 
 /// Elements of an array at most; the largest vocabularies and merge lists have half a million.
-const MAX_ARRAY_LEN: u64 = 1 << 24;
+const MAX_ARRAY_LEN: u64 = 1 << 22;
 /// Longest single string, in bytes; chat templates reach tens of kilobytes.
 const MAX_STRING_BYTES: usize = 16 << 20;
 

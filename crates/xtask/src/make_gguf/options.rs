@@ -44,7 +44,7 @@ The shape, from a file, from flags, or from a file with flags in place of some o
   --untied               it is a matrix of its own
 
 Examples:
-  cargo xtask make-gguf --config models/shapes/qwen3-0.6b/config.json --type q4_k q.gguf
+  cargo xtask make-gguf --config models/shapes/Qwen3-0.6B/config.json --type q4_k q.gguf
   cargo xtask make-gguf --arch qwen3 --hidden 1024 --layers 28 --heads 16 --kv-heads 8 \\
       --head-dim 128 --intermediate 3072 --vocab 151936 --tied --type q8_0 q.gguf";
 
