@@ -9,3 +9,4 @@ mod gguf;
 mod golden;
 mod harness;
 mod invariance;
+mod transformers;

@@ -13,17 +13,47 @@ use crate::weights::{WeightBytes, WeightDtype, WeightView};
 
 /// Where a tensor is.
 struct Stored {
+    /// The file's name.
+    file: Arc<str>,
     owner: Arc<dyn WeightBytes>,
     entry: TensorEntry,
     used: Cell<bool>,
 }
 
-/// The tensors of a model. Families ask by transformers' names; a GGUF file has names of its own,
-/// which errors then use.
+/// How the files call what families call by transformers' names for a text model.
+#[derive(Clone, Copy)]
+enum Naming {
+    /// The same.
+    Plain,
+    /// A text model inside another: what `model.` names is under this prefix.
+    Inside(&'static str),
+    /// As llama.cpp does.
+    Gguf,
+}
+
+/// Prefixes of a text model inside another, in files of transformers 4 and as transformers 5 names
+/// it in memory.
+const INNER_PREFIXES: [&str; 2] = ["language_model.model.", "model.language_model."];
+/// Output matrix of a text model inside another.
+const INNER_OUTPUT: &str = "language_model.lm_head.weight";
+
+impl Naming {
+    /// The naming of files with these tensors.
+    fn of(tensors: &BTreeMap<String, Stored>) -> Self {
+        let is_inside =
+            |prefix: &&str| tensors.contains_key(&format!("{prefix}embed_tokens.weight"));
+        match INNER_PREFIXES.into_iter().find(is_inside) {
+            Some(prefix) => Self::Inside(prefix),
+            None => Self::Plain,
+        }
+    }
+}
+
+/// The tensors of a model. Families ask by transformers' names; other names that files have are
+/// what errors use. Of a text model inside another, the other's tensors are no part.
 pub struct WeightStore {
     tensors: BTreeMap<String, Stored>,
-    /// The name in the files of what a family calls so.
-    file_name: fn(&str) -> String,
+    naming: Naming,
 }
 
 impl WeightStore {
@@ -34,13 +64,15 @@ impl WeightStore {
     pub fn new(files: Vec<(String, Arc<dyn WeightBytes>)>) -> Result<Self, ModelError> {
         let mut tensors = BTreeMap::new();
         for (file, owner) in files {
+            let file: Arc<str> = file.into();
             let damaged = |reason| ModelError::Safetensors {
-                file: file.clone(),
+                file: file.to_string(),
                 reason,
             };
             for entry in parse_header(owner.bytes()).map_err(damaged)? {
                 let name = entry.name.clone();
                 let stored = Stored {
+                    file: Arc::clone(&file),
                     owner: Arc::clone(&owner),
                     entry,
                     used: Cell::new(false),
@@ -50,16 +82,59 @@ impl WeightStore {
                 }
             }
         }
-        Ok(Self {
-            tensors,
-            file_name: str::to_owned,
-        })
+        let naming = Naming::of(&tensors);
+        if let Naming::Inside(prefix) = naming {
+            tensors.retain(|name, _| {
+                name.starts_with(prefix) || name == INNER_OUTPUT || name == "lm_head.weight"
+            });
+        }
+        Ok(Self { tensors, naming })
+    }
+
+    /// Checks the tensors against a list of (tensor, shard).
+    ///
+    /// # Errors
+    /// A tensor that is not in the shard that the list names.
+    pub(crate) fn check_shards(&self, list: &BTreeMap<String, String>) -> Result<(), ModelError> {
+        for (name, shard) in list {
+            let is_dropped = match self.naming {
+                Naming::Inside(prefix) => !name.starts_with(prefix),
+                Naming::Plain | Naming::Gguf => false,
+            };
+            let stored = self.tensors.get(name);
+            if stored.is_none_or(|stored| *stored.file != **shard) && !is_dropped {
+                let reason = match stored {
+                    Some(stored) => format!("is in {}, not there", stored.file),
+                    None => "is not in it".to_owned(),
+                };
+                return Err(ModelError::Safetensors {
+                    file: shard.clone(),
+                    reason: format!("tensor `{name}`, which the index puts there, {reason}"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The name in the files of what a family calls `name`.
+    fn file_name(&self, name: &str) -> String {
+        match self.naming {
+            Naming::Plain => name.to_owned(),
+            Naming::Gguf => gguf::tensor_name(name),
+            Naming::Inside(prefix) => match name.strip_prefix("model.") {
+                Some(rest) => format!("{prefix}{rest}"),
+                None if self.tensors.contains_key(name) => name.to_owned(),
+                None => format!("language_model.{name}"),
+            },
+        }
     }
 
     /// The tensors of a GGUF file.
     pub(crate) fn from_gguf(file: &GgufFile) -> Self {
+        let name: Arc<str> = "model.gguf".into();
         let stored = |entry: &TensorEntry| {
             let stored = Stored {
+                file: Arc::clone(&name),
                 owner: Arc::clone(file.owner()),
                 entry: entry.clone(),
                 used: Cell::new(false),
@@ -68,13 +143,13 @@ impl WeightStore {
         };
         Self {
             tensors: file.tensors().iter().map(stored).collect(),
-            file_name: gguf::tensor_name,
+            naming: Naming::Gguf,
         }
     }
 
     /// Whether there is a tensor `name`.
     pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(&(self.file_name)(name))
+        self.tensors.contains_key(&self.file_name(name))
     }
 
     /// Number of tensors.
@@ -92,7 +167,7 @@ impl WeightStore {
     /// # Errors
     /// Missing, of another shape, or of a dtype without a kernel.
     pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView, ModelError> {
-        let name = &(self.file_name)(name);
+        let name = &self.file_name(name);
         let missing = || ModelError::MissingTensor {
             name: name.to_owned(),
         };

@@ -94,6 +94,11 @@ impl Harness {
         Self::load_with(path, 2, Isa::detect(), None)
     }
 
+    /// As [`Harness::load`], for sequences of so many tokens.
+    pub(crate) fn load_for(path: &Path, max_model_len: usize) -> Self {
+        Self::load_all(path, 2, Isa::detect(), None, Some(max_model_len))
+    }
+
     /// As [`Harness::load`], with so many threads on that instruction set. The KV cache's type is
     /// that of the engine's `auto`, where none is given.
     pub(crate) fn load_with(
@@ -101,6 +106,16 @@ impl Harness {
         num_threads: usize,
         isa: Isa,
         kv_dtype: Option<WeightDtype>,
+    ) -> Self {
+        Self::load_all(path, num_threads, isa, kv_dtype, None)
+    }
+
+    fn load_all(
+        path: &Path,
+        num_threads: usize,
+        isa: Isa,
+        kv_dtype: Option<WeightDtype>,
+        max_model_len: Option<usize>,
     ) -> Self {
         let files = ModelSource::resolve(path.to_str().unwrap())
             .unwrap()
@@ -110,7 +125,7 @@ impl Harness {
         let limits = StepLimits {
             max_num_batched_tokens: 1024,
             max_num_seqs: NUM_SLOTS,
-            max_model_len: config.max_context_len().min(512),
+            max_model_len: max_model_len.unwrap_or(config.max_context_len().min(512)),
         };
         let auto = match config.dtype.as_deref() {
             Some("bfloat16" | "float16") => WeightDtype::F16,

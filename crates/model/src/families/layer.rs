@@ -254,8 +254,10 @@ fn load_moe<O: Ops>(
     moe: &MoeConfig,
     index: usize,
 ) -> Result<Mlp<O>, ModelError> {
+    let stacked = format!("model.layers.{index}.mlp.experts");
+    let is_stacked = loader.contains(&format!("{stacked}.gate_up_proj"));
     let (block, parts) = match config.architecture {
-        Architecture::Mixtral => ("block_sparse_moe", ["w1", "w3", "w2"]),
+        Architecture::Mixtral if !is_stacked => ("block_sparse_moe", ["w1", "w3", "w2"]),
         _ => ("mlp", ["gate_proj", "up_proj", "down_proj"]),
     };
     let block = format!("model.layers.{index}.{block}");
@@ -269,7 +271,16 @@ fn load_moe<O: Ops>(
     let hidden = config.hidden_size;
     Ok(Mlp::Moe {
         router: loader.linear(&router, hidden, Parallelism::Replicated)?,
-        experts: loader.experts(names, hidden, moe.intermediate_size, &spec)?,
+        experts: match is_stacked {
+            true => loader.stacked_experts(
+                &format!("{stacked}.gate_up_proj"),
+                &format!("{stacked}.down_proj"),
+                hidden,
+                moe.intermediate_size,
+                &spec,
+            )?,
+            false => loader.experts(names, hidden, moe.intermediate_size, &spec)?,
+        },
         spec,
     })
 }

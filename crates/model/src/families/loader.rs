@@ -69,7 +69,13 @@ impl<'a, O: Ops> Loader<'a, O> {
         Ok(self.ops.new_vector(views, 0.0)?)
     }
 
-    /// The experts of a layer; `names` gives the names of gate, up and down of an expert.
+    /// Whether the files have a tensor `name`.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.weights.contains(name)
+    }
+
+    /// The experts of a layer, each three tensors of its own; `names` gives the names of gate, up
+    /// and down of an expert.
     pub(super) fn experts(
         &mut self,
         names: impl Fn(usize) -> [String; 3],
@@ -90,6 +96,34 @@ impl<'a, O: Ops> Loader<'a, O> {
         let experts = (0..spec.num_experts).map(expert);
         let experts = experts.collect::<Result<_, ModelError>>()?;
         self.report(3 * spec.num_experts);
+        Ok(self.ops.new_experts(experts, spec)?)
+    }
+
+    /// The experts of a layer, stacked into two tensors as transformers 5 holds them: `gate_up`
+    /// `[experts, 2 * width, hidden]`, gate first, and `down` `[experts, hidden, width]`.
+    pub(super) fn stacked_experts(
+        &mut self,
+        gate_up: &str,
+        down: &str,
+        hidden: usize,
+        width: usize,
+        spec: &MoeSpec,
+    ) -> Result<O::Experts, ModelError> {
+        let num_experts = spec.num_experts;
+        let gate_up = self
+            .weights
+            .view(gate_up, &[num_experts, 2 * width, hidden])?;
+        let down = self.weights.view(down, &[num_experts, hidden, width])?;
+        let expert = |index| {
+            let gate_up = gate_up.part(index)?;
+            Some(ExpertViews {
+                gate_up: vec![gate_up.rows(0..width)?, gate_up.rows(width..2 * width)?],
+                down: down.part(index)?,
+            })
+        };
+        let experts: Option<Vec<_>> = (0..num_experts).map(expert).collect();
+        let experts = experts.expect("both views have the shapes that were asked for");
+        self.report(2);
         Ok(self.ops.new_experts(experts, spec)?)
     }
 
