@@ -162,6 +162,13 @@ impl ModelConfig {
         (len as usize).min(MAX_DIMENSION)
     }
 
+    /// The largest window of all layers; `None` where a layer has none.
+    pub fn sliding_window(&self) -> Option<usize> {
+        let windows = self.layers.iter().map(|layer| layer.sliding_window);
+        let windows: Option<Vec<usize>> = windows.collect();
+        windows?.into_iter().max()
+    }
+
     /// The context length to serve: the model's, or the option's where that is smaller.
     ///
     /// # Errors

@@ -78,6 +78,16 @@ fn windows_follow_each_family_s_rule() {
     assert_eq!(layers(mistral, json!({"sliding_window": 9})), [Some(9); 4]);
     assert_eq!(layers(mistral, json!({"sliding_window": null})), [None; 4]);
     assert_eq!(layers(mistral, json!({})), [Some(4096); 4]);
+    let widest = |architecture, changes| {
+        let config = parse(&family(architecture, changes)).unwrap();
+        config.sliding_window()
+    };
+    assert_eq!(widest(mistral, json!({"sliding_window": 9})), Some(9));
+    assert_eq!(widest(mistral, json!({"sliding_window": null})), None);
+    assert_eq!(
+        widest("Gemma2ForCausalLM", json!({"sliding_window": 9})),
+        None
+    );
     let qwen2 = "Qwen2ForCausalLM";
     let window = json!({"sliding_window": 9, "max_window_layers": 3});
     assert_eq!(layers(qwen2, window), [None; 4]);

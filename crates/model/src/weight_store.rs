@@ -190,6 +190,25 @@ impl WeightStore {
         WeightView::new(owner, entry.range.clone(), dtype, shape.to_vec()).ok_or_else(bad_dtype)
     }
 
+    /// A tensor of one of the first `num_layers` layers that no `view` has asked for: a bias, norm
+    /// or scale that would change the layer's arithmetic. Tables that old checkpoints hold beside
+    /// the weights are none.
+    pub fn unexpected(&self, num_layers: usize) -> Option<&str> {
+        let prefix = match self.naming {
+            Naming::Plain => "model.",
+            Naming::Inside(prefix) => prefix,
+            // Their names are checked with their metadata.
+            Naming::Gguf => return None,
+        };
+        let is_of_layer = |name: &&str| {
+            let rest = name.strip_prefix(prefix);
+            let rest = rest.and_then(|rest| rest.strip_prefix("layers."));
+            let index = rest.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+            index.is_some_and(|index| index < num_layers) && !name.ends_with(".rotary_emb.inv_freq")
+        };
+        self.unused().into_iter().find(is_of_layer)
+    }
+
     /// Names of the tensors that no `view` has asked for.
     pub fn unused(&self) -> Vec<&str> {
         let unused = self.tensors.iter().filter(|(_, stored)| !stored.used.get());
