@@ -201,6 +201,8 @@ fn attention_spec(config: &ModelConfig, index: usize) -> AttentionSpec {
         scale: config.decoder.attention_scale,
         sliding_window: config.layers[index].sliding_window,
         logits_soft_cap: config.decoder.attention_soft_cap,
+        // No family that is served has any.
+        sinks: Vec::new(),
     }
 }
 
