@@ -2,8 +2,9 @@
 //! command.
 //!
 //! Sections: the scheduler's step, the device's work and a whole server at 1 to 64 streams with the
-//! time spent in each part, and the cost of HTTP and SSE over an engine without a model. Name
-//! sections to run only those: `scheduler`, `streams`, `http`.
+//! time spent in each part, the cost of HTTP and SSE over an engine without a model, and a model of
+//! real size in three formats beside llama.cpp. Name sections to run only those: `scheduler`,
+//! `streams`, `http`, `quantized`.
 //!
 //! Invariant: ratios are of numbers from the same run; nothing is quoted from an earlier one.
 #![forbid(unsafe_code)]
@@ -13,8 +14,11 @@
     reason = "a command-line tool"
 )]
 
+mod device;
 mod http;
+mod llama;
 mod load;
+mod quantized;
 mod scheduler;
 mod server;
 mod streams;
@@ -23,16 +27,17 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let sections: [(&str, fn()); 3] = [
+    let sections: [(&str, fn()); 4] = [
         ("scheduler", scheduler::run),
         ("streams", streams::run),
         ("http", http::run),
+        ("quantized", quantized::run),
     ];
     if let Some(unknown) = wanted
         .iter()
         .find(|name| sections.iter().all(|(s, _)| s != name))
     {
-        eprintln!("no section {unknown:?}; there are: scheduler, streams, http");
+        eprintln!("no section {unknown:?}; there are: scheduler, streams, http, quantized");
         return ExitCode::FAILURE;
     }
     for (name, run) in sections {

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use hotspare_batch::{
-    Batch, Generate, RequestId, RowOutput, SamplingParams, StepOutput, StopParams,
+    Batch, DrawnTokens, Generate, RequestId, RowOutput, SamplingParams, StepOutput, StopParams,
 };
 use hotspare_scheduler::{Scheduler, SchedulerConfig, SchedulingPolicy};
 
@@ -69,9 +69,9 @@ fn answer(batch: &Batch) -> StepOutput {
     let rows = batch.rows.iter().map(|row| RowOutput {
         slot: row.slot,
         token_ids: if row.samples {
-            vec![row.num_computed_tokens % 997]
+            [row.num_computed_tokens % 997].into_iter().collect()
         } else {
-            Vec::new()
+            DrawnTokens::new()
         },
         ..RowOutput::default()
     });

@@ -150,13 +150,14 @@ impl Ops for CpuOps {
         // tiles of sixteen keys do not divide changes where attention splits.
         let kv = match self.kv_dtype {
             WeightDtype::F16 => "f16kv",
+            WeightDtype::Q8_0 => "q8kv",
             _ => "f32kv",
         };
         match self.block_size {
             size if size.is_multiple_of(crate::simd::LANES) || self.num_blocks == 0 => {
-                format!("cpu-lanes16-{kv}-r2")
+                format!("cpu-lanes16-{kv}-r3")
             }
-            size => format!("cpu-lanes16-{kv}-block{size}-r2"),
+            size => format!("cpu-lanes16-{kv}-block{size}-r3"),
         }
     }
 
@@ -394,6 +395,7 @@ impl Ops for CpuOps {
         match kv.pools() {
             KvPools::F32(layers) => attend!(&layers[layer]),
             KvPools::F16(layers) => attend!(&layers[layer]),
+            KvPools::Q8(layers) => attend!(&layers[layer]),
         }
         self.timings.attention_ns += elapsed_ns(start);
     }

@@ -4,6 +4,11 @@
 //! `[head_dim, 16]`: one vector holds one dimension of sixteen keys, so that scores need no sums
 //! over lanes. V is stored row by row, each row padded to a multiple of sixteen floats.
 //!
+//! Eight-bit elements have scales: one for each key (and value) and 32 dimensions of a head, the
+//! last block of a head being shorter where 32 does not divide it. They lie apart, those of a
+//! tile's sixteen keys side by side, `[scales of a head, 16]`. A token's row is rounded by itself,
+//! when it is written.
+//!
 //! Invariant: what lies after a sequence's last token is never read into a result.
 
 use bytemuck::Pod;
@@ -21,11 +26,19 @@ pub(crate) const MAX_HEAD_DIM: usize = 256;
 
 /// How one number of K or V is stored.
 pub(crate) trait KvElement: Pod + Send + Sync {
+    /// Whether an element is to be multiplied by a scale.
+    const HAS_SCALES: bool = false;
     /// Widens sixteen elements; exact.
     fn load<S: Simd>(s: S, from: &[Self; LANES]) -> S::F;
-    /// Rounds to the nearest. The slices are of one length.
-    fn round(from: &[f32], to: &mut [Self]);
+    /// Rounds a head to the nearest. The slices are of one length; there is a scale for each
+    /// [`SCALE_LEN`] elements, if there are scales.
+    fn round(from: &[f32], to: &mut [Self], scales: &mut [f16]);
 }
+
+/// Elements that share a scale, where they have one.
+pub(crate) const SCALE_LEN: usize = 32;
+/// Scales of a head at most.
+const MAX_SCALES: usize = MAX_HEAD_DIM / SCALE_LEN;
 
 impl KvElement for f32 {
     #[inline(always)]
@@ -33,7 +46,7 @@ impl KvElement for f32 {
         s.load(from)
     }
 
-    fn round(from: &[f32], to: &mut [Self]) {
+    fn round(from: &[f32], to: &mut [Self], _: &mut [f16]) {
         to.copy_from_slice(from);
     }
 }
@@ -45,12 +58,46 @@ impl KvElement for f16 {
     }
 
     /// Saturates: an infinite key would turn its whole row into NaN.
-    fn round(from: &[f32], to: &mut [Self]) {
+    fn round(from: &[f32], to: &mut [Self], _: &mut [f16]) {
         to.convert_from_f32_slice(from);
         for x in to {
             if x.is_infinite() {
                 *x = Self::MAX.copysign(*x);
             }
+        }
+    }
+}
+
+impl KvElement for i8 {
+    const HAS_SCALES: bool = true;
+
+    #[inline(always)]
+    fn load<S: Simd>(s: S, from: &[Self; LANES]) -> S::F {
+        s.load_i8(from)
+    }
+
+    /// As a block of ggml's `Q8_0`: 127 steps to the element farthest from zero, halves rounded
+    /// away from it. Saturates as half floats do; a block with a NaN is NaN.
+    fn round(from: &[f32], to: &mut [Self], scales: &mut [f16]) {
+        const BELOW_HALF: f32 = 0.499_999_97;
+        let blocks = from.chunks(SCALE_LEN).zip(to.chunks_mut(SCALE_LEN));
+        for ((from, to), scale) in blocks.zip(scales) {
+            let largest = from.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+            let step = (largest / 127.0).min(f16::MAX.to_f32());
+            let inverse = if step >= f32::MIN_POSITIVE {
+                1.0 / step
+            } else {
+                0.0
+            };
+            for (to, &x) in to.iter_mut().zip(from) {
+                let steps = (x * inverse).clamp(-127.0, 127.0);
+                *to = (steps + BELOW_HALF.copysign(steps)) as Self;
+            }
+            let is_number = from.iter().fold(true, |all, x| all & !x.is_nan());
+            *scale = match is_number {
+                true => f16::from_f32(step),
+                false => f16::NAN,
+            };
         }
     }
 }
@@ -67,6 +114,7 @@ pub struct CpuKvCache {
 pub(crate) enum KvPools {
     F32(Vec<KvPool<f32>>),
     F16(Vec<KvPool<f16>>),
+    Q8(Vec<KvPool<i8>>),
 }
 
 /// One layer's pool.
@@ -76,6 +124,8 @@ pub(crate) struct KvPool<E> {
     keys: AlignedArray<E>,
     /// `[num_blocks, num_kv_heads, block_size, padded_head_dim]`.
     values: AlignedArray<E>,
+    /// Of K, then of V: `[num_blocks, num_kv_heads, tiles_per_block, scales of a head, 16]`.
+    scales: [AlignedArray<f16>; 2],
 }
 
 /// Where a key or value lies in a pool.
@@ -89,6 +139,8 @@ pub(crate) struct KvGeometry {
     pub(crate) padded_head_dim: usize,
     /// Tiles of at most sixteen keys a block.
     pub(crate) tiles_per_block: usize,
+    /// Scales of one head of one key, where elements have scales.
+    pub(crate) num_scales: usize,
 }
 
 impl KvGeometry {
@@ -99,6 +151,11 @@ impl KvGeometry {
     /// Numbers of K in a block.
     fn block_keys_len(&self) -> usize {
         self.num_kv_heads * self.tiles_per_block * self.tile_len()
+    }
+
+    /// Scales of K, or of V, in a block, where elements have scales.
+    fn block_scales_len(&self) -> usize {
+        self.num_kv_heads * self.tiles_per_block * self.num_scales * LANES
     }
 
     /// Numbers of V in a block.
@@ -142,10 +199,12 @@ impl CpuKvCache {
             head_dim,
             padded_head_dim: head_dim.next_multiple_of(LANES),
             tiles_per_block: block_size.div_ceil(LANES),
+            num_scales: head_dim.div_ceil(SCALE_LEN),
         };
         let pools = match spec.dtype {
             WeightDtype::F32 => KvPools::F32(KvPool::layers(&geometry, spec.num_layers)?),
             WeightDtype::F16 => KvPools::F16(KvPool::layers(&geometry, spec.num_layers)?),
+            WeightDtype::Q8_0 => KvPools::Q8(KvPool::layers(&geometry, spec.num_layers)?),
             WeightDtype::Bf16 => {
                 return Err(OpsError::Unsupported {
                     backend: "cpu",
@@ -174,6 +233,7 @@ impl CpuKvCache {
         match &self.pools {
             KvPools::F32(layers) => layers.len(),
             KvPools::F16(layers) => layers.len(),
+            KvPools::Q8(layers) => layers.len(),
         }
     }
 
@@ -191,19 +251,22 @@ impl CpuKvCache {
         match &mut self.pools {
             KvPools::F32(layers) => layers[layer].write(g, block, in_block, keys, values),
             KvPools::F16(layers) => layers[layer].write(g, block, in_block, keys, values),
+            KvPools::Q8(layers) => layers[layer].write(g, block, in_block, keys, values),
         }
     }
 }
 
 impl<E: KvElement> KvPool<E> {
     fn layers(g: &KvGeometry, num_layers: usize) -> Result<Vec<Self>, OpsError> {
-        let pool = |block_len: usize| {
+        fn pool<T: Pod>(g: &KvGeometry, block_len: usize) -> Result<AlignedArray<T>, OpsError> {
             AlignedArray::zeroed("the KV cache", g.num_blocks.saturating_mul(block_len))
-        };
+        }
+        let scales_len = usize::from(E::HAS_SCALES) * g.block_scales_len();
         let layer = |_| -> Result<Self, OpsError> {
             Ok(Self {
-                keys: pool(g.block_keys_len())?,
-                values: pool(g.block_values_len())?,
+                keys: pool(g, g.block_keys_len())?,
+                values: pool(g, g.block_values_len())?,
+                scales: [pool(g, scales_len)?, pool(g, scales_len)?],
             })
         };
         (0..num_layers).map(layer).collect()
@@ -223,18 +286,52 @@ impl<E: KvElement> KvPool<E> {
         let heads = keys
             .chunks_exact(g.head_dim)
             .zip(values.chunks_exact(g.head_dim));
+        let scales_len = usize::from(E::HAS_SCALES) * g.block_scales_len();
+        let mut scales = self
+            .scales
+            .each_mut()
+            .map(|scales| &mut scales[block as usize * scales_len..][..scales_len]);
         let mut rounded = [E::zeroed(); MAX_HEAD_DIM];
         let rounded = &mut rounded[..g.head_dim];
         for (head, (key, value)) in heads.enumerate() {
-            E::round(key, rounded);
+            let mut own = [[f16::ZERO; MAX_SCALES]; 2];
+            E::round(key, rounded, &mut own[0]);
             let tile = head * g.tiles_per_block + in_block / LANES;
-            let tile = &mut k_block[tile * g.tile_len()..][..g.tile_len()];
-            for (lanes, &x) in tile.as_chunks_mut::<LANES>().0.iter_mut().zip(&*rounded) {
+            let k_tile = &mut k_block[tile * g.tile_len()..][..g.tile_len()];
+            for (lanes, &x) in k_tile.as_chunks_mut::<LANES>().0.iter_mut().zip(&*rounded) {
                 lanes[in_block % LANES] = x;
             }
             let row = (head * g.block_size + in_block) * g.padded_head_dim;
-            E::round(value, &mut v_block[row..row + g.head_dim]);
+            E::round(value, &mut v_block[row..row + g.head_dim], &mut own[1]);
+            if E::HAS_SCALES {
+                for (scales, own) in scales.iter_mut().zip(&own) {
+                    let (lanes, _) = scales.as_chunks_mut::<LANES>();
+                    let lanes = &mut lanes[tile * g.num_scales..][..g.num_scales];
+                    for (lanes, &scale) in lanes.iter_mut().zip(own) {
+                        lanes[in_block % LANES] = scale;
+                    }
+                }
+            }
         }
+    }
+
+    /// Scales of the keys and of the values of a tile, `[scales of a head, 16]`; none where
+    /// elements have none.
+    #[inline(always)]
+    pub(crate) fn scale_tiles(
+        &self,
+        g: &KvGeometry,
+        block: BlockId,
+        head: usize,
+        tile: usize,
+    ) -> [&[[f16; LANES]]; 2] {
+        if !E::HAS_SCALES {
+            return [&[]; 2];
+        }
+        let tile = (block as usize * g.num_kv_heads + head) * g.tiles_per_block + tile;
+        let len = g.num_scales * LANES;
+        let [keys, values] = &self.scales;
+        [keys, values].map(|scales| scales[tile * len..][..len].as_chunks().0)
     }
 
     /// Tile `tile` (counted in its block) of `head`: `head_dim` vectors of sixteen keys.

@@ -1,8 +1,8 @@
 //! The CPU backend: `hotspare_model::ops::Ops` on this machine's cores.
 //!
 //! Weights stay where they are (memory-mapped, or part of the binary), quantized ones too, and are
-//! widened as they are used; activations and the KV cache are f32. Kernels are written once over
-//! sixteen lanes and compiled for AVX-512, AVX2 and portable code.
+//! widened as they are used; activations are f32, rounded to 8 bits where weights are quantized.
+//! Kernels are written once over sixteen lanes and compiled for AVX-512, AVX2 and portable code.
 //!
 //! Invariant: each row of a result is a function of that row's inputs alone, bit for bit: the same
 //! on every instruction set, for any number of rows, threads and prefill chunks.

@@ -6,7 +6,9 @@
 mod candle;
 mod candle_families;
 mod gguf;
+mod gguf_families;
 mod golden;
 mod harness;
 mod invariance;
+mod quantized;
 mod transformers;

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RequestId, RowError, TokenId, TokenLogprobs};
+use crate::{DrawnTokens, RequestId, RowError, TokenId, TokenLogprobs};
 
 /// Why a sequence ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,17 @@ pub enum RejectReason {
     Draining,
 }
 
+/// What a sequence's first event says of its prompt.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PromptReport {
+    /// Prompt tokens found in the prefix cache.
+    pub num_cached_tokens: u32,
+    /// Milliseconds from being taken in to the first step it was part of, if it was part of one.
+    pub queued_ms: Option<u64>,
+    /// One for each prompt token but the first, where asked for.
+    pub prompt_logprobs: Vec<TokenLogprobs>,
+}
+
 /// New tokens of a sequence, its end, or both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SequenceEvent {
@@ -52,17 +63,11 @@ pub struct SequenceEvent {
     /// Index in the output of the first of `token_ids`: delivered ones of earlier attempts count.
     pub first_index: u32,
     /// Tokens drawn, end-of-sequence and stop ids included.
-    pub token_ids: Vec<TokenId>,
+    pub token_ids: DrawnTokens,
     /// One for each of `token_ids`, where asked for.
     pub logprobs: Vec<TokenLogprobs>,
-    /// One for each prompt token but the first, where asked for; in the first event that has
-    /// tokens.
-    pub prompt_logprobs: Vec<TokenLogprobs>,
-    /// Prompt tokens found in the prefix cache; in the first event.
-    pub num_cached_tokens: Option<u32>,
-    /// Milliseconds from being taken in to the first step it was part of; in the first event of a
-    /// sequence that was part of one.
-    pub queued_ms: Option<u64>,
+    /// Set in the first event. Apart, so that the many events after it are small.
+    pub prompt: Option<Box<PromptReport>>,
     /// Set in the last event.
     pub finish: Option<FinishReason>,
 }

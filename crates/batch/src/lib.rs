@@ -15,7 +15,7 @@ mod output;
 mod params;
 
 pub use batch::{Batch, Row, SlotInit, TOKEN_FROM_DEVICE};
-pub use event::{FinishReason, RejectReason, SequenceEvent};
+pub use event::{FinishReason, PromptReport, RejectReason, SequenceEvent};
 pub use executor::{Executor, ExecutorError, ExecutorInfo, StepRunner};
 pub use generate::{Generate, RequestId};
 pub use output::{RowError, RowOutput, StepOutput, StepTimings, TokenLogprobs};
@@ -23,6 +23,10 @@ pub use params::{SamplingParams, StopParams};
 
 /// A vocabulary index.
 pub type TokenId = u32;
+
+/// The tokens one step draws for one sequence. Nearly always one, so they need no memory of their
+/// own.
+pub type DrawnTokens = smallvec::SmallVec<[TokenId; 4]>;
 
 /// Index of a KV cache block (`block_size` tokens of every layer) in the executor's pool.
 pub type BlockId = u32;

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{SlotId, StepId, TokenId};
+use crate::{DrawnTokens, SlotId, StepId, TokenId};
 
 /// Log-probability of a token and of its most likely alternatives, before temperature and filters
 /// (vLLM's `raw_logprobs`): log-softmax of the model's logits.
@@ -45,7 +45,7 @@ pub struct RowOutput {
     /// The row's slot.
     pub slot: SlotId,
     /// Tokens drawn: none for a row that does not sample, one as a rule, several under speculation.
-    pub token_ids: Vec<TokenId>,
+    pub token_ids: DrawnTokens,
     /// One for each of `token_ids`, where asked for.
     pub logprobs: Vec<TokenLogprobs>,
     /// One for each prompt token after the row's first position, where asked for.

@@ -29,6 +29,8 @@ pub use error::{
     EXIT_PROTOCOL, EngineError,
 };
 pub use faults::{FAULTS_VARIABLE, Faults, FaultsError, LIFE_VARIABLE, TokenFault};
+pub use model_backend::check_on_cpu;
+pub use model_backend::{is_quantization, quantization_names};
 pub use options::{Backend, EngineOptions};
 pub use process::{run_process, spawn_in_process};
 pub use scripted::{ScriptedOptions, ScriptedRunner};

@@ -9,7 +9,8 @@ use hotspare_batch::StepRunner;
 use hotspare_model::ops::{OpsError, StepLimits};
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{
-    LoadOptions, LoadStage, ModelConfig, ModelError, ModelRunner, ModelSource, kv_bytes_per_block,
+    HashCache, LoadFormat, LoadOptions, LoadStage, ModelConfig, ModelError, ModelFiles,
+    ModelRunner, ModelSource, Quantization, kv_bytes_per_block,
 };
 
 use crate::backend::{AnyExecutor, Loaded};
@@ -25,7 +26,9 @@ pub(crate) fn load(
 ) -> Result<Loaded, EngineError> {
     check_names(options)?;
     let mut progress = ProgressReporter::new(outbox);
-    let files = ModelSource::resolve(&options.model)?.open()?;
+    let format: LoadFormat = options.load_format.parse()?;
+    let source = ModelSource::resolve_as(&options.model, format, options.dummy_seed)?;
+    let files = source.open()?;
     let config = files.config()?;
     let max_model_len = config.resolve_max_model_len(options.max_model_len)?;
     let kv_dtype = kv_dtype(options, &config)?;
@@ -36,7 +39,9 @@ pub(crate) fn load(
         max_num_seqs: options.max_num_seqs,
         max_model_len,
     };
-    let model_hash = files.content_hash(&mut |done, total| {
+    let cache_dir = options.cache_dir.clone().or_else(HashCache::default_dir);
+    let cache = cache_dir.as_deref().map(HashCache::new);
+    let model_hash = files.content_hash(cache.as_ref(), &mut |done, total| {
         progress.report("hashing the model", done, total);
     });
     let num_threads = options.num_threads.unwrap_or_else(default_num_threads);
@@ -49,10 +54,13 @@ pub(crate) fn load(
         num_blocks,
         block_size: options.block_size,
         kv_dtype,
+        quantization: quantization(options, num_threads)?,
     };
+    let is_quantizing = load_options.quantization.is_some();
     let ops = ops.map_err(|error| from_model(error.into()))?;
     let runner = ModelRunner::load(ops, &files, &load_options, &mut |at| {
         let stage = match at.stage {
+            LoadStage::Weights if is_quantizing => "quantizing weights",
             LoadStage::Weights => "loading weights",
             LoadStage::Buffers => "allocating buffers",
         };
@@ -80,6 +88,32 @@ pub(crate) fn load(
     })
 }
 
+/// Whether the CPU backend can run the model: loads it with the smallest buffers, and drops it.
+///
+/// # Errors
+/// What a start would fail with.
+pub fn check_on_cpu(files: &ModelFiles) -> Result<(), ModelError> {
+    const NUM_TOKENS: usize = 16;
+    let config = files.config()?;
+    let limits = StepLimits {
+        max_num_batched_tokens: 1,
+        max_num_seqs: 1,
+        max_model_len: NUM_TOKENS.min(config.max_context_len()),
+    };
+    let options = LoadOptions {
+        limits: limits.clone(),
+        num_blocks: 1,
+        block_size: NUM_TOKENS,
+        kv_dtype: WeightDtype::F32,
+        quantization: None,
+    };
+    let ops = CpuOps::new(CpuOptions {
+        num_threads: 1,
+        limits,
+    })?;
+    ModelRunner::load(ops, files, &options, &mut |_| {}).map(drop)
+}
+
 /// Checks the options that are names.
 fn check_names(options: &EngineOptions) -> Result<(), EngineError> {
     let unknown = |flag: &str, value: &str, known: &str| {
@@ -89,13 +123,6 @@ fn check_names(options: &EngineOptions) -> Result<(), EngineError> {
     };
     if !["auto", "cpu"].contains(&options.device.as_str()) {
         return unknown("--device", &options.device, "auto and cpu");
-    }
-    if !["auto", "safetensors"].contains(&options.load_format.as_str()) {
-        return unknown(
-            "--load-format",
-            &options.load_format,
-            "auto and safetensors",
-        );
     }
     match options.dtype.as_str() {
         "auto" | "float32" | "float" => {}
@@ -120,8 +147,39 @@ fn kv_dtype(options: &EngineOptions, config: &ModelConfig) -> Result<WeightDtype
         },
         "float32" => Ok(WeightDtype::F32),
         "float16" => Ok(WeightDtype::F16),
+        "q8_0" => Ok(WeightDtype::Q8_0),
         other => Err(EngineError::Options(format!(
-            "--kv-cache-dtype {other} is not supported; this build has auto, float16 and float32"
+            "--kv-cache-dtype {other} is not supported; this build has auto, float32, float16 and \
+             q8_0"
+        ))),
+    }
+}
+
+/// Whether `--quantization` takes that name: `none`, or one of [`quantization_names`].
+pub fn is_quantization(name: &str) -> bool {
+    name == "none" || Quantization::dtype_from_name(name).is_some()
+}
+
+/// The types that weights can be quantized to at load, as a list for messages.
+pub fn quantization_names() -> String {
+    Quantization::offered_names()
+}
+
+/// What `--quantization` asks for.
+fn quantization(
+    options: &EngineOptions,
+    num_threads: usize,
+) -> Result<Option<Quantization>, EngineError> {
+    let name = options.quantization.as_str();
+    match Quantization::dtype_from_name(name) {
+        Some(dtype) => Ok(Some(Quantization {
+            dtype,
+            num_threads: num_threads.max(1),
+        })),
+        None if name == "none" => Ok(None),
+        None => Err(EngineError::Options(format!(
+            "--quantization {name} is not supported; this build has none, {}",
+            quantization_names()
         ))),
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Invariant: every bound of the engine is a field here, with its unit last.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ScriptedOptions;
@@ -26,14 +28,22 @@ pub struct EngineOptions {
     pub model: String,
     /// `auto` or `cpu`. Default `auto`.
     pub device: String,
-    /// Format of the weights: `auto` or `safetensors`. Default `auto`.
+    /// Format of the weights: `auto`, `safetensors`, `gguf` or `dummy`. Default `auto`.
     pub load_format: String,
+    /// Seed of dummy weights. Default 0.
+    pub dummy_seed: u64,
     /// Type of the activations: `auto` or `float32`. A CPU engine takes the names of shorter types
     /// too, and computes in float32. Default `auto`.
     pub dtype: String,
-    /// How keys and values are kept: `auto`, `float32` or `float16`. Default `auto`: float16 where
-    /// the model's weights are of sixteen bits, else float32.
+    /// How keys and values are kept: `auto`, `float32`, `float16` or `q8_0`. Default `auto`:
+    /// float16 where the model's weights are of sixteen bits, else float32.
     pub kv_cache_dtype: String,
+    /// Type to which dense weights are quantized while they are loaded: `none`, or one of
+    /// [`quantization_names`](crate::quantization_names). Default `none`.
+    pub quantization: String,
+    /// Where hashes of weight files are kept. Default: `$XDG_CACHE_HOME/hotspare`, or
+    /// `~/.cache/hotspare`.
+    pub cache_dir: Option<PathBuf>,
     /// Tokens in a sequence at most. Default: the model's own bound.
     pub max_model_len: Option<usize>,
     /// Sequences that run at a time, at most. Default 256.
@@ -91,8 +101,11 @@ impl Default for EngineOptions {
             model: "spark".to_owned(),
             device: "auto".to_owned(),
             load_format: "auto".to_owned(),
+            dummy_seed: 0,
             dtype: "auto".to_owned(),
             kv_cache_dtype: "auto".to_owned(),
+            quantization: "none".to_owned(),
+            cache_dir: None,
             max_model_len: None,
             max_num_seqs: 256,
             max_num_batched_tokens: 2048,

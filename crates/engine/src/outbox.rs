@@ -11,7 +11,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use hotspare_batch::{FinishReason, RequestId, RowError, SequenceEvent};
+use hotspare_batch::{DrawnTokens, FinishReason, RequestId, RowError, SequenceEvent};
 use hotspare_link::{EngineMessage, FrameWriter, LinkError, encode_frame};
 
 use crate::{EngineError, EngineOptions, Faults, TokenFault};
@@ -161,14 +161,16 @@ impl Outbox {
     fn queue_failure(
         &mut self,
         step: u64,
-        event: SequenceEvent,
+        mut event: SequenceEvent,
         num_bytes: u64,
     ) -> Result<Vec<RequestId>, EngineError> {
         let request_id = event.request_id;
+        if let Some(prompt) = &mut event.prompt {
+            prompt.prompt_logprobs = Vec::new();
+        }
         let failure = SequenceEvent {
-            token_ids: Vec::new(),
+            token_ids: DrawnTokens::new(),
             logprobs: Vec::new(),
-            prompt_logprobs: Vec::new(),
             finish: Some(FinishReason::Failed(RowError::EventTooLarge { num_bytes })),
             ..event
         };

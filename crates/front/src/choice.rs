@@ -93,11 +93,9 @@ impl Choice {
         }
         // Tokens that an earlier attempt delivered already.
         let num_known = (self.num_tokens - event.first_index.min(self.num_tokens)) as usize;
-        if !event.prompt_logprobs.is_empty() {
-            self.head.prompt_logprobs = event.prompt_logprobs;
-        }
-        if event.num_cached_tokens.is_some() {
-            self.head.num_cached_tokens = event.num_cached_tokens;
+        if let Some(prompt) = event.prompt {
+            self.head.prompt_logprobs = prompt.prompt_logprobs;
+            self.head.num_cached_tokens = Some(prompt.num_cached_tokens);
         }
         let num_tokens = event.token_ids.len();
         let mut logprobs = event.logprobs.into_iter().skip(num_known);

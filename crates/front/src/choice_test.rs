@@ -1,6 +1,6 @@
 //! Deltas from events: text, stops, ends, and what must never happen to a token.
 
-use hotspare_batch::RowError;
+use hotspare_batch::{PromptReport, RowError};
 use proptest::prelude::*;
 
 use super::*;
@@ -184,16 +184,20 @@ fn a_lost_token_is_an_error_and_a_repeated_one_is_dropped() {
 fn what_belongs_to_the_start_is_in_the_first_delta() {
     let (mut choice, mut out) = (choice(&[], false, 0), VecDeque::new());
     let mut early = event(0, &[]);
-    early.num_cached_tokens = Some(16);
-    choice.on_event(early, &mut out);
-    assert!(out.is_empty(), "there is nothing to say yet");
-    let mut first = event(0, &[1, 2]);
-    first.prompt_logprobs = vec![TokenLogprobs {
+    let logprobs = TokenLogprobs {
         token: 1,
         logprob: -1.0,
         rank: 1,
         top: Vec::new(),
-    }];
+    };
+    early.prompt = Some(Box::new(PromptReport {
+        num_cached_tokens: 16,
+        queued_ms: None,
+        prompt_logprobs: vec![logprobs],
+    }));
+    choice.on_event(early, &mut out);
+    assert!(out.is_empty(), "there is nothing to say yet");
+    let first = event(0, &[1, 2]);
     choice.on_event(first, &mut out);
     assert_eq!(out[0].num_cached_tokens, Some(16));
     assert_eq!(out[0].prompt_logprobs.len(), 1);

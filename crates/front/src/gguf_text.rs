@@ -41,5 +41,17 @@ fn tokenizer(file: &GgufFile) -> Result<Option<GgufTokenizer<'_>>, ModelError> {
         add_eos: file.bool(&key("add_eos_token"))?,
         add_space_prefix: file.bool(&key("add_space_prefix"))?,
         chat_template: file.string("tokenizer.chat_template")?,
+        named_chat_templates: named_chat_templates(file)?,
     }))
+}
+
+/// The templates beside the default one.
+fn named_chat_templates(file: &GgufFile) -> Result<Vec<(&str, &str)>, ModelError> {
+    let names = file.strings("tokenizer.chat_templates")?;
+    let mut templates = Vec::new();
+    for name in names.unwrap_or_default() {
+        let template = file.string(&format!("tokenizer.chat_template.{name}"))?;
+        templates.extend(template.map(|template| (name, template)));
+    }
+    Ok(templates)
 }

@@ -40,6 +40,7 @@ pub use config::FrontConfig;
 pub use engine_state::EngineState;
 pub use error::FrontError;
 pub use front::{Front, FrontHandle};
+pub use hotspare_model::LoadFormat;
 pub use job::{ChoiceDelta, ChoiceFinish, GenerateError, GenerationJob};
 pub use launch::{ENGINE_LIFE_ENV, EngineLauncher, LaunchedEngine, ProcessLauncher};
 pub use load::{GenerationConfigSource, ModelInfo, ModelOptions};

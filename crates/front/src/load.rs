@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hotspare_model::{GenerationConfig, ModelConfig, ModelFiles, ModelSource};
+use hotspare_model::{GenerationConfig, LoadFormat, ModelConfig, ModelFiles, ModelSource};
 use hotspare_protocol::GenerationDefaults;
 use hotspare_text::TextModel;
 use serde_json::{Map, Value};
@@ -42,8 +42,15 @@ pub enum GenerationConfigSource {
 /// What to serve, and how to call it.
 #[derive(Clone, Debug, Default)]
 pub struct ModelOptions {
-    /// A directory or the name of an embedded model.
+    /// A directory, a GGUF file or the name of an embedded model.
     pub model: String,
+    /// How the model is called where it was fetched from elsewhere, such as a hub; `None`: as
+    /// `model` says.
+    pub root: Option<String>,
+    /// Format of the weights, which decides what `model` may be.
+    pub load_format: LoadFormat,
+    /// Seed of dummy weights.
+    pub dummy_seed: u64,
     /// Names for requests; empty: the model's own.
     pub served_model_names: Vec<String>,
     /// Tokens in a sequence at most; `None`: what the model was made for.
@@ -80,7 +87,8 @@ impl ModelInfo {
             reason,
         };
         let source =
-            ModelSource::resolve(&options.model).map_err(|e| model_error(e.to_string()))?;
+            ModelSource::resolve_as(&options.model, options.load_format, options.dummy_seed)
+                .map_err(|e| model_error(e.to_string()))?;
         let files = source.open().map_err(|e| model_error(e.to_string()))?;
         let config = files.config().map_err(|e| model_error(e.to_string()))?;
         let asked = options.max_model_len.map(|len| len as usize);
@@ -89,9 +97,11 @@ impl ModelInfo {
             .map_err(|e| FrontError::Option(e.to_string()))?;
         let text = match options.skip_tokenizer_init {
             true => None,
-            false => Some(Arc::new(load_text(&files, options).map_err(model_error)?)),
+            false => load_text(&files, &config, options)
+                .map_err(model_error)?
+                .map(Arc::new),
         };
-        let root = source.name();
+        let root = options.root.clone().unwrap_or_else(|| source.name());
         let names = match options.served_model_names.is_empty() {
             true => vec![root.clone()],
             false => options.served_model_names.clone(),
@@ -116,7 +126,12 @@ fn to_u32(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-fn load_text(files: &ModelFiles, options: &ModelOptions) -> Result<TextModel, String> {
+/// `None` only for dummy weights whose vocabulary is too small for text.
+fn load_text(
+    files: &ModelFiles,
+    config: &ModelConfig,
+    options: &ModelOptions,
+) -> Result<Option<TextModel>, String> {
     let own_template = files.chat_template_jinja.as_deref().map(str::from_utf8);
     let own_template = own_template
         .transpose()
@@ -124,7 +139,8 @@ fn load_text(files: &ModelFiles, options: &ModelOptions) -> Result<TextModel, St
     let template = options.chat_template.as_deref().or(own_template);
     let tokenizer = match (files.tokenizer_json.as_deref(), files.gguf()) {
         (Some(tokenizer), _) => tokenizer,
-        (None, Some(gguf)) => return gguf_text::load(gguf, template),
+        (None, Some(gguf)) => return gguf_text::load(gguf, template).map(Some),
+        (None, None) if files.is_dummy() => return made_up_text(config.vocab_size, template),
         (None, None) => {
             return Err(
                 "it has no tokenizer.json; --skip-tokenizer-init serves token ids \
@@ -134,7 +150,20 @@ fn load_text(files: &ModelFiles, options: &ModelOptions) -> Result<TextModel, St
         }
     };
     TextModel::load(tokenizer, files.tokenizer_config_json.as_deref(), template)
+        .map(Some)
         .map_err(|e| e.to_string())
+}
+
+/// A tokenizer for random weights that have none: load generators send texts.
+fn made_up_text(vocab_size: usize, template: Option<&str>) -> Result<Option<TextModel>, String> {
+    const NUM_BYTES: usize = 256;
+    if vocab_size < NUM_BYTES {
+        tracing::info!("The model has no tokenizer, and too few tokens for bytes: ids only.");
+        return Ok(None);
+    }
+    tracing::info!("The model has no tokenizer: each byte of a text is a token.");
+    let made_up = TextModel::synthetic(vocab_size, template);
+    made_up.map(Some).map_err(|e| e.to_string())
 }
 
 fn load_defaults(

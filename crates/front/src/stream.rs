@@ -212,7 +212,7 @@ impl GenerationStream {
 
     fn on_event(&mut self, index: usize, event: hotspare_batch::SequenceEvent, at: Instant) {
         let sequence = &mut self.sequences[index];
-        if let Some(queued_ms) = event.queued_ms {
+        if let Some(queued_ms) = event.prompt.as_ref().and_then(|prompt| prompt.queued_ms) {
             sequence.queued = Some(Duration::from_millis(queued_ms));
         }
         if !event.token_ids.is_empty() {

@@ -108,11 +108,9 @@ pub(crate) fn event(first_index: u32, token_ids: &[TokenId]) -> SequenceEvent {
         request_id: hotspare_batch::RequestId(0),
         attempt: 0,
         first_index,
-        token_ids: token_ids.to_vec(),
+        token_ids: token_ids.into(),
         logprobs: Vec::new(),
-        prompt_logprobs: Vec::new(),
-        num_cached_tokens: None,
-        queued_ms: None,
+        prompt: None,
         finish: None,
     }
 }

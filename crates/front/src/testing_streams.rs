@@ -79,7 +79,8 @@ pub(crate) async fn engine_falls_idle(front: &Front) {
         let main = front.status().engines.remove(0);
         // The engine's own count of steps comes with its counts of sequences.
         let is_told = metric(front, "hotspare:engine_steps_total") > 0.0;
-        // A cancelled sequence leaves the counts at once, its blocks when the step that uses them ends.
+        // A cancelled sequence leaves the counts at once; its blocks are free when the step that
+        // uses them ends.
         let has_blocks = metric(front, "vllm:kv_cache_usage_perc") > 0.0;
         if is_told && !has_blocks && main.running + main.waiting == 0 {
             return;

@@ -9,9 +9,14 @@
 
 mod cli;
 mod engine_command;
+mod hub;
+mod hub_progress;
+mod inspect;
+mod inspect_report;
 mod limits;
 mod logging;
 mod progress;
+mod pull;
 mod serve;
 mod signals;
 
@@ -24,6 +29,8 @@ fn main() -> ExitCode {
     };
     match cli::parse(&args, &|name| std::env::var(name).ok()) {
         Ok(cli::Command::Serve(settings)) => serve::run(*settings),
+        Ok(cli::Command::Pull(args)) => pull::run(args),
+        Ok(cli::Command::Inspect(args)) => inspect::run(args),
         Ok(cli::Command::Engine(args)) => engine_command::run(args),
         Err(cli::CliError::Clap(error)) => error.exit(),
         Err(cli::CliError::Message(message)) => fail(&message),

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::cli::{LogFormat, Settings};
 use crate::signals::Signals;
-use crate::{fail, limits, logging, progress};
+use crate::{fail, hub, limits, logging, progress};
 
 /// Added to the shutdown timeout for closing connections and ending the engine.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -54,9 +54,20 @@ pub(crate) fn run(settings: Settings) -> ExitCode {
     }
 }
 
-async fn serve(settings: Settings, bars: Option<MultiProgress>) -> Result<(), String> {
+async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|e| format!("signals: {e}"))?;
-    let listener = bind(&settings.host, settings.port).await?;
+    let mut listener = bind(&settings.host, settings.port).await?;
+    if let Some(request) = hub::of_settings(&settings)? {
+        // While it is fetched nobody is let wait on a port that does not answer.
+        drop(listener);
+        let bars = bars.clone();
+        let fetch = tokio::task::spawn_blocking(move || request.run(bars));
+        let Some(found) = unless_signalled(fetch, &mut signals).await? else {
+            return Ok(());
+        };
+        hub::use_found(&mut settings, &found);
+        listener = bind(&settings.host, settings.port).await?;
+    }
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     warn_if_open(address, &settings);
 
@@ -115,6 +126,20 @@ async fn serve(settings: Settings, bars: Option<MultiProgress>) -> Result<(), St
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// What a download finds; none where a signal came first.
+async fn unless_signalled<T>(
+    fetch: JoinHandle<Result<T, String>>,
+    signals: &mut Signals,
+) -> Result<Option<T>, String> {
+    tokio::select! {
+        found = fetch => found.map_err(|e| e.to_string())?.map(Some),
+        signal = signals.next() => {
+            tracing::info!("{signal}: the download ends; the next one goes on from there");
+            Ok(None)
+        }
+    }
 }
 
 /// Connections first, then the engine.

@@ -1,8 +1,8 @@
 //! The link against streams that are cut, garbled, oversized, or split anywhere.
 
 use hotspare_batch::{
-    FinishReason, Generate, RejectReason, RequestId, RowError, SamplingParams, SequenceEvent,
-    StopParams, TokenLogprobs,
+    FinishReason, Generate, PromptReport, RejectReason, RequestId, RowError, SamplingParams,
+    SequenceEvent, StopParams, TokenLogprobs,
 };
 use proptest::prelude::*;
 
@@ -97,10 +97,14 @@ fn any_event() -> impl Strategy<Value = SequenceEvent> {
                     top: vec![(token, -0.5)],
                 })
                 .collect(),
-            token_ids,
-            prompt_logprobs: Vec::new(),
-            num_cached_tokens,
-            queued_ms: num_cached_tokens.map(u64::from),
+            token_ids: token_ids.into(),
+            prompt: num_cached_tokens.map(|num_cached_tokens| {
+                Box::new(PromptReport {
+                    num_cached_tokens,
+                    queued_ms: Some(id >> 3),
+                    prompt_logprobs: Vec::new(),
+                })
+            }),
             finish,
         },
     )

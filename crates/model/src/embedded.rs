@@ -98,14 +98,15 @@ mod tests {
                 num_blocks: 4,
                 block_size: 16,
                 kv_dtype: WeightDtype::F32,
+                quantization: None,
             };
             ModelRunner::load(NaiveOps::new(1), &files, &options, &mut |_| {}).unwrap();
             let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
                 .join("../../models")
                 .join(model.name());
             let directory = ModelSource::resolve(directory.to_str().unwrap()).unwrap();
-            let directory_hash = directory.open().unwrap().content_hash(&mut |_, _| {});
-            assert_eq!(files.content_hash(&mut |_, _| {}), directory_hash);
+            let directory_hash = directory.open().unwrap().content_hash(None, &mut |_, _| {});
+            assert_eq!(files.content_hash(None, &mut |_, _| {}), directory_hash);
         }
     }
 

@@ -70,6 +70,14 @@ pub enum ModelError {
         /// The names that are.
         supported: String,
     },
+    /// A tensor cannot be quantized.
+    #[error("tensor `{name}` cannot be quantized: {reason}")]
+    Quantize {
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A weight file is damaged.
     #[error("{file} is not a valid safetensors file: {reason}")]
     Safetensors {

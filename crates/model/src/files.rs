@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::dummy::{DUMMY_VERSION, Dummy};
 use crate::embedded::EmbeddedModel;
 use crate::gguf::GgufFile;
-use crate::hash::hash_files;
+use crate::hash::{FileBytes, hash_files};
 use crate::mmap::MappedFile;
 use crate::weights::WeightBytes;
-use crate::{ContentHash, GenerationConfig, ModelConfig, ModelError, WeightStore};
+use crate::{ContentHash, GenerationConfig, HashCache, ModelConfig, ModelError, WeightStore};
 
 /// Bound on each JSON file and template; tokenizers of large vocabularies reach tens of megabytes.
 const MAX_SMALL_FILE_BYTES: u64 = 256 << 20;
@@ -55,29 +56,73 @@ pub struct ModelFiles {
     shards: Option<Arc<ShardList>>,
     /// The GGUF file's header, where that is what the model is.
     gguf: Option<Arc<GgufFile>>,
+    /// Random weights in place of files.
+    dummy: Option<Dummy>,
 }
 
 impl ModelFiles {
     /// Opens the model in directory `path`.
     pub(crate) fn open_directory(path: &Path) -> Result<Self, ModelError> {
-        let required = |name: &str| {
-            read_small(path, name)?.ok_or_else(|| ModelError::Io {
-                path: path.join(name),
-                reason: std::io::ErrorKind::NotFound.into(),
-            })
-        };
-        let config_json = required("config.json")?;
+        let without_weights = Self::open_without_weights(path)?;
         let (weights, shards) = open_weights(path)?;
         Ok(Self {
-            config_json,
+            weights,
+            shards: shards.map(Arc::new),
+            ..without_weights
+        })
+    }
+
+    /// Opens what is in directory `path` beside the weights.
+    pub(crate) fn open_without_weights(path: &Path) -> Result<Self, ModelError> {
+        Ok(Self {
             generation_config_json: read_small(path, "generation_config.json")?,
             tokenizer_json: read_small(path, "tokenizer.json")?,
             tokenizer_config_json: read_small(path, "tokenizer_config.json")?,
             chat_template_jinja: read_small(path, "chat_template.jinja")?,
-            weights,
-            shards: shards.map(Arc::new),
-            gguf: None,
+            ..Self::open_config(&path.join("config.json"))?
         })
+    }
+
+    /// Opens the `config.json` that lies at `path`, and nothing else.
+    pub(crate) fn open_config(path: &Path) -> Result<Self, ModelError> {
+        let (directory, name) = (path.parent(), path.file_name());
+        let name = name.and_then(|name| name.to_str()).unwrap_or_default();
+        let json = read_small(directory.unwrap_or(Path::new("")), name)?;
+        let json = json.ok_or_else(|| ModelError::Io {
+            path: path.to_owned(),
+            reason: std::io::ErrorKind::NotFound.into(),
+        })?;
+        Ok(Self::of_config(json))
+    }
+
+    /// A config without anything else.
+    pub(crate) fn of_config(config_json: Cow<'static, [u8]>) -> Self {
+        Self {
+            config_json,
+            generation_config_json: None,
+            tokenizer_json: None,
+            tokenizer_config_json: None,
+            chat_template_jinja: None,
+            weights: Vec::new(),
+            shards: None,
+            gguf: None,
+            dummy: None,
+        }
+    }
+
+    /// The same with random weights in place of its own.
+    pub(crate) fn with_dummy(self, dummy: Dummy) -> Self {
+        Self {
+            weights: Vec::new(),
+            shards: None,
+            dummy: Some(dummy),
+            ..self
+        }
+    }
+
+    /// Whether the weights are random.
+    pub fn is_dummy(&self) -> bool {
+        self.dummy.is_some()
     }
 
     /// Opens the GGUF file `path`. A tokenizer, template or generation config that lies beside it
@@ -98,6 +143,7 @@ impl ModelFiles {
             weights: vec![(GGUF_FILE.to_owned(), owner)],
             shards: None,
             gguf: Some(Arc::new(gguf)),
+            dummy: None,
         })
     }
 
@@ -118,6 +164,7 @@ impl ModelFiles {
             weights: vec![(SINGLE_FILE.to_owned(), Arc::new(files.weights))],
             shards: None,
             gguf: None,
+            dummy: None,
         }
     }
 
@@ -148,8 +195,10 @@ impl ModelFiles {
     /// # Errors
     /// A damaged weight file, or one without a tensor that the list of shards says it has.
     pub fn weights(&self) -> Result<WeightStore, ModelError> {
-        if let Some(gguf) = &self.gguf {
-            return Ok(WeightStore::from_gguf(gguf));
+        match (&self.gguf, self.dummy) {
+            (Some(gguf), _) => return Ok(WeightStore::from_gguf(gguf)),
+            (None, Some(dummy)) => return Ok(WeightStore::from_dummy(dummy, &self.config()?)),
+            (None, None) => {}
         }
         let store = WeightStore::new(self.weights.clone())?;
         if let Some(shards) = &self.shards {
@@ -167,13 +216,17 @@ impl ModelFiles {
         lengths.sum()
     }
 
-    /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights once, so it is
-    /// also what brings a mapped file into memory; compute it once.
-    pub fn content_hash(&self, progress: &mut dyn FnMut(u64, u64)) -> ContentHash {
+    /// Hashes every file (`progress`: bytes done, bytes in all). Reads all weights that `cache`
+    /// does not know once. Of dummy weights the config and the seed count.
+    pub fn content_hash(
+        &self,
+        cache: Option<&HashCache>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> ContentHash {
         // What stands for a GGUF file's config.json is made from the file, which is hashed whole.
-        let mut files: Vec<(&str, &[u8])> = match self.gguf {
+        let mut files: Vec<FileBytes<'_>> = match self.gguf {
             Some(_) => Vec::new(),
-            None => vec![("config.json", &self.config_json)],
+            None => vec![FileBytes::new("config.json", &self.config_json)],
         };
         let optional = [
             ("generation_config.json", &self.generation_config_json),
@@ -182,11 +235,16 @@ impl ModelFiles {
             ("chat_template.jinja", &self.chat_template_jinja),
         ];
         for (name, bytes) in &optional {
-            files.extend(bytes.as_deref().map(|bytes| (*name, bytes)));
+            files.extend(bytes.as_deref().map(|bytes| FileBytes::new(name, bytes)));
         }
-        let weights = self.weights.iter();
-        files.extend(weights.map(|(name, file)| (name.as_str(), file.bytes())));
-        hash_files(&files, progress)
+        files.extend(self.weights.iter().map(|(name, file)| FileBytes {
+            name,
+            bytes: file.bytes(),
+            identity: file.identity(),
+        }));
+        let dummy = self.dummy.map(|dummy| dummy.seed.to_le_bytes());
+        files.extend(dummy.iter().map(|seed| FileBytes::new(DUMMY_VERSION, seed)));
+        hash_files(&files, cache, progress)
     }
 }
 

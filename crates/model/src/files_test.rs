@@ -1,6 +1,6 @@
 //! Opening directories, loading weights, and what is said when they are damaged.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use safetensors::tensor::Dtype;
@@ -10,7 +10,8 @@ use crate::ops::StepLimits;
 use crate::testing::{NaiveOps, TinyModel};
 use crate::weights::WeightDtype;
 use crate::{
-    ContentHash, LoadOptions, LoadProgress, ModelError, ModelRunner, ModelSource, WeightStore,
+    ContentHash, FileIdentity, HashCache, LoadOptions, LoadProgress, ModelError, ModelRunner,
+    ModelSource, WeightStore,
 };
 
 fn options() -> LoadOptions {
@@ -23,6 +24,7 @@ fn options() -> LoadOptions {
         num_blocks: 16,
         block_size: 4,
         kv_dtype: WeightDtype::F32,
+        quantization: None,
     }
 }
 
@@ -34,7 +36,7 @@ fn load(model: &TinyModel) -> Result<ModelRunner<NaiveOps>, ModelError> {
 
 fn hash(directory: &std::path::Path) -> ContentHash {
     let source = ModelSource::resolve(directory.to_str().unwrap()).unwrap();
-    source.open().unwrap().content_hash(&mut |_, _| {})
+    source.open().unwrap().content_hash(None, &mut |_, _| {})
 }
 
 #[test]
@@ -339,4 +341,51 @@ fn impossible_options_are_refused() {
         "max_num_batched_tokens",
     );
     refuse(|o| o.limits.max_model_len = 65, "max_model_len 65");
+}
+
+#[test]
+fn equal_files_hash_alike_wherever_they_lie_and_a_cache_changes_nothing() {
+    let (one, other) = (TinyModel::new().write(), TinyModel::new().write());
+    let hash = |directory: &Path, cache: Option<&HashCache>| {
+        let files = ModelSource::resolve(directory.to_str().unwrap()).unwrap();
+        let mut steps = Vec::new();
+        let hash = files
+            .open()
+            .unwrap()
+            .content_hash(cache, &mut |done, total| {
+                steps.push((done, total));
+            });
+        let (done, total) = *steps.last().unwrap();
+        assert_eq!(done, total);
+        hash
+    };
+    let plain = hash(one.path(), None);
+    assert_eq!(hash(other.path(), None), plain);
+    let cache_dir = tempfile::tempdir().unwrap();
+    let cache = HashCache::impatient(cache_dir.path());
+    for _ in 0..2 {
+        assert_eq!(hash(one.path(), Some(&cache)), plain);
+        assert_eq!(hash(other.path(), Some(&cache)), plain);
+    }
+    let entries = std::fs::read_dir(cache_dir.path().join("hashes")).unwrap();
+    assert_eq!(entries.count(), 2, "one for each weight file");
+    let (shards, same) = (
+        TinyModel::new().write_shards(),
+        TinyModel::new().write_shards(),
+    );
+    let of_shards = hash(shards.path(), Some(&cache));
+    assert_eq!(hash(shards.path(), Some(&cache)), of_shards);
+    assert_eq!(hash(same.path(), None), of_shards);
+    // What the cache says is believed: the file is not read again.
+    let weights = one.path().join("model.safetensors");
+    let identity = FileIdentity::of(&File::open(&weights).unwrap(), &weights).unwrap();
+    cache.put(&identity, &blake3::hash(b"something else"));
+    assert_ne!(hash(one.path(), Some(&cache)), plain);
+    // A changed weight is another model.
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let changed = hash(one.path(), Some(&cache));
+    assert_ne!(changed, plain);
+    assert_eq!(changed, hash(one.path(), None));
 }

@@ -8,9 +8,12 @@
 //! Invariant: the tensors of a file that is accepted lie inside it and are exactly as long as their
 //! shape and type say.
 
+mod architecture;
+mod check;
 mod config;
 mod names;
 mod reader;
+mod rope;
 mod tensors;
 mod value;
 
@@ -18,6 +21,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use architecture::GgufArchitecture;
+pub(crate) use names::FileName;
+#[cfg(test)]
 pub(crate) use names::tensor_name;
 pub use value::{GgufArray, GgufValue};
 
@@ -148,6 +154,34 @@ impl GgufFile {
         numbers
             .map(Some)
             .map_err(|reason| self.field_error(key, &reason))
+    }
+
+    /// Field `key` as a list of truth values.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub(crate) fn bools(&self, key: &str) -> Result<Option<Vec<bool>>, ModelError> {
+        let Some(array) = self.array(key)? else {
+            return Ok(None);
+        };
+        let bools = array.bools(self.owner.bytes());
+        bools
+            .map(Some)
+            .map_err(|reason| self.field_error(key, &reason))
+    }
+
+    /// All metadata fields, by key.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &GgufValue)> {
+        let fields = self.metadata.iter();
+        fields.map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// How this file's architecture names tensors.
+    pub(crate) fn naming(&self) -> fn(&str) -> FileName {
+        match GgufArchitecture::parse(self) {
+            Ok(architecture) if architecture.is_gemma() => names::gemma_tensor_name,
+            _ => names::tensor_name,
+        }
     }
 
     fn array(&self, key: &str) -> Result<Option<&GgufArray>, ModelError> {

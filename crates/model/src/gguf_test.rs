@@ -40,6 +40,7 @@ fn logits(path: &Path) -> Vec<f32> {
         num_blocks: 2,
         block_size: 4,
         kv_dtype: WeightDtype::F32,
+        quantization: None,
     };
     let files = open(path);
     let mut runner = ModelRunner::load(NaiveOps::new(1), &files, &options, &mut |_| {}).unwrap();
@@ -177,11 +178,7 @@ fn what_is_not_supported_is_refused_by_name() {
         ),
         (
             tiny().u32("llama.expert_count", 8),
-            "`llama.expert_count` = 8",
-        ),
-        (
-            tiny().string("llama.rope.scaling.type", "yarn"),
-            "`llama.rope.scaling.type`",
+            "`llama.expert_used_count` = 0",
         ),
         (
             tiny().f32("llama.attention.scale", 0.5),
@@ -197,8 +194,16 @@ fn what_is_not_supported_is_refused_by_name() {
             "`tokenizer.ggml.eos_token_id`",
         ),
         (
-            tiny().tensor("blk.0.attn_q.bias", &[8], 0, vec![0; 32]),
-            "blk.0.attn_q.bias",
+            tiny().tensor("blk.1.attn_q.bias", &[8], 0, vec![0; 32]),
+            "blk.1.attn_q.bias",
+        ),
+        (
+            tiny().tensor("blk.0.ffn_norm.bias", &[8], 0, vec![0; 32]),
+            "blk.0.ffn_norm.bias",
+        ),
+        (
+            tiny().tensor("rope_factors_long.weight", &[2], 0, vec![0; 8]),
+            "rope_factors_short.weight",
         ),
         (
             tiny().tensor("rope_freqs.weight", &[3], 0, vec![0; 12]),
@@ -208,6 +213,73 @@ fn what_is_not_supported_is_refused_by_name() {
         let found = refusal(&writer);
         assert!(found.contains(expected), "{expected}: {found}");
     }
+}
+
+#[test]
+fn fields_that_nothing_follows_are_refused_by_name() {
+    for (writer, expected) in [
+        (
+            tiny().string("llama.rope.scaling.type", "yarn"),
+            "`llama.rope.scaling.factor` is missing",
+        ),
+        (
+            tiny().string("llama.rope.scaling.type", "longrope"),
+            "rope_factors_short.weight",
+        ),
+        (
+            tiny().string("llama.rope.scaling.type", "ntk"),
+            "`llama.rope.scaling.type` = \"ntk\"",
+        ),
+        (
+            tiny().f32("llama.rope.scaling.yarn_ext_factor", 0.5),
+            "`llama.rope.scaling.yarn_ext_factor` = 0.5",
+        ),
+        (
+            tiny().f32("llama.rope.scaling.attn_factor", 0.5),
+            "`llama.rope.scaling.attn_factor` = 0.5",
+        ),
+        (
+            tiny().f32("llama.logit_scale", 8.0),
+            "`llama.logit_scale` = 8",
+        ),
+        (
+            tiny().u32("llama.attention.indexer.top_k", 8),
+            "`llama.attention.indexer.top_k` = 8",
+        ),
+        (
+            tiny().string("llama.hidden_activation", "gelu"),
+            "`llama.hidden_activation` = \"gelu\"",
+        ),
+        (tiny().string("general.type", "adapter"), "`general.type`"),
+    ] {
+        let found = refusal(&writer);
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
+}
+
+#[test]
+fn fields_that_change_nothing_are_taken() {
+    let writer = tiny()
+        .u32("llama.expert_count", 0)
+        .u32("llama.attention.sliding_window", 0)
+        .f32("llama.logit_scale", 1.0)
+        .f32("llama.embedding_scale", 0.0)
+        .f32("llama.rope.scaling.yarn_ext_factor", 1.0)
+        .f32("llama.rope.scaling.attn_factor", 1.0)
+        .u32("llama.vocab_size", 24)
+        .string("general.type", "model")
+        .string("general.license", "none")
+        .string("llama.rope.scaling.type", "none")
+        .f32("llama.rope.scaling.factor", 4.0);
+    let (found, plain) = (parse(writer.bytes()), parse(tiny().bytes()));
+    assert_eq!(found.unwrap(), plain.unwrap());
+}
+
+#[test]
+fn a_window_makes_it_mistral() {
+    let config = parse(tiny().u32("llama.attention.sliding_window", 9).bytes()).unwrap();
+    assert!(config.layers.iter().all(|l| l.sliding_window == Some(9)));
+    assert!(config.rope.is_interleaved);
 }
 
 #[test]
@@ -298,7 +370,7 @@ fn the_hash_follows_the_bytes_and_not_the_name() {
     let directory = tempfile::tempdir().unwrap();
     let hash = |name: &str, writer: &GgufWriter| {
         let path = write(directory.path(), name, writer);
-        open(&path).content_hash(&mut |_, _| {})
+        open(&path).content_hash(None, &mut |_, _| {})
     };
     let first = hash("a.gguf", &tiny());
     assert_eq!(first, hash("b.GGUF", &tiny()));
@@ -332,13 +404,14 @@ fn files_of_llama_cpp_are_read() {
         num_read += weights.num_tensors();
     }
     assert_eq!(num_read, 6 * 21);
-    let qwen = open_error(&directory.join("qwen3-tiny.q8_0.gguf"));
-    assert!(qwen.contains("`qwen3`"), "{qwen}");
-}
-
-fn open_error(path: &Path) -> String {
-    let source = ModelSource::resolve(path.to_str().unwrap()).unwrap();
-    source.open().map(|_| ()).unwrap_err().to_string()
+    for name in ["qwen2", "qwen3"] {
+        let files = open(&directory.join(format!("{name}-tiny.q4_k_m.gguf")));
+        let config = files.config().unwrap();
+        assert!(!config.rope.is_interleaved && config.rope.theta == 1e6);
+        let decoder = config.decoder;
+        assert_eq!(decoder.has_qkv_bias, name == "qwen2");
+        assert_eq!(decoder.has_qk_norm, name == "qwen3");
+    }
 }
 
 proptest! {

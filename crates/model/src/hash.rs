@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use crate::{FileIdentity, HashCache};
+
 /// Bytes that are hashed between two progress reports.
 const CHUNK_BYTES: usize = 64 << 20;
 
@@ -26,25 +28,55 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// Hashes `files` (name, bytes) in the order given, reporting bytes done and bytes in all.
+/// A file to hash.
+pub(crate) struct FileBytes<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) bytes: &'a [u8],
+    /// Of a file whose hash may be in the cache.
+    pub(crate) identity: Option<&'a FileIdentity>,
+}
+
+impl<'a> FileBytes<'a> {
+    /// A file that is hashed each time.
+    pub(crate) fn new(name: &'a str, bytes: &'a [u8]) -> Self {
+        Self {
+            name,
+            bytes,
+            identity: None,
+        }
+    }
+}
+
+/// Hashes `files` in the order given, reporting bytes done and bytes in all.
 pub(crate) fn hash_files(
-    files: &[(&str, &[u8])],
+    files: &[FileBytes<'_>],
+    cache: Option<&HashCache>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> ContentHash {
-    let total: u64 = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let total: u64 = files.iter().map(|file| file.bytes.len() as u64).sum();
     let mut done = 0;
     progress(done, total);
     let mut outer = blake3::Hasher::new_derive_key("hotspare model content 1");
-    for (name, bytes) in files {
-        let mut inner = blake3::Hasher::new();
-        for chunk in bytes.chunks(CHUNK_BYTES) {
-            inner.update(chunk);
-            done += chunk.len() as u64;
-            progress(done, total);
-        }
-        outer.update(&(name.len() as u64).to_le_bytes());
-        outer.update(name.as_bytes());
-        outer.update(inner.finalize().as_bytes());
+    for file in files {
+        let cached = cache.zip(file.identity);
+        let known = cached.and_then(|(cache, identity)| cache.get(identity));
+        let inner = known.unwrap_or_else(|| {
+            let mut hasher = blake3::Hasher::new();
+            for (index, chunk) in file.bytes.chunks(CHUNK_BYTES).enumerate() {
+                hasher.update(chunk);
+                progress(done + (index * CHUNK_BYTES + chunk.len()) as u64, total);
+            }
+            let inner = hasher.finalize();
+            if let Some((cache, identity)) = cached {
+                cache.put(identity, &inner);
+            }
+            inner
+        });
+        done += file.bytes.len() as u64;
+        progress(done, total);
+        outer.update(&(file.name.len() as u64).to_le_bytes());
+        outer.update(file.name.as_bytes());
+        outer.update(inner.as_bytes());
     }
     ContentHash(*outer.finalize().as_bytes())
 }
@@ -54,7 +86,10 @@ mod tests {
     use super::*;
 
     fn hash(files: &[(&str, &[u8])]) -> ContentHash {
-        hash_files(files, &mut |_, _| {})
+        let files = files
+            .iter()
+            .map(|(name, bytes)| FileBytes::new(name, bytes));
+        hash_files(&files.collect::<Vec<_>>(), None, &mut |_, _| {})
     }
 
     #[test]
@@ -70,9 +105,10 @@ mod tests {
     #[test]
     fn progress_ends_at_the_total() {
         let mut reports = Vec::new();
-        hash_files(&[("a", b"12345"), ("b", b"")], &mut |done, total| {
-            reports.push((done, total));
-        });
-        assert_eq!(reports, [(0, 5), (5, 5)]);
+        let files = [FileBytes::new("a", b"12345"), FileBytes::new("b", b"")];
+        hash_files(&files, None, &mut |done, total| reports.push((done, total)));
+        assert_eq!(reports.first(), Some(&(0, 5)));
+        assert_eq!(reports.last(), Some(&(5, 5)));
+        assert!(reports.is_sorted());
     }
 }

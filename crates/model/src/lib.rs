@@ -15,6 +15,7 @@ mod config_families_test;
 mod config_fields_test;
 #[cfg(test)]
 mod config_test;
+mod dummy;
 mod embedded;
 mod error;
 mod families;
@@ -26,9 +27,11 @@ mod gguf;
 #[cfg(test)]
 mod gguf_test;
 mod hash;
+mod hash_cache;
 mod mmap;
 pub mod ops;
 mod options;
+mod quantize;
 mod rope;
 mod runner;
 #[cfg(test)]
@@ -36,7 +39,9 @@ mod runner_test;
 mod safetensors;
 #[cfg(test)]
 mod safetensors_test;
+mod shapes;
 mod source;
+mod tensor_list;
 #[cfg(test)]
 mod testing;
 mod weight_store;
@@ -52,7 +57,11 @@ pub use files::ModelFiles;
 pub use generation::GenerationConfig;
 pub use gguf::{GgufArray, GgufFile, GgufValue};
 pub use hash::ContentHash;
+pub use hash_cache::{FileIdentity, HashCache};
 pub use options::{LoadOptions, LoadProgress, LoadStage, kv_bytes_per_block};
+pub use quantize::{Quantization, encode};
 pub use runner::ModelRunner;
-pub use source::ModelSource;
+pub use shapes::Shape;
+pub use source::{ConfigSource, LoadFormat, ModelSource};
+pub use tensor_list::{TensorKind, TensorSpec};
 pub use weight_store::WeightStore;

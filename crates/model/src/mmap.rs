@@ -8,12 +8,15 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use crate::ModelError;
 use crate::weights::WeightBytes;
+use crate::{FileIdentity, ModelError};
 
 /// A read-only memory-mapped file.
 #[derive(Debug)]
-pub(crate) struct MappedFile(Mmap);
+pub(crate) struct MappedFile {
+    mapping: Mmap,
+    identity: Option<FileIdentity>,
+}
 
 impl MappedFile {
     /// Maps the whole of `path`.
@@ -29,12 +32,19 @@ impl MappedFile {
         // renaming, never in place.
         #[allow(unsafe_code)]
         let mapping = unsafe { Mmap::map(&file) }.map_err(io_error)?;
-        Ok(Self(mapping))
+        Ok(Self {
+            mapping,
+            identity: FileIdentity::of(&file, path),
+        })
     }
 }
 
 impl WeightBytes for MappedFile {
     fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.mapping
+    }
+
+    fn identity(&self) -> Option<&FileIdentity> {
+        self.identity.as_ref()
     }
 }

@@ -5,6 +5,7 @@
 use crate::ModelError;
 use crate::config::ModelConfig;
 use crate::ops::StepLimits;
+use crate::quantize::Quantization;
 use crate::weights::WeightDtype;
 
 /// How a model is loaded.
@@ -18,6 +19,8 @@ pub struct LoadOptions {
     pub block_size: usize,
     /// How the KV cache stores numbers.
     pub kv_dtype: WeightDtype,
+    /// Quantize dense weights; none takes them as they are stored.
+    pub quantization: Option<Quantization>,
 }
 
 impl LoadOptions {
@@ -33,6 +36,14 @@ impl LoadOptions {
                 let reason = format!("= {value} is not from 1 to {}", u32::MAX);
                 return Err(ModelError::Option { option, reason });
             }
+        }
+        if let Some(quantization) = self.quantization
+            && !Quantization::OFFERED.contains(&quantization.dtype)
+        {
+            let (option, dtype) = ("quantization", quantization.dtype.name());
+            let offered = Quantization::offered_names();
+            let reason = format!("= {dtype} has no encoder; there are {offered}");
+            return Err(ModelError::Option { option, reason });
         }
         config.resolve_max_model_len(Some(self.limits.max_model_len))?;
         Ok(())
@@ -61,7 +72,11 @@ pub struct LoadProgress {
 
 /// Bytes of one KV block over all layers: keys and values of `block_size` tokens in `dtype`.
 pub fn kv_bytes_per_block(config: &ModelConfig, block_size: usize, dtype: WeightDtype) -> usize {
-    let width = config.num_key_value_heads * config.head_dim;
-    let row_bytes = dtype.num_bytes(width).unwrap_or(usize::MAX);
-    (2 * config.num_hidden_layers * block_size).saturating_mul(row_bytes)
+    let head_bytes = match dtype {
+        // A head's last block may be short; each has a scale of two bytes.
+        WeightDtype::Q8_0 => config.head_dim + 2 * config.head_dim.div_ceil(dtype.block_len()),
+        dtype => dtype.num_bytes(config.head_dim).unwrap_or(usize::MAX),
+    };
+    (2 * config.num_hidden_layers * block_size * config.num_key_value_heads)
+        .saturating_mul(head_bytes)
 }

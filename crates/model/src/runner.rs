@@ -67,14 +67,17 @@ impl<O: Ops> ModelRunner<O> {
         })
     }
 
-    /// What enters the bits of this runner's results, beside the model: [`Ops::numerics_id`], and
-    /// the context length where a rope scaling depends on it.
+    /// What enters the bits of this runner's results, beside the model: [`Ops::numerics_id`], the
+    /// type that weights were quantized to at load, and the context length where a rope scaling
+    /// depends on it.
     pub fn numerics_id(&self) -> String {
-        let id = self.ops.numerics_id();
-        match &self.length_dependence {
-            Some(dependence) => format!("{id}-{dependence}"),
-            None => id,
+        let mut id = self.ops.numerics_id();
+        let parts = [self.model.quantization(), self.length_dependence.as_deref()];
+        for part in parts.into_iter().flatten() {
+            id.push('-');
+            id.push_str(part);
         }
+        id
     }
 
     /// As [`StepRunner::run`], and copies the logits (`[gathered rows, vocab]`, before sampling

@@ -24,6 +24,7 @@ fn options(max_model_len: usize) -> LoadOptions {
         num_blocks: 64,
         block_size: BLOCK_SIZE,
         kv_dtype: WeightDtype::F32,
+        quantization: None,
     }
 }
 
@@ -109,12 +110,12 @@ fn tiny_models_match_transformers() {
             if case["min_margin"].as_f64().unwrap() < 2e-3 {
                 continue;
             }
-            let mut greedy = output.rows[0].token_ids.clone();
+            let mut greedy = output.rows[0].token_ids.to_vec();
             let expected = ids(&case["greedy_ids"]);
             while greedy.len() < expected.len() {
                 let num_computed = prompt.len() + greedy.len() - 1;
                 let output = runner.run(&batch(&[TOKEN_FROM_DEVICE], num_computed, false));
-                greedy.extend(&output.unwrap().rows[0].token_ids);
+                greedy.extend_from_slice(&output.unwrap().rows[0].token_ids);
             }
             assert_eq!(greedy, expected, "{name}, prompt of {}", prompt.len());
         }

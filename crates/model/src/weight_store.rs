@@ -7,15 +7,35 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ModelError;
-use crate::gguf::{self, GgufFile};
+use crate::config::ModelConfig;
+use crate::dummy::{Dummy, DummyTensor};
+use crate::gguf::{FileName, GgufFile};
 use crate::safetensors::{TensorEntry, parse_header};
+use crate::tensor_list::TensorSpec;
 use crate::weights::{WeightBytes, WeightDtype, WeightView};
+
+/// Where a tensor's bytes come from.
+enum Origin {
+    /// A file.
+    Owner(Arc<dyn WeightBytes>),
+    /// They are made when asked for.
+    Dummy(DummyTensor),
+}
+
+impl Origin {
+    fn owner(&self) -> Arc<dyn WeightBytes> {
+        match self {
+            Self::Owner(owner) => Arc::clone(owner),
+            Self::Dummy(tensor) => tensor.make(),
+        }
+    }
+}
 
 /// Where a tensor is.
 struct Stored {
     /// The file's name.
     file: Arc<str>,
-    owner: Arc<dyn WeightBytes>,
+    origin: Origin,
     entry: TensorEntry,
     used: Cell<bool>,
 }
@@ -28,7 +48,7 @@ enum Naming {
     /// A text model inside another: what `model.` names is under this prefix.
     Inside(&'static str),
     /// As llama.cpp does.
-    Gguf,
+    Gguf(fn(&str) -> FileName),
 }
 
 /// Prefixes of a text model inside another, in files of transformers 4 and as transformers 5 names
@@ -73,7 +93,7 @@ impl WeightStore {
                 let name = entry.name.clone();
                 let stored = Stored {
                     file: Arc::clone(&file),
-                    owner: Arc::clone(&owner),
+                    origin: Origin::Owner(Arc::clone(&owner)),
                     entry,
                     used: Cell::new(false),
                 };
@@ -99,7 +119,7 @@ impl WeightStore {
         for (name, shard) in list {
             let is_dropped = match self.naming {
                 Naming::Inside(prefix) => !name.starts_with(prefix),
-                Naming::Plain | Naming::Gguf => false,
+                Naming::Plain | Naming::Gguf(_) => false,
             };
             let stored = self.tensors.get(name);
             if stored.is_none_or(|stored| *stored.file != **shard) && !is_dropped {
@@ -116,15 +136,15 @@ impl WeightStore {
         Ok(())
     }
 
-    /// The name in the files of what a family calls `name`.
-    fn file_name(&self, name: &str) -> String {
+    /// The place in the files of what a family calls `name`.
+    fn file_name(&self, name: &str) -> FileName {
         match self.naming {
-            Naming::Plain => name.to_owned(),
-            Naming::Gguf => gguf::tensor_name(name),
+            Naming::Plain => FileName::whole(name),
+            Naming::Gguf(file_name) => file_name(name),
             Naming::Inside(prefix) => match name.strip_prefix("model.") {
-                Some(rest) => format!("{prefix}{rest}"),
-                None if self.tensors.contains_key(name) => name.to_owned(),
-                None => format!("language_model.{name}"),
+                Some(rest) => FileName::whole(&format!("{prefix}{rest}")),
+                None if self.tensors.contains_key(name) => FileName::whole(name),
+                None => FileName::whole(&format!("language_model.{name}")),
             },
         }
     }
@@ -135,7 +155,7 @@ impl WeightStore {
         let stored = |entry: &TensorEntry| {
             let stored = Stored {
                 file: Arc::clone(&name),
-                owner: Arc::clone(file.owner()),
+                origin: Origin::Owner(Arc::clone(file.owner())),
                 entry: entry.clone(),
                 used: Cell::new(false),
             };
@@ -143,13 +163,46 @@ impl WeightStore {
         };
         Self {
             tensors: file.tensors().iter().map(stored).collect(),
-            naming: Naming::Gguf,
+            naming: Naming::Gguf(file.naming()),
         }
+    }
+
+    /// The tensors that `config` implies, random.
+    pub(crate) fn from_dummy(dummy: Dummy, config: &ModelConfig) -> Self {
+        let file: Arc<str> = "random weights".into();
+        let stored = |spec: TensorSpec| {
+            let tensor = dummy.tensor(config, &spec);
+            let stored = Stored {
+                file: Arc::clone(&file),
+                entry: TensorEntry {
+                    name: spec.name.clone(),
+                    dtype: Dummy::dtype(config).name().to_owned(),
+                    range: 0..tensor.num_bytes(),
+                    shape: spec.shape,
+                },
+                origin: Origin::Dummy(tensor),
+                used: Cell::new(false),
+            };
+            (spec.name, stored)
+        };
+        Self {
+            tensors: config.tensors().into_iter().map(stored).collect(),
+            naming: Naming::Plain,
+        }
+    }
+
+    /// Each tensor's dtype as the file names it, and its number of elements.
+    pub fn summary(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.tensors.values().map(|stored| {
+            let entry = &stored.entry;
+            let num_elements = entry.shape.iter().map(|&d| d as u64).product();
+            (entry.dtype.as_str(), num_elements)
+        })
     }
 
     /// Whether there is a tensor `name`.
     pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(&self.file_name(name))
+        self.tensors.contains_key(&self.file_name(name).name)
     }
 
     /// Number of tensors.
@@ -167,13 +220,19 @@ impl WeightStore {
     /// # Errors
     /// Missing, of another shape, or of a dtype without a kernel.
     pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView, ModelError> {
-        let name = &self.file_name(name);
+        let FileName { name, index } = self.file_name(name);
+        let name = &name;
         let missing = || ModelError::MissingTensor {
             name: name.to_owned(),
         };
         let stored = self.tensors.get(name).ok_or_else(missing)?;
         let entry = &stored.entry;
-        if entry.shape != shape {
+        let found = match (index, &entry.shape[..]) {
+            (None, whole) => Some(whole),
+            (Some(index), [num_parts, part @ ..]) if index < *num_parts => Some(part),
+            (Some(_), _) => None,
+        };
+        if found != Some(shape) {
             return Err(ModelError::TensorShape {
                 name: name.to_owned(),
                 expected: shape.to_vec(),
@@ -186,8 +245,14 @@ impl WeightStore {
         };
         let dtype = WeightDtype::from_name(&entry.dtype).ok_or_else(bad_dtype)?;
         stored.used.set(true);
-        let owner = Arc::clone(&stored.owner);
-        WeightView::new(owner, entry.range.clone(), dtype, shape.to_vec()).ok_or_else(bad_dtype)
+        let owner = stored.origin.owner();
+        let mut range = entry.range.clone();
+        if let Some(index) = index {
+            // The parts lie one after the other, all of one length.
+            let len = range.len() / entry.shape[0];
+            range = range.start + index * len..range.start + (index + 1) * len;
+        }
+        WeightView::new(owner, range, dtype, shape.to_vec()).ok_or_else(bad_dtype)
     }
 
     /// A tensor of one of the first `num_layers` layers that no `view` has asked for: a bias, norm
@@ -198,7 +263,7 @@ impl WeightStore {
             Naming::Plain => "model.",
             Naming::Inside(prefix) => prefix,
             // Their names are checked with their metadata.
-            Naming::Gguf => return None,
+            Naming::Gguf(_) => return None,
         };
         let is_of_layer = |name: &&str| {
             let rest = name.strip_prefix(prefix);

@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::FileIdentity;
+
 /// Number format of a weight.
 ///
 /// The quantized ones are ggml's: blocks of 32 elements (`Q8_0`, `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1`) or
@@ -126,6 +128,11 @@ impl WeightDtype {
 pub trait WeightBytes: Send + Sync {
     /// All bytes of the owner.
     fn bytes(&self) -> &[u8];
+
+    /// What tells the bytes from others without reading them, where they are a file's.
+    fn identity(&self) -> Option<&FileIdentity> {
+        None
+    }
 }
 
 impl WeightBytes for &'static [u8] {

@@ -228,9 +228,11 @@ fn bodies_parse_back() {
         root: "r",
         created: 1,
         max_model_len: 9,
+        model_hash: Some("ab12"),
     };
     let list: Value = serde_json::from_slice(&models_json(&[card])).unwrap();
     assert_eq!(list["data"][0]["max_model_len"], 9);
+    assert_eq!(list["data"][0]["model_hash"], "ab12");
     assert_eq!(list["data"][0]["permission"][0]["organization"], "*");
 }
 

@@ -6,7 +6,9 @@
 //!
 //! Invariant: a refusal is immediate and final; nothing of a refused request is kept.
 
-use hotspare_batch::{FinishReason, Generate, RejectReason, SequenceEvent, TOKEN_FROM_DEVICE};
+use hotspare_batch::{
+    DrawnTokens, FinishReason, Generate, RejectReason, SequenceEvent, TOKEN_FROM_DEVICE,
+};
 
 use crate::scheduler::Scheduler;
 use crate::sequence::find_stop;
@@ -88,11 +90,9 @@ impl Scheduler {
             request_id: request.request_id,
             attempt: request.attempt,
             first_index: request.num_delivered,
-            token_ids: Vec::new(),
+            token_ids: DrawnTokens::new(),
             logprobs: Vec::new(),
-            prompt_logprobs: Vec::new(),
-            num_cached_tokens: Some(0),
-            queued_ms: None,
+            prompt: Some(Box::default()),
             finish: Some(finish),
         });
     }

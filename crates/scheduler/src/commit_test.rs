@@ -3,8 +3,8 @@
 //! Invariant: outputs made by hand are of the shape that a device may send.
 
 use hotspare_batch::{
-    Batch, FinishReason, Generate, RequestId, RowError, RowOutput, SequenceEvent, StepOutput,
-    TokenId,
+    Batch, DrawnTokens, FinishReason, Generate, RequestId, RowError, RowOutput, SequenceEvent,
+    StepOutput, TokenId,
 };
 
 use crate::testing::{Driver, expect_alone, ids, request, small_config, with_max_tokens};
@@ -15,9 +15,9 @@ fn output(batch: &Batch, drawn: &[TokenId]) -> StepOutput {
     let rows = batch.rows.iter().map(|row| RowOutput {
         slot: row.slot,
         token_ids: if row.samples {
-            drawn.to_vec()
+            drawn.into()
         } else {
-            Vec::new()
+            DrawnTokens::new()
         },
         ..RowOutput::default()
     });
@@ -108,7 +108,11 @@ fn eos_wins_over_stop_ids_and_stop_ids_over_length() {
             Some(expected),
             "a stop id at the length limit"
         );
-        assert_eq!(events[1].token_ids, [last], "the last token is delivered");
+        assert_eq!(
+            events[1].token_ids[..],
+            [last],
+            "the last token is delivered"
+        );
     }
     base.stop.ignore_eos = true;
     assert_eq!(
@@ -135,7 +139,10 @@ fn a_stop_id_before_the_minimum_is_ordinary() {
 fn a_row_may_draw_none_or_several() {
     let base = with_max_tokens(request(1, &[1, 2]), 6);
     let events = feed(base.clone(), &[&[], &[11, 12, 13], &[14], &[15, 16, 17]]);
-    let tokens: Vec<_> = events.iter().map(|event| event.token_ids.clone()).collect();
+    let tokens: Vec<_> = events
+        .iter()
+        .map(|event| event.token_ids.to_vec())
+        .collect();
     assert_eq!(
         tokens,
         [vec![11, 12, 13], vec![14], vec![15, 16]],
@@ -147,7 +154,7 @@ fn a_row_may_draw_none_or_several() {
     let mut stopped = base;
     stopped.stop.stop_token_ids = vec![12];
     let events = feed(stopped, &[&[11, 12, 13]]);
-    assert_eq!(events[0].token_ids, [11, 12]);
+    assert_eq!(events[0].token_ids[..], [11, 12]);
     assert_eq!(events[0].finish, Some(FinishReason::StopToken(12)));
 }
 

@@ -6,7 +6,7 @@
 //! Invariant: whoever calls `finish` calls `settle` after it, and does not touch the sequence
 //! again.
 
-use hotspare_batch::FinishReason;
+use hotspare_batch::{DrawnTokens, FinishReason};
 
 use crate::queue::QueueKey;
 use crate::scheduler::Scheduler;
@@ -21,7 +21,7 @@ impl Scheduler {
         sequence.report(
             &mut self.events,
             first_index,
-            Vec::new(),
+            DrawnTokens::new(),
             Vec::new(),
             Some(reason),
         );

@@ -10,8 +10,8 @@
 use std::sync::Arc;
 
 use hotspare_batch::{
-    FinishReason, Generate, RequestId, SamplingParams, SequenceEvent, SlotId, StopParams, TokenId,
-    TokenLogprobs,
+    DrawnTokens, FinishReason, Generate, PromptReport, RequestId, SamplingParams, SequenceEvent,
+    SlotId, StopParams, TokenId, TokenLogprobs,
 };
 
 use crate::kv_blocks::{BlockTable, PrefixChain};
@@ -139,40 +139,48 @@ impl Sequence {
     }
 
     /// Reports tokens from `first_index` of the output on, an end, or both. The first event says
-    /// how much of the prompt was cached; the first one with tokens, or the end of a prefill,
-    /// carries the prompt's log-probabilities.
+    /// how much of the prompt was cached and, where the prompt is done, carries its
+    /// log-probabilities.
     pub(crate) fn report(
         &mut self,
         events: &mut Vec<SequenceEvent>,
         first_index: usize,
-        token_ids: Vec<TokenId>,
+        token_ids: DrawnTokens,
         logprobs: Vec<TokenLogprobs>,
         finish: Option<FinishReason>,
     ) {
-        let num_cached_tokens = (!self.has_reported).then_some(self.num_cached_tokens);
-        let queued_ms = self.queued_ms.filter(|_| !self.has_reported);
-        self.has_reported = true;
-        let is_prompt_done = !token_ids.is_empty() || finish == Some(FinishReason::Length);
-        let mut prompt_logprobs = Vec::new();
-        if self.wants_prompt_logprobs && is_prompt_done {
-            self.wants_prompt_logprobs = false;
-            prompt_logprobs = std::mem::take(&mut self.prompt_logprobs);
-        }
+        let prompt = (!self.has_reported).then(|| {
+            let is_prompt_done = !token_ids.is_empty() || finish == Some(FinishReason::Length);
+            self.first_report(is_prompt_done)
+        });
         events.push(SequenceEvent {
             request_id: self.request_id,
             attempt: self.attempt,
             first_index: first_index as u32,
             token_ids,
             logprobs,
-            prompt_logprobs,
-            num_cached_tokens,
-            queued_ms,
+            prompt,
             finish,
         });
     }
 
+    #[cold]
+    fn first_report(&mut self, is_prompt_done: bool) -> Box<PromptReport> {
+        self.has_reported = true;
+        let mut prompt_logprobs = Vec::new();
+        if self.wants_prompt_logprobs && is_prompt_done {
+            self.wants_prompt_logprobs = false;
+            prompt_logprobs = std::mem::take(&mut self.prompt_logprobs);
+        }
+        Box::new(PromptReport {
+            num_cached_tokens: self.num_cached_tokens,
+            queued_ms: self.queued_ms,
+            prompt_logprobs,
+        })
+    }
+
     /// Appends drawn tokens up to the one that ends the sequence, and drops those after it.
-    pub(crate) fn accept(&mut self, token_ids: &mut Vec<TokenId>) -> Option<FinishReason> {
+    pub(crate) fn accept(&mut self, token_ids: &mut DrawnTokens) -> Option<FinishReason> {
         for place in 0..token_ids.len() {
             let token = token_ids[place];
             let num_before = self.num_output_tokens();

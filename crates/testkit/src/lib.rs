@@ -9,12 +9,15 @@
 
 mod assets;
 mod client;
+pub mod gguf;
+mod hub_server;
 mod server;
 mod sse;
 mod wait;
 
 pub use assets::shared_asset;
 pub use client::{Client, Reply};
+pub use hub_server::{HubFault, HubRequest, HubServer};
 pub use server::{Server, ServerOptions, is_running, send_signal};
 pub use sse::{Event, SseStream};
 pub use wait::wait_until;

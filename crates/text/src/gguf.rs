@@ -7,12 +7,15 @@
 //! Invariant: a kind or pre-tokenizer that is not known is refused by name: another one would give
 //! other ids in silence.
 
+pub(crate) mod pre_tokenizer;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 use crate::error::TextError;
 use crate::model::TextModel;
+use pre_tokenizer::{PreTokenizer, byte_level_step};
 
 /// Types of tokens, as files number them.
 const NORMAL: i64 = 1;
@@ -20,12 +23,12 @@ const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// How Llama 3 splits texts before pairs are joined.
-const LLAMA_3: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}\
-                       | ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-/// How Qwen 2 does: digits one by one.
-const QWEN_2: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}\
-                      | ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+/// Bounds of what is read, far above real tokenizers': they bound the time and memory of loading.
+const MAX_NUM_TOKENS: usize = 1 << 20;
+const MAX_NUM_MERGES: usize = 1 << 21;
+/// Bytes of one token, and of all.
+const MAX_TOKEN_BYTES: usize = 1 << 10;
+const MAX_VOCABULARY_BYTES: usize = 1 << 24;
 
 /// The tokenizer's fields of a GGUF file, without their prefix `tokenizer.ggml.`.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +59,8 @@ pub struct GgufTokenizer<'a> {
     pub add_space_prefix: Option<bool>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<&'a str>,
+    /// `tokenizer.chat_template.NAME`, for each NAME in `tokenizer.chat_templates`.
+    pub named_chat_templates: Vec<(&'a str, &'a str)>,
 }
 
 impl TextModel {
@@ -67,8 +72,18 @@ impl TextModel {
         gguf: &GgufTokenizer<'_>,
         chat_template: Option<&str>,
     ) -> Result<Self, TextError> {
+        gguf.check_size()?;
+        let gguf = &gguf.with_default_ids();
         let tokenizer = gguf.tokenizer_json()?;
         let mut config = Map::new();
+        let own = gguf.chat_template.map(|template| ("default", template));
+        let templates = own
+            .into_iter()
+            .chain(gguf.named_chat_templates.iter().copied());
+        let templates: Vec<Value> = templates
+            .map(|(name, template)| json!({"name": name, "template": template}))
+            .collect();
+        config.insert("chat_template".to_owned(), templates.into());
         for (name, id) in [
             ("bos_token", gguf.bos),
             ("eos_token", gguf.eos),
@@ -82,12 +97,52 @@ impl TextModel {
         Self::load(
             tokenizer.to_string().as_bytes(),
             Some(config.as_bytes()),
-            chat_template.or(gguf.chat_template),
+            chat_template,
         )
     }
 }
 
 impl GgufTokenizer<'_> {
+    fn check_size(&self) -> Result<(), TextError> {
+        let num_bytes = self.tokens.iter().map(|token| token.len()).sum();
+        let longest = self.tokens.iter().map(|token| token.len()).max();
+        for (field, what, found, most) in [
+            ("tokens", "tokens", self.tokens.len(), MAX_NUM_TOKENS),
+            ("tokens", "bytes", num_bytes, MAX_VOCABULARY_BYTES),
+            (
+                "tokens",
+                "bytes in one token",
+                longest.unwrap_or(0),
+                MAX_TOKEN_BYTES,
+            ),
+            ("merges", "merges", self.merges.len(), MAX_NUM_MERGES),
+        ] {
+            if found > most {
+                return Err(TextError::Gguf(format!(
+                    "`tokenizer.ggml.{field}` has {found} {what}, more than {most}"
+                )));
+            }
+        }
+        if self.tokens.is_empty() {
+            return Err(TextError::Gguf(
+                "`tokenizer.ggml.tokens` is missing or empty".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// SentencePiece's own ids, where the file names none: llama.cpp does the same.
+    fn with_default_ids(&self) -> Self {
+        let mut gguf = self.clone();
+        if self.model == "llama" {
+            let known = |id: usize| Some(id).filter(|&id| id < self.tokens.len());
+            gguf.unknown = self.unknown.or(known(0));
+            gguf.bos = self.bos.or(known(1));
+            gguf.eos = self.eos.or(known(2));
+        }
+        gguf
+    }
+
     fn token(&self, name: &str, id: usize) -> Result<&str, TextError> {
         let token = self.tokens.get(id).copied();
         token
@@ -213,30 +268,8 @@ impl GgufTokenizer<'_> {
 
     /// `gpt2`.
     fn byte_level(&self) -> Result<Value, TextError> {
-        let split = |regex: &str| {
-            json!({"type": "Sequence", "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated",
-                 "invert": false},
-                byte_level_step(false),
-            ]})
-        };
-        let digits = json!({"type": "Sequence", "pretokenizers": [
-            {"type": "Digits", "individual_digits": true}, byte_level_step(true),
-        ]});
-        let (pre_tokenizer, normalizer, is_llama_3) = match self.pre {
-            Some("llama-bpe" | "llama3" | "llama-v3") => (split(LLAMA_3), Value::Null, true),
-            Some("qwen2" | "deepseek-r1-qwen") => (split(QWEN_2), json!({"type": "NFC"}), false),
-            Some("smollm") => (digits, Value::Null, false),
-            Some("gpt-2") => (byte_level_step(true), Value::Null, false),
-            other => {
-                let found = other.map_or("is missing".to_owned(), |pre| format!("= {pre:?}"));
-                return Err(TextError::Gguf(format!(
-                    "`tokenizer.ggml.pre` {found}; supported are llama-bpe, qwen2, smollm and \
-                     gpt-2"
-                )));
-            }
-        };
-        let pair = |(index, merge): (usize, &&str)| match merge.split_once(' ') {
+        let pre = PreTokenizer::parse(self.pre)?;
+        let pair = |(index, merge): (usize, &&str)| match split_merge(merge) {
             Some((left, right)) => Ok(json!([left, right])),
             None => Err(TextError::Gguf(format!(
                 "`tokenizer.ggml.merges`[{index}] = {merge:?} is not a pair"
@@ -249,13 +282,13 @@ impl GgufTokenizer<'_> {
             .map(pair)
             .collect::<Result<_, _>>()?;
         Ok(json!({
-            "normalizer": normalizer,
-            "pre_tokenizer": pre_tokenizer,
-            "post_processor": self.post_processor(is_llama_3)?,
+            "normalizer": pre.normalizer,
+            "pre_tokenizer": pre.steps,
+            "post_processor": self.post_processor(pre.adds_bos)?,
             "decoder": byte_level_step(false),
             "model": {
                 "type": "BPE", "fuse_unk": false, "byte_fallback": false,
-                "ignore_merges": is_llama_3, "merges": merges, "vocab": self.vocabulary(),
+                "ignore_merges": pre.ignores_merges, "merges": merges, "vocab": self.vocabulary(),
             },
         }))
     }
@@ -294,10 +327,9 @@ impl GgufTokenizer<'_> {
     }
 }
 
-/// Bytes as printable characters; `use_regex` splits as GPT-2 does.
-fn byte_level_step(use_regex: bool) -> Value {
-    json!({
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
-        "use_regex": use_regex,
-    })
+/// The two tokens of a merge: the space between them is not the first character.
+fn split_merge(merge: &str) -> Option<(&str, &str)> {
+    let first = merge.chars().next()?.len_utf8();
+    let at = first + merge[first..].find(' ')?;
+    Some((&merge[..at], &merge[at + 1..]))
 }

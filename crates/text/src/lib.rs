@@ -21,6 +21,7 @@ mod pyjson;
 mod pyrepr;
 mod stop;
 mod strftime;
+mod synthetic;
 mod template;
 mod template_env;
 mod template_size;

@@ -14,11 +14,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
+use crate::gguf::pre_tokenizer::{GPT_4O, TEKKEN};
+
 /// Pieces are cut at the first sure place from this many bytes on.
 pub(crate) const MIN_PIECE_BYTES: usize = 16 << 10;
 
-/// The word patterns of Qwen 2 and Llama 3; they differ in how many digits make a word.
-const NEWLINE_PATTERNS: [&str; 2] = [
+/// The word patterns of Qwen 2 and Llama 3, which differ in how many digits make a word, and of
+/// Tekken and GPT-4o, whose words end before capitals too.
+const NEWLINE_PATTERNS: [&str; 4] = [
     concat!(
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -27,6 +30,8 @@ const NEWLINE_PATTERNS: [&str; 2] = [
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     ),
+    TEKKEN,
+    GPT_4O,
 ];
 
 /// Which part of a text's ids is wanted.

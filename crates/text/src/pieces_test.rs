@@ -62,6 +62,7 @@ fn models() -> Vec<(String, TextModel)> {
         "tokenizers/qwen2.5",
     ]
     .map(|name| shared_asset("text/pieces", name));
+    let patterns = [TEKKEN, GPT_4O].map(with_pattern).into_iter().flatten();
     let folders = own.into_iter().chain(shared).flatten();
     let load = |folder: std::path::PathBuf| {
         let json = std::fs::read(folder.join("tokenizer.json")).expect("tokenizer.json");
@@ -69,7 +70,17 @@ fn models() -> Vec<(String, TextModel)> {
         let model = TextModel::load(&json, config.as_deref(), None).expect("loads");
         (folder.display().to_string(), model)
     };
-    folders.map(load).collect()
+    folders.map(load).chain(patterns).collect()
+}
+
+/// Qwen 2.5's vocabulary with another pattern of words.
+fn with_pattern(pattern: &str) -> Option<(String, TextModel)> {
+    let folder = shared_asset("text/pieces", "tokenizers/qwen2.5")?;
+    let json = std::fs::read(folder.join("tokenizer.json")).expect("tokenizer.json");
+    let mut json: Value = serde_json::from_slice(&json).expect("JSON");
+    json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pattern.into();
+    let model = TextModel::load(json.to_string().as_bytes(), None, None).expect("loads");
+    Some((pattern.to_owned(), model))
 }
 
 fn whole(model: &TextModel, text: &str, special: bool) -> Vec<u32> {

@@ -1,7 +1,8 @@
-//! `cargo xtask verify|tidy|fix`: the checks a change must pass, and the fixes a machine can make.
+//! `cargo xtask verify|tidy|fix|make-gguf`: the checks a change must pass, the fixes a machine can
+//! make, and model files to test and measure with.
 //!
 //! `verify` is read-only: formatting, clippy with warnings as errors, tests, documentation, tidy.
-//! `fix` changes files.
+//! `fix` changes files. `make-gguf` writes one.
 //!
 //! Invariant: what CI runs, a developer can run with the same words.
 #![forbid(unsafe_code)]
@@ -11,17 +12,19 @@
     reason = "a command-line tool for developers"
 )]
 
+mod make_gguf;
 mod tidy;
 mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask <verify|tidy|fix>
+const USAGE: &str = "usage: cargo xtask <verify|tidy|fix|make-gguf>
 
-  verify   fmt --check, clippy -D warnings, tests, docs, tidy
-  tidy     file and function limits, crate arrows, banned calls, unsafe
-  fix      cargo fmt, cargo clippy --fix";
+  verify     fmt --check, clippy -D warnings, tests, docs, tidy
+  tidy       file and function limits, crate arrows, banned calls, unsafe
+  fix        cargo fmt, cargo clippy --fix
+  make-gguf  a GGUF file of any shape and type with random weights; see make-gguf --help";
 
 fn main() -> ExitCode {
     let root = workspace_root();
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         "verify" => verify::verify(&root),
         "tidy" => tidy::run(&root),
         "fix" => verify::fix(&root),
+        "make-gguf" => make_gguf::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => Err(USAGE.to_owned()),
     };
     match result {

@@ -33,7 +33,8 @@ impl Setup {
     }
 
     /// Sequences of the given lengths, whose blocks lie anywhere in the pool. Their numbers are
-    /// halves, so that the cache holds them exactly whatever its type.
+    /// halves, and keys and values those of eight-bit blocks where the cache has these, so that it
+    /// holds them exactly whatever its type.
     fn new(
         spec: AttentionSpec,
         block_size: usize,
@@ -56,13 +57,26 @@ impl Setup {
             let mut block = || free.swap_remove(random.below(free.len()));
             let blocks = (0..need).map(|_| block()).collect();
             let qkv = random.floats(len * width);
-            let qkv = qkv
-                .iter()
-                .map(|x| f16::from_f32(x * 2.0).to_f32())
-                .collect();
+            let halves = qkv.iter().map(|x| f16::from_f32(x * 2.0).to_f32());
+            let mut qkv: Vec<f32> = halves.collect();
+            if dtype == WeightDtype::Q8_0 {
+                let (d, q_len) = (
+                    setup.spec.head_dim,
+                    setup.spec.num_heads * setup.spec.head_dim,
+                );
+                for token in qkv.chunks_exact_mut(width) {
+                    token[q_len..].chunks_exact_mut(d).for_each(round_to_q8);
+                }
+            }
             setup.sequences.push(Sequence { qkv, len, blocks });
         }
         setup
+    }
+
+    /// The same numbers in a cache of another type.
+    fn with_dtype(mut self, dtype: WeightDtype) -> Self {
+        self.dtype = dtype;
+        self
     }
 
     /// A cache full of NaN: what was there before must never show.
@@ -192,6 +206,21 @@ impl Setup {
     }
 }
 
+/// A head as blocks of `Q8_0` hold it, by the encoder and decoder of weights; a short block is one
+/// filled up with zeros.
+fn round_to_q8(head: &mut [f32]) {
+    for values in head.chunks_mut(32) {
+        let mut block = [0.0; 32];
+        block[..values.len()].copy_from_slice(values);
+        let mut bytes = [0; 34];
+        hotspare_model::encode(WeightDtype::Q8_0, &block, &mut bytes);
+        let scale = f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+        for (value, &byte) in values.iter_mut().zip(&bytes[2..]) {
+            *value = f32::from(byte as i8) * scale;
+        }
+    }
+}
+
 #[test]
 fn matches_f64_for_every_kind_of_head() {
     let mut random = Random(21);
@@ -216,6 +245,8 @@ fn matches_f64_for_every_kind_of_head() {
                 (8, WeightDtype::F32),
                 (24, WeightDtype::F16),
                 (64, WeightDtype::F16),
+                (16, WeightDtype::Q8_0),
+                (24, WeightDtype::Q8_0),
             ] {
                 let mut spec = spec(heads, kv_heads, head_dim);
                 (spec.sliding_window, spec.logits_soft_cap) = (window, cap);
@@ -278,7 +309,11 @@ proptest! {
         seed: u64,
         shape in 0usize..4,
         block_size in prop::sample::select(vec![1usize, 8, 16, 24, 32]),
-        dtype in prop::sample::select(vec![WeightDtype::F32, WeightDtype::F16]),
+        dtype in prop::sample::select(vec![
+            WeightDtype::F32,
+            WeightDtype::F16,
+            WeightDtype::Q8_0,
+        ]),
         window in prop::option::of(1usize..90),
         lens in prop::collection::vec(1usize..200, 2..4),
     ) {
@@ -312,6 +347,44 @@ proptest! {
             }
         }
         prop_assert_eq!(whole, outs);
+    }
+}
+
+/// Attention over eight bits is attention over the floats that they stand for, bit for bit: no
+/// rounding but that of the cache.
+#[test]
+fn eight_bits_give_the_bits_of_what_they_stand_for() {
+    for (heads, kv_heads, head_dim) in [(4, 2, 128), (2, 1, 48), (1, 1, 8)] {
+        for isa in Isa::available() {
+            let setup = |seed| {
+                let spec = spec(heads, kv_heads, head_dim);
+                Setup::new(spec, 16, WeightDtype::Q8_0, &[333], &mut Random(seed))
+            };
+            let of = |setup: &Setup| bits(&setup.run_alone(&mut ops_on(isa), 0, &[7, 8, 200]));
+            let eight = of(&setup(31));
+            assert!(
+                eight == of(&setup(31).with_dtype(WeightDtype::F32)),
+                "{}",
+                isa.name()
+            );
+            // And of numbers that eight bits do not hold: those of their rounding.
+            let mut exact = setup(32);
+            let (width, q_len) = (exact.width(), heads * head_dim);
+            for x in &mut exact.sequences[0].qkv {
+                *x *= 1.234_567;
+            }
+            let mut rounded = Setup {
+                dtype: WeightDtype::F32,
+                ..setup(32)
+            };
+            rounded.sequences[0].qkv.clone_from(&exact.sequences[0].qkv);
+            for token in rounded.sequences[0].qkv.chunks_exact_mut(width) {
+                token[q_len..]
+                    .chunks_exact_mut(head_dim)
+                    .for_each(round_to_q8);
+            }
+            assert!(of(&exact) == of(&rounded), "{}", isa.name());
+        }
     }
 }
 
@@ -375,6 +448,29 @@ fn shapes_without_a_kernel_are_refused() {
     };
     let error = ops.new_kv_cache(&huge).unwrap_err();
     assert!(error.to_string().contains("the KV cache"), "{error}");
+}
+
+#[test]
+fn eight_bits_saturate_and_keep_what_is_not_a_number() {
+    let mut spec = spec(1, 1, 48);
+    spec.scale = 0.0;
+    let run = |change: &dyn Fn(&mut [f32])| {
+        let mut setup = Setup::new(spec.clone(), 16, WeightDtype::Q8_0, &[3], &mut Random(5));
+        setup.sequences[0].qkv.fill(0.5);
+        change(&mut setup.sequences[0].qkv);
+        setup.run_alone(&mut ops(1), 0, &[])
+    };
+    let infinite = run(&|qkv| qkv[2 * 48..].fill(f32::INFINITY));
+    let largest = 127.0 * 65504.0;
+    assert!((infinite[0] - largest).abs() < 1.0, "{infinite:?}");
+    // Only the block of dimensions that the NaN is in, of the tokens that see it.
+    let nan = run(&|qkv| qkv[144 + 2 * 48 + 40] = f32::NAN);
+    assert!(nan[..48].iter().all(|x| (x - 0.5).abs() < 1e-3), "{nan:?}");
+    assert!(
+        nan[48..80].iter().all(|x| (x - 0.5).abs() < 1e-3),
+        "{nan:?}"
+    );
+    assert!(nan[80..96].iter().all(|x| x.is_nan()), "{nan:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use half::f16;
 use hotspare_batch::BlockId;
 
 use super::{AttentionCall, Item, MAX_RUN_TOKENS, item_blocks};
-use crate::kv_cache::{KvElement, MAX_HEAD_DIM};
+use crate::kv_cache::{KvElement, MAX_HEAD_DIM, SCALE_LEN};
 use crate::simd::{Isa, LANES, Simd, isa_entry};
 
 /// Tiles of a split.
@@ -62,6 +62,7 @@ macro_rules! element {
 
 element!(f32, run_f32);
 element!(f16, run_f16);
+element!(i8, run_q8);
 
 /// What one token has accumulated, for up to `MAX_HEADS` heads.
 #[derive(Clone, Copy)]
@@ -90,6 +91,8 @@ struct TileRef<'a, E> {
     num_keys: usize,
     keys: &'a [[E; LANES]],
     values: &'a [[E; LANES]],
+    key_scales: &'a [[f16; LANES]],
+    value_scales: &'a [[f16; LANES]],
 }
 
 impl<'a, E: KvElement> TileRef<'a, E> {
@@ -98,6 +101,8 @@ impl<'a, E: KvElement> TileRef<'a, E> {
         num_keys: 0,
         keys: &[],
         values: &[],
+        key_scales: &[],
+        value_scales: &[],
     };
 
     /// Tile `tile` of a sequence.
@@ -106,11 +111,14 @@ impl<'a, E: KvElement> TileRef<'a, E> {
         let (g, pool) = (&call.geometry, call.pool);
         let block = blocks[tile / g.tiles_per_block];
         let in_block = tile % g.tiles_per_block;
+        let [key_scales, value_scales] = pool.scale_tiles(g, block, kv_head, in_block);
         Self {
             start: g.tile_start(tile),
             num_keys: g.tile_keys(tile),
             keys: pool.key_tile(g, block, kv_head, in_block),
             values: pool.value_tile(g, block, kv_head, in_block).as_chunks().0,
+            key_scales,
+            value_scales,
         }
     }
 }
@@ -303,7 +311,13 @@ fn scores<S: Simd, E: KvElement, const R: usize, const T: usize>(
     let ahead: [&[[E; LANES]]; T] =
         std::array::from_fn(|t| work.ahead.get(first + t).map_or(&[][..], |tile| tile.keys));
     let mut acc = [[s.splat(0.0); T]; R];
+    let mut scales = [s.splat(1.0); T];
     for i in 0..head_dim {
+        if E::HAS_SCALES && i % SCALE_LEN == 0 {
+            for t in 0..T {
+                scales[t] = f16::load(s, &work.tiles[first + t].key_scales[i / SCALE_LEN]);
+            }
+        }
         for t in 0..T {
             if let Some(line) = ahead[t].get(i) {
                 s.prefetch(line.as_ptr().cast());
@@ -312,6 +326,9 @@ fn scores<S: Simd, E: KvElement, const R: usize, const T: usize>(
         let mut k = [s.splat(0.0); T];
         for t in 0..T {
             k[t] = E::load(s, &keys[t][i]);
+            if E::HAS_SCALES {
+                k[t] = s.mul(k[t], scales[t]);
+            }
         }
         for r in 0..R {
             let q = s.splat(queries[r][i]);
@@ -396,6 +413,13 @@ fn add_values<S: Simd, E: KvElement, const R: usize, const C: usize>(
     }
     for (t, tile) in work.tiles.iter().enumerate() {
         let (start, end) = seen[t];
+        let mut scales = [[1.0; LANES]; C];
+        if E::HAS_SCALES {
+            for c in 0..C {
+                let of_keys = &tile.value_scales[(chunk + c) * LANES / SCALE_LEN];
+                s.store(&mut scales[c], f16::load(s, of_keys));
+            }
+        }
         let ahead = work.ahead.get(t).map_or(&[][..], |tile| tile.values);
         for key in start..end.min(LANES) {
             let at = key * num_chunks + chunk;
@@ -406,7 +430,10 @@ fn add_values<S: Simd, E: KvElement, const R: usize, const C: usize>(
                 }
             }
             for c in 0..C {
-                let v = E::load(s, &row[c]);
+                let mut v = E::load(s, &row[c]);
+                if E::HAS_SCALES {
+                    v = s.mul(v, s.splat(scales[c][key]));
+                }
                 for r in 0..R {
                     acc[r][c] = s.fma(s.splat(weights[r][t][key]), v, acc[r][c]);
                 }

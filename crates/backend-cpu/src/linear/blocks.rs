@@ -55,7 +55,7 @@ fn half_at(block: &[u8], at: usize) -> f32 {
 }
 
 #[inline(always)]
-fn widen_half(bits: u16) -> f32 {
+pub(super) fn widen_half(bits: u16) -> f32 {
     let bits = u32::from(bits);
     let (sign, rest) = ((bits & 0x8000) << 16, (bits & 0x7FFF) << 13);
     // The exponent's bias differs by 112; the product is exact for subnormals too.

@@ -15,7 +15,7 @@ use super::columns::Columns;
 use super::format::{Bf16, F16, F32, STEP, WeightFormat, widen_partial_step};
 use super::pack::{PackedRows, TILE_ROWS};
 use super::tile::{self, Operands, TILE_WEIGHTS, Tile};
-use super::{blocks, quantized, unsupported};
+use super::{blocks, unsupported};
 use crate::simd::{Isa, LANES, Simd, isa_entry};
 
 /// Activations (floats) that pass over a group of weight rows: they should stay in the second
@@ -80,13 +80,25 @@ impl WeightMatrix {
         }
     }
 
+    /// Bytes of a row.
+    #[inline(always)]
+    pub(super) fn row_bytes(&self) -> usize {
+        let dtype = self.view.dtype();
+        self.num_inputs / dtype.block_len() * dtype.block_bytes()
+    }
+
     /// The bytes of row `index`.
     #[inline(always)]
     pub(super) fn row(&self, index: usize) -> &[u8] {
+        self.rows(index, 1)
+    }
+
+    /// The bytes of `num_rows` rows from `first` on.
+    #[inline(always)]
+    pub(super) fn rows(&self, first: usize, num_rows: usize) -> &[u8] {
         // The view is as long as its shape says.
-        let dtype = self.view.dtype();
-        let row_bytes = self.num_inputs / dtype.block_len() * dtype.block_bytes();
-        &self.view.bytes()[index * row_bytes..(index + 1) * row_bytes]
+        let row_bytes = self.row_bytes();
+        &self.view.bytes()[first * row_bytes..(first + num_rows) * row_bytes]
     }
 }
 
@@ -100,7 +112,7 @@ pub(super) struct Job<'a> {
     pub(super) outputs: Range<usize>,
 }
 
-/// Runs a job.
+/// Runs a job whose matrix is dense; a quantized one is left alone.
 pub(super) fn run(isa: Isa, job: &Job<'_>) {
     let matrix = job.matrix;
     // What the pointers in tiles rely on.
@@ -113,7 +125,7 @@ pub(super) fn run(isa: Isa, job: &Job<'_>) {
         WeightDtype::F32 => f32_any(isa, job),
         WeightDtype::F16 => f16_any(isa, job),
         WeightDtype::Bf16 => bf16_any(isa, job),
-        _ => quantized::run(isa, job),
+        _ => {}
     }
 }
 

@@ -12,8 +12,6 @@ mod format;
 mod pack;
 mod product;
 mod quantized;
-#[cfg(test)]
-mod quantized_test;
 mod tile;
 
 use hotspare_model::ops::OpsError;

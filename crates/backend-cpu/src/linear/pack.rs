@@ -7,7 +7,7 @@
 
 use super::format::{STEP, order_step};
 use crate::memory::AlignedArray;
-use crate::simd::{Isa, LANES, Simd, isa_entry};
+use crate::simd::{LANES, Simd, isa_entry};
 use hotspare_model::ops::OpsError;
 
 /// Rows of a tile; the last has what remains.
@@ -52,17 +52,18 @@ impl PackSpace {
     }
 }
 
-/// Packs all rows of the source into `floats`, which have room for their padded length.
-pub(super) fn pack<'a>(isa: Isa, source: &Source<'_>, floats: &'a mut [f32]) -> PackedRows<'a> {
-    pack_tiles(isa, source, floats);
-    PackedRows {
-        floats,
-        padded_k: source.k.next_multiple_of(STEP),
-        num_rows: source.x.len() / source.k,
-    }
-}
-
 impl<'a> PackedRows<'a> {
+    /// Rows of `k` elements that [`pack`] wrote to `floats`.
+    pub(super) fn new(floats: &'a [f32], num_rows: usize, k: usize) -> Self {
+        let padded_k = k.next_multiple_of(STEP);
+        assert_eq!(floats.len(), num_rows * padded_k, "whole rows");
+        Self {
+            floats,
+            padded_k,
+            num_rows,
+        }
+    }
+
     pub(super) fn num_rows(&self) -> usize {
         self.num_rows
     }
@@ -82,7 +83,10 @@ impl<'a> PackedRows<'a> {
     }
 }
 
-isa_entry! { fn pack_tiles(source: &Source<'_>, out: &mut [f32]) = pack_any }
+isa_entry! {
+    /// Packs all rows of the source into `out`, which has room for their padded length.
+    pub(super) fn pack(source: &Source<'_>, out: &mut [f32]) = pack_any
+}
 
 #[inline(always)]
 fn pack_any<S: Simd>(_: S, source: &Source<'_>, out: &mut [f32]) {

@@ -11,14 +11,12 @@ use hotspare_model::ops::OpsError;
 use hotspare_model::weights::WeightDtype;
 
 use super::columns::Columns;
-use super::dense::{self, GROUP_ROWS, Job, WeightMatrix};
+use super::dense::{self, GROUP_ROWS, WeightMatrix};
 use super::format::STEP;
-use super::pack::{self, PackSpace, PackedRows, Source, TILE_ROWS};
+use super::pack::{self, PackSpace, PackedRows};
+use super::quantized::{self, QuantizedRows};
 use crate::simd::Isa;
 use crate::workers::Workers;
-
-/// Rows a thread at least, where a product is divided by rows.
-const MIN_ROWS_A_THREAD: usize = 8;
 
 /// `out[r]` = the concatenation of `part · x[r]` over the parts, for every row of `x`.
 ///
@@ -33,7 +31,7 @@ pub(super) fn product(
     out: &mut [f32],
 ) -> Result<(), OpsError> {
     let num_outputs: usize = parts.iter().map(WeightMatrix::num_outputs).sum();
-    let is_alike = |a: &WeightMatrix, b: &WeightMatrix| is_interleaved(a) == is_interleaved(b);
+    let is_alike = |a: &WeightMatrix, b: &WeightMatrix| Form::of(a) == Form::of(b);
     let mut first_column = 0;
     for parts in parts.chunk_by(is_alike) {
         let stacked = Stacked {
@@ -47,12 +45,70 @@ pub(super) fn product(
     Ok(())
 }
 
-/// Whether a matrix's format wants activations with the elements of even index first.
-fn is_interleaved(matrix: &WeightMatrix) -> bool {
-    matrix.dtype() == WeightDtype::Bf16
+/// The form in which a matrix's format wants activations.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Floats, of each step perhaps those of even index first.
+    Dense { is_interleaved: bool },
+    /// Blocks of bytes.
+    Quantized,
 }
 
-/// Parts for which activations are packed in one order.
+impl Form {
+    fn of(matrix: &WeightMatrix) -> Self {
+        match matrix.dtype() {
+            WeightDtype::F32 | WeightDtype::F16 => Self::Dense {
+                is_interleaved: false,
+            },
+            WeightDtype::Bf16 => Self::Dense {
+                is_interleaved: true,
+            },
+            _ => Self::Quantized,
+        }
+    }
+
+    /// Floats of a row of `k` elements.
+    fn row_len(self, k: usize) -> usize {
+        match self {
+            Self::Dense { .. } => k.next_multiple_of(STEP),
+            Self::Quantized => quantized::num_words(1, k),
+        }
+    }
+
+    /// Rows that lie together.
+    fn tile_rows(self) -> usize {
+        match self {
+            Self::Dense { .. } => pack::TILE_ROWS,
+            Self::Quantized => quantized::TILE_ROWS,
+        }
+    }
+
+    /// Rows a thread at least, where a product is divided by rows. Each thread then unpacks all
+    /// quantized weights, which many rows have to pay for.
+    fn min_rows_a_thread(self) -> usize {
+        match self {
+            Self::Dense { .. } => 8,
+            Self::Quantized => 64,
+        }
+    }
+
+    /// Brings the rows of `x`, of `k` elements, into this form.
+    fn pack(self, isa: Isa, x: &[f32], k: usize, to: &mut [f32]) {
+        match self {
+            Self::Dense { is_interleaved } => {
+                let source = pack::Source {
+                    x,
+                    k,
+                    is_interleaved,
+                };
+                pack::pack(isa, &source, to);
+            }
+            Self::Quantized => quantized::quantize(isa, &quantized::Source { x, k }, to),
+        }
+    }
+}
+
+/// Parts for which activations are packed in one form.
 #[derive(Clone, Copy)]
 struct Stacked<'a> {
     parts: &'a [WeightMatrix],
@@ -79,67 +135,95 @@ impl Stacked<'_> {
         let Some(first) = self.parts.first() else {
             return Ok(());
         };
-        let (k, num_outputs) = (first.num_inputs(), self.num_outputs);
+        let (k, num_outputs, form) = (first.num_inputs(), self.num_outputs, Form::of(first));
         let num_rows = x.len() / k;
         assert_eq!(
             out.len(),
             num_rows * num_outputs,
             "the output fits the product"
         );
-        let padded_k = k.next_multiple_of(STEP);
-        let packed = space.floats(num_rows * padded_k)?;
-        let source = Source {
-            x,
-            k,
-            is_interleaved: is_interleaved(first),
-        };
+        let (row_len, tile_rows) = (form.row_len(k), form.tile_rows());
+        let packed = space.floats(num_rows * row_len)?;
         let num_groups = self.parts.iter().map(num_groups_of).sum();
         let work_ns = estimate_ns(num_rows, self.width() * k);
-        if num_rows >= MIN_ROWS_A_THREAD * workers.num_threads() {
+        // Packs whole tiles, of which the first is the one of this index.
+        let pack_tiles = |first: usize, packed: &mut [f32]| {
+            let x = &x[first * tile_rows * k..][..packed.len() / row_len * k];
+            form.pack(isa, x, k, packed);
+        };
+        let min_rows = form.min_rows_a_thread();
+        if num_rows >= min_rows * workers.num_threads() {
             let outs = [packed, out];
-            let widths = [TILE_ROWS * padded_k, TILE_ROWS * num_outputs];
-            let max_pieces = num_rows / MIN_ROWS_A_THREAD;
+            let widths = [tile_rows * row_len, tile_rows * num_outputs];
+            let max_pieces = num_rows / min_rows;
             workers.rows2(
                 outs,
                 widths,
                 work_ns,
                 max_pieces,
                 &|first, [packed, out]| {
-                    let num_rows = out.len() / num_outputs;
-                    let x = &source.x[first * TILE_ROWS * k..][..num_rows * k];
-                    let x = pack::pack(isa, &Source { x, ..source }, packed);
+                    pack_tiles(first, packed);
                     let columns = Columns::new(out, num_outputs);
-                    self.run_groups(isa, x, columns, 0..num_groups);
+                    self.run_groups(isa, packed, columns, 0..num_groups);
                 },
             );
         } else {
-            let x = pack::pack(isa, &source, packed);
-            let columns = Columns::new(out, num_outputs);
+            workers.rows(packed, tile_rows * row_len, num_rows * k / 4, &pack_tiles);
+            let (packed, columns) = (&*packed, Columns::new(out, num_outputs));
             workers.ranges(num_groups, work_ns, &|groups: Range<usize>| {
-                self.run_groups(isa, x, columns, groups);
+                self.run_groups(isa, packed, columns, groups);
             });
         }
         Ok(())
     }
 
     /// Computes groups of sixteen outputs, counted over all parts.
-    fn run_groups(&self, isa: Isa, x: PackedRows<'_>, out: Columns<'_>, groups: Range<usize>) {
+    fn run_groups(&self, isa: Isa, packed: &[f32], out: Columns<'_>, groups: Range<usize>) {
         let (mut first_group, mut first_column) = (0, self.first_column);
         for part in self.parts {
             let end_group = first_group + num_groups_of(part);
             let start = groups.start.clamp(first_group, end_group) - first_group;
             let end = groups.end.clamp(first_group, end_group) - first_group;
             if start < end {
-                let job = Job {
-                    matrix: part,
-                    x,
-                    out: out.skip(first_column),
-                    outputs: start * GROUP_ROWS..part.num_outputs().min(end * GROUP_ROWS),
-                };
-                dense::run(isa, &job);
+                let outputs = start * GROUP_ROWS..part.num_outputs().min(end * GROUP_ROWS);
+                run_part(isa, part, packed, out.skip(first_column), outputs);
             }
             first_group = end_group;
             first_column += part.num_outputs();
+        }
+    }
+}
+
+/// Computes some outputs of one matrix from all rows of `packed`.
+fn run_part(
+    isa: Isa,
+    matrix: &WeightMatrix,
+    packed: &[f32],
+    out: Columns<'_>,
+    outputs: Range<usize>,
+) {
+    let (k, form) = (matrix.num_inputs(), Form::of(matrix));
+    let num_rows = packed.len() / form.row_len(k);
+    match form {
+        Form::Dense { .. } => {
+            let x = PackedRows::new(packed, num_rows, k);
+            let job = dense::Job {
+                matrix,
+                x,
+                out,
+                outputs,
+            };
+            dense::run(isa, &job);
+        }
+        Form::Quantized => {
+            let x = QuantizedRows::new(packed, num_rows, k);
+            let job = quantized::Job {
+                matrix,
+                x,
+                out,
+                outputs,
+            };
+            quantized::run(isa, &job);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Quantized llama-architecture GGUF files against what llama.cpp computed from the same files.
+//! Quantized GGUF files of three architectures against what llama.cpp computed from the same files.
 //!
-//! llama.cpp rounds the activations of a quantized product to 8 bits, which these products do not:
-//! logits may differ by 3 % of their range. For F16 it rounds activations to halves.
+//! Both round the activations of a quantized product to 8 bits, by scales of their own: logits may
+//! differ by 3 % of their range. For F16 llama.cpp rounds activations to halves.
 //!
 //! Invariant: greedy ids are equal wherever llama.cpp's margin is larger than twice that tolerance,
 //! which neither of two logits can then cross; alone, in chunks of three, and together.
@@ -15,7 +15,9 @@ use super::harness::{Harness, assets};
 use crate::Isa;
 
 /// Files, their names in the golden file, and the difference allowed, of the logits' range.
-const FILES: [(&str, &str, f32); 6] = [
+type Files = [(&'static str, &'static str, f32)];
+
+const LLAMA: &Files = &[
     ("f16", "F16", 0.01),
     ("q8_0", "Q8_0", 0.03),
     ("q4_0", "Q4_0", 0.03),
@@ -23,6 +25,7 @@ const FILES: [(&str, &str, f32); 6] = [
     ("q5_k_m", "Q5_K_M", 0.03),
     ("q6_k", "Q6_K", 0.03),
 ];
+const QWEN: &Files = &[("q8_0", "Q8_0", 0.03), ("q4_k_m", "Q4_K_M", 0.03)];
 
 /// One prompt and what llama.cpp says of it.
 struct Case {
@@ -44,8 +47,8 @@ fn ids(value: &Value) -> Vec<TokenId> {
     values.map(|id| id.as_u64().unwrap() as TokenId).collect()
 }
 
-fn load_cases(directory: &Path, quant: &str, share: f32) -> Vec<Case> {
-    let json = std::fs::read(directory.join("llama-tiny.golden.json")).unwrap();
+fn load_cases(golden: &Path, quant: &str, share: f32) -> Vec<Case> {
+    let json = std::fs::read(golden).unwrap();
     let json: Value = serde_json::from_slice(&json).unwrap();
     let cases = json["quants"][quant]["cases"].as_array().unwrap();
     let case = |case: &Value| {
@@ -91,13 +94,29 @@ fn check(harness: &Harness, index: usize, case: &Case, what: &str) -> usize {
 
 #[test]
 fn llama_files_match_llama_cpp() {
+    check_files("llama-tiny", LLAMA);
+}
+
+#[test]
+fn qwen2_files_match_llama_cpp() {
+    check_files("qwen2-tiny", QWEN);
+}
+
+#[test]
+fn qwen3_files_match_llama_cpp() {
+    check_files("qwen3-tiny", QWEN);
+}
+
+/// Runs all `files` of `model` alone, in chunks and together.
+fn check_files(model: &str, files: &Files) {
     let Some(directory) = assets("oracle gguf", "gguf") else {
         return;
     };
+    let golden = directory.join(format!("{model}.golden.json"));
     let (mut num_compared, mut num_ids) = (0, 0);
-    for (file, quant, share) in FILES {
-        let path = directory.join(format!("llama-tiny.{file}.gguf"));
-        let cases = load_cases(&directory, quant, share);
+    for &(file, quant, share) in files {
+        let path = directory.join(format!("{model}.{file}.gguf"));
+        let cases = load_cases(&golden, quant, share);
         assert_eq!(cases.len(), 3);
         let mut harness = Harness::load(&path);
         let num_output = cases[0].greedy.len();
@@ -105,7 +124,10 @@ fn llama_files_match_llama_cpp() {
             for chunk in [usize::MAX, 3] {
                 let index = harness.add(&case.prompt, &SamplingParams::greedy());
                 harness.run_alone(index, chunk, num_output);
-                let what = format!("{file}, prompt of {}, chunks of {chunk}", case.prompt.len());
+                let what = format!(
+                    "{model} {file}, prompt of {}, chunks of {chunk}",
+                    case.prompt.len()
+                );
                 num_compared += check(&harness, index, case, &what);
                 num_ids += num_output;
             }
@@ -121,7 +143,7 @@ fn llama_files_match_llama_cpp() {
             harness.step(&chunks);
         }
         for (case, &index) in cases.iter().zip(&indices) {
-            let what = format!("{file}, prompt of {}, together", case.prompt.len());
+            let what = format!("{model} {file}, prompt of {}, together", case.prompt.len());
             num_compared += check(&harness, index, case, &what);
             num_ids += num_output;
         }

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use std::path::Path;
+
 use hotspare_batch::{SamplingParams, TokenId};
 use serde_json::Value;
 
@@ -33,7 +35,7 @@ fn ids(value: &Value) -> Vec<TokenId> {
     values.map(|id| id.as_u64().unwrap() as TokenId).collect()
 }
 
-fn load_cases(path: &std::path::Path) -> Vec<Case> {
+fn load_cases(path: &Path) -> Vec<Case> {
     let json = std::fs::read(path.join("golden.json")).unwrap();
     let json: Value = serde_json::from_slice(&json).unwrap();
     let list = json
@@ -147,12 +149,16 @@ fn run_together(harness: &mut Harness, cases: &[Case]) -> Vec<usize> {
 /// Runs the golden file of `name` in four ways; `min_compared` of the ids must have been
 /// comparable.
 fn check_model(name: &str, min_compared: f64) {
-    let Some(path) = assets("oracle golden", name) else {
-        return;
-    };
-    let cases = load_cases(&path);
+    if let Some(path) = assets("oracle golden", name) {
+        check_files(name, &path, &path, min_compared);
+    }
+}
+
+/// As [`check_model`], with the golden file in `path` and the model in `model`.
+pub(super) fn check_files(name: &str, path: &Path, model: &Path, min_compared: f64) {
+    let cases = load_cases(path);
     assert_eq!(cases.len(), 4);
-    let mut harness = Harness::load(&path);
+    let mut harness = Harness::load(model);
     let mut tally = Tally::default();
     let alone: Vec<usize> = cases
         .iter()

@@ -14,7 +14,7 @@ use hotspare_batch::{
 };
 use hotspare_model::ops::StepLimits;
 use hotspare_model::weights::WeightDtype;
-use hotspare_model::{LoadOptions, ModelRunner, ModelSource};
+use hotspare_model::{LoadOptions, ModelRunner, ModelSource, Quantization};
 
 use crate::{CpuOps, CpuOptions, Isa};
 
@@ -96,7 +96,7 @@ impl Harness {
 
     /// As [`Harness::load`], for sequences of so many tokens.
     pub(crate) fn load_for(path: &Path, max_model_len: usize) -> Self {
-        Self::load_all(path, 2, Isa::detect(), None, Some(max_model_len))
+        Self::load_all(path, (2, Isa::detect()), None, None, Some(max_model_len))
     }
 
     /// As [`Harness::load`], with so many threads on that instruction set. The KV cache's type is
@@ -107,14 +107,24 @@ impl Harness {
         isa: Isa,
         kv_dtype: Option<WeightDtype>,
     ) -> Self {
-        Self::load_all(path, num_threads, isa, kv_dtype, None)
+        Self::load_all(path, (num_threads, isa), kv_dtype, None, None)
+    }
+
+    /// As [`Harness::load_with`], with weights quantized to a type.
+    pub(crate) fn load_quantized(
+        path: &Path,
+        machine: (usize, Isa),
+        kv_dtype: Option<WeightDtype>,
+        weights: Option<WeightDtype>,
+    ) -> Self {
+        Self::load_all(path, machine, kv_dtype, weights, None)
     }
 
     fn load_all(
         path: &Path,
-        num_threads: usize,
-        isa: Isa,
+        (num_threads, isa): (usize, Isa),
         kv_dtype: Option<WeightDtype>,
+        weights: Option<WeightDtype>,
         max_model_len: Option<usize>,
     ) -> Self {
         let files = ModelSource::resolve(path.to_str().unwrap())
@@ -136,6 +146,10 @@ impl Harness {
             num_blocks: NUM_BLOCKS,
             block_size: BLOCK_SIZE,
             kv_dtype: kv_dtype.unwrap_or(auto),
+            quantization: weights.map(|dtype| Quantization {
+                dtype,
+                num_threads: 2,
+            }),
         };
         let ops = CpuOps::with_isa(
             CpuOptions {

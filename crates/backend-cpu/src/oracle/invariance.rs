@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use hotspare_batch::{SamplingParams, TokenId};
+use hotspare_model::weights::WeightDtype;
 
 use super::harness::{BLOCK_SIZE, Harness, Lcg, Sequence, assets};
 use crate::Isa;
@@ -117,7 +118,12 @@ fn run_among_others(harness: &mut Harness, index: usize, seed: u64, preempt_at: 
 
 /// All ways of running on the model in `path`.
 fn check_model(path: &Path) {
-    let mut harness = Harness::load(path);
+    check_loaded(&|| Harness::load(path));
+}
+
+/// All ways of running on the model that `load` loads.
+fn check_loaded(load: &dyn Fn() -> Harness) {
+    let mut harness = load();
     let reference = Reference::new(&mut harness);
     let prompt = reference.prompt();
     for chunk in [1, 3, 16, 17, 50] {
@@ -148,7 +154,7 @@ fn check_model(path: &Path) {
         reference.check(&harness.sequences[cached], &what);
     }
     for (seed, preempt_at) in [(1, &[][..]), (2, &[]), (3, &[2, 30]), (4, &[10, 11, 40])] {
-        let mut harness = Harness::load(path);
+        let mut harness = load();
         let index = harness.add(prompt, &sampling());
         run_among_others(&mut harness, index, seed, preempt_at);
         let what = format!("among 31 others, seed {seed}, preempted at {preempt_at:?}");
@@ -178,6 +184,19 @@ fn spark_mini() -> PathBuf {
 fn trained_model_in_f32() {
     if let Some(path) = assets("oracle invariance", "stories260k") {
         check_model(&path);
+    }
+}
+
+/// Weights quantized at load, and keys and values of eight bits.
+#[test]
+fn embedded_model_quantized() {
+    for (weights, kv) in [
+        (None, Some(WeightDtype::Q8_0)),
+        (Some(WeightDtype::Q8_0), Some(WeightDtype::Q8_0)),
+        (Some(WeightDtype::Q4K), None),
+    ] {
+        let machine = (2, Isa::detect());
+        check_loaded(&|| Harness::load_quantized(&spark_mini(), machine, kv, weights));
     }
 }
 

@@ -101,9 +101,28 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> Pair {
+        // SAFETY: `self` proves the instruction set; the reference covers the 16 bytes read.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.as_ptr().cast());
+            let high = _mm_unpackhi_epi64(bytes, bytes);
+            Pair(
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high)),
+            )
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, at: *const u8) {
         // SAFETY: a hint; it takes any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        // SAFETY: a hint; it takes any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 
     intrinsics! {

@@ -51,8 +51,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_bf16_bytes(self, from: &[u8; 64], odd: bool) -> Self::F;
     /// Loads and widens sixteen half floats from unaligned bytes.
     fn load_f16_bytes(self, from: &[u8; 32]) -> Self::F;
+    /// Loads sixteen signed bytes as floats.
+    fn load_i8(self, from: &[i8; LANES]) -> Self::F;
     /// Asks for the cache line at `at`, which need not be readable.
     fn prefetch(self, at: *const u8);
+    /// As [`Simd::prefetch`], into the second cache.
+    fn prefetch_far(self, at: *const u8);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a - b`.

@@ -63,7 +63,15 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> V {
+        from.map(f32::from)
+    }
+
+    #[inline(always)]
     fn prefetch(self, _at: *const u8) {}
+
+    #[inline(always)]
+    fn prefetch_far(self, _at: *const u8) {}
 
     #[inline(always)]
     fn add(self, a: V, b: V) -> V {

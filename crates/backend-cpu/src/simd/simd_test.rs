@@ -144,6 +144,27 @@ fn functions_are_close_to_exact() {
     assert_eq!(s.exp([0.0; LANES])[0], 1.0);
 }
 
+struct Bytes<'a>(&'a [i8; LANES]);
+
+isa_entry! { fn widen_bytes(input: &Bytes<'_>, out: &mut [f32; LANES]) = widen_bytes_any }
+
+#[inline(always)]
+fn widen_bytes_any<S: Simd>(s: S, input: &Bytes<'_>, out: &mut [f32; LANES]) {
+    s.store(out, s.load_i8(input.0));
+}
+
+#[test]
+fn every_signed_byte_is_widened_exactly() {
+    for isa in Isa::available() {
+        for first in (-128i16..128).step_by(LANES) {
+            let bytes = std::array::from_fn(|i| (first + i as i16) as i8);
+            let mut out = [0.0; LANES];
+            widen_bytes(isa, &Bytes(&bytes), &mut out);
+            assert_eq!(out, bytes.map(f32::from), "{}", isa.name());
+        }
+    }
+}
+
 struct Halves<'a>(&'a [u8; 64]);
 
 isa_entry! { fn widen(input: &Halves<'_>, out: &mut Vec<f32>) = widen_any }

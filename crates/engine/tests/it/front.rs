@@ -40,17 +40,19 @@ impl Answer {
         assert_eq!(self.finish, None, "an event after the last: {event:?}");
         if self.num_events == 0 {
             self.first_index = event.first_index;
-            assert!(event.num_cached_tokens.is_some(), "the first event says");
-            self.num_cached_tokens = event.num_cached_tokens;
+            assert!(event.prompt.is_some(), "the first event says");
         } else {
-            assert_eq!(event.num_cached_tokens, None);
+            assert_eq!(event.prompt, None);
         }
         self.num_events += 1;
         let next_index = self.first_index + self.ids.len() as u32;
         assert_eq!(event.first_index, next_index, "a gap: {event:?}");
         self.ids.extend(event.token_ids);
         self.logprobs.extend(event.logprobs);
-        self.prompt_logprobs.extend(event.prompt_logprobs);
+        if let Some(prompt) = event.prompt {
+            self.num_cached_tokens = Some(prompt.num_cached_tokens);
+            self.prompt_logprobs.extend(prompt.prompt_logprobs);
+        }
         self.finish = event.finish;
     }
 

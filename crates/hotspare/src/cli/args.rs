@@ -24,16 +24,20 @@ wins over the environment, the environment over the file. A switch is turned off
 Examples:
   hotspare serve                                the small embedded model, for a first look
   hotspare serve ~/models/Llama-3.2-1B-Instruct a directory with config.json and safetensors
+  hotspare serve Qwen/Qwen3-0.6B                a model on the hub, fetched once
   hotspare serve --host 0.0.0.0 --api-key KEY   reachable from elsewhere, with a key
 
+Models on the hub are kept where Python's huggingface_hub keeps them, and fetched as HF_HOME,
+HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say.
 Signals: SIGTERM and SIGINT let running requests finish and end with status 0; a second one ends at
 once.";
 
 /// Arguments of `hotspare serve`.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ServeArgs {
-    /// What to serve: a directory, or `spark` (the default) or `spark-mini`, which are embedded
-    /// in this program.
+    /// What to serve: a directory, a .gguf file, a model on the hub (ORG/NAME, or ORG/NAME:FILE for
+    /// one of several .gguf files), or `spark` (the default) or `spark-mini`, which are embedded in
+    /// this program.
     #[arg(value_name = "MODEL")]
     pub(crate) model_tag: Option<String>,
     /// A TOML file with the same options.
@@ -102,6 +106,12 @@ pub(crate) struct ModelArgs {
     /// The same as MODEL.
     #[arg(long = "model", value_name = "MODEL")]
     pub(crate) model: Option<String>,
+    /// Branch, tag or commit of a model on the hub [default: main].
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
+    /// Where models from the hub are kept [default: as HF_HUB_CACHE and HF_HOME say].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) download_dir: Option<PathBuf>,
     /// Names that requests may use; the first one is reported [default: MODEL].
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub(crate) served_model_name: Option<Vec<String>>,
@@ -109,16 +119,23 @@ pub(crate) struct ModelArgs {
     /// model's own [default: auto].
     #[arg(long, value_name = "TOKENS", allow_hyphen_values = true)]
     pub(crate) max_model_len: Option<ContextLen>,
-    /// Format of the weights: auto or safetensors [default: auto].
+    /// Format of the weights: auto, safetensors, gguf, or dummy, which fills the model's shape with
+    /// random ones (seeded by --seed): MODEL is then a directory with a config.json, such a file,
+    /// or a known shape such as Llama-3.2-1B [default: auto].
     #[arg(long, value_name = "FORMAT")]
     pub(crate) load_format: Option<String>,
     /// Type of the activations: auto or float32 [default: auto].
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<String>,
-    /// How keys and values are kept: auto, float16 (or half, f16) or float32 (or f32) [default:
-    /// auto, float16 where the model's weights have sixteen bits].
+    /// How keys and values are kept: auto, float16 (or half, f16), float32 (or f32), or q8_0, which
+    /// takes about half the memory of float16 [default: auto, float16 where the model's weights
+    /// have sixteen bits].
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_cache_dtype: Option<String>,
+    /// Quantize the weights while they are loaded, so that less memory holds them and each token
+    /// reads fewer bytes: none, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1 or q4_0 [default: none].
+    #[arg(long, short = 'q', value_name = "TYPE")]
+    pub(crate) quantization: Option<String>,
     /// A chat template in place of the model's: a file, or the template itself.
     #[arg(long, value_name = "FILE|TEMPLATE")]
     pub(crate) chat_template: Option<String>,
@@ -142,6 +159,10 @@ pub(crate) struct ModelArgs {
     /// Log-probabilities a token that a request may ask for, at most [default: 20].
     #[arg(long, value_name = "N")]
     pub(crate) max_logprobs: Option<u32>,
+    /// Where hashes of weight files are kept, so that each is computed once [default:
+    /// $XDG_CACHE_HOME/hotspare, or ~/.cache/hotspare].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
     /// Seed from which requests without one are given theirs [default: a random one each start].
     #[arg(long, value_name = "SEED")]
     pub(crate) seed: Option<u64>,
@@ -301,17 +322,21 @@ impl ModelArgs {
             self,
             lower,
             model,
+            revision,
+            download_dir,
             served_model_name,
             max_model_len,
             load_format,
             dtype,
             kv_cache_dtype,
+            quantization,
             chat_template,
             trust_request_chat_template,
             skip_tokenizer_init,
             generation_config,
             override_generation_config,
             max_logprobs,
+            cache_dir,
             seed,
         )
     }

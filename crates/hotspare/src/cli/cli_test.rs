@@ -16,7 +16,9 @@ fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, CliError>
     let env: BTreeMap<&str, &str> = env.iter().copied().collect();
     match parse(&args, &|name| env.get(name).map(|value| value.to_string()))? {
         Command::Serve(settings) => Ok(*settings),
-        Command::Engine(_) => panic!("`serve` was asked for"),
+        Command::Engine(_) | Command::Pull(_) | Command::Inspect(_) => {
+            panic!("`serve` was asked for")
+        }
     }
 }
 
@@ -228,8 +230,8 @@ fn a_vllm_command_line_is_taken_over() {
 fn what_cannot_be_honoured_is_refused() {
     for (args, expected) in [
         (&["--ssl-keyfile", "k"][..], "TLS"),
-        (&["--quantization", "awq"][..], "--quantization"),
-        (&["-q", "awq"][..], "-q"),
+        (&["--quantization", "awq"][..], "--quantization awq"),
+        (&["-q", "fp8"][..], "q8_0, q6_k"),
         (&["--task", "embed"][..], "--task"),
         (&["--device", "cuda:0"][..], "no CUDA backend"),
         (&["--device", "tpu"][..], "--device tpu"),
@@ -280,6 +282,8 @@ fn values_of_their_own_kind() {
         "bfloat16",
         "--kv-cache-dtype",
         "half",
+        "-q",
+        "Q4_K",
     ];
     let settings = parse_with(&args, &[]).unwrap();
     assert_eq!(settings.model.max_model_len, None);
@@ -294,6 +298,7 @@ fn values_of_their_own_kind() {
     );
     assert_eq!(settings.engine.dtype, "float32");
     assert_eq!(settings.engine.kv_cache_dtype, "float16");
+    assert_eq!(settings.engine.quantization, "q4_k");
     assert_eq!(settings.warnings.len(), 1);
 }
 

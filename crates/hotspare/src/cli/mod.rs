@@ -10,6 +10,7 @@ mod args;
 mod layers;
 mod normalize;
 mod settings;
+mod tools;
 mod values;
 mod vllm_flags;
 
@@ -17,12 +18,17 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use args::EngineCommandArgs;
 pub(crate) use settings::Settings;
+pub(crate) use tools::{InspectArgs, PullArgs};
 pub(crate) use values::LogFormat;
 
 /// What to do.
 pub(crate) enum Command {
     /// Serve a model.
     Serve(Box<Settings>),
+    /// Fetch a model.
+    Pull(PullArgs),
+    /// Say what a model is.
+    Inspect(InspectArgs),
     /// Be an engine.
     Engine(EngineCommandArgs),
 }
@@ -59,6 +65,12 @@ enum Subcommands {
         max_term_width = 100
     )]
     Serve(Box<args::ServeArgs>),
+    /// Fetch a model from the hub, so that serving it needs no network.
+    #[command(after_help = tools::PULL_AFTER_HELP, max_term_width = 100)]
+    Pull(PullArgs),
+    /// Say what a model is, how much memory it needs, and whether it can be served here.
+    #[command(max_term_width = 100)]
+    Inspect(InspectArgs),
     /// Run one engine; started by `hotspare serve`.
     #[command(hide = true)]
     Engine(EngineCommandArgs),
@@ -78,6 +90,8 @@ pub(crate) fn parse(
     };
     let from_args = match Cli::try_parse_from(args)?.command {
         Subcommands::Serve(args) => *args,
+        Subcommands::Pull(args) => return Ok(Command::Pull(args)),
+        Subcommands::Inspect(args) => return Ok(Command::Inspect(args)),
         Subcommands::Engine(args) => return Ok(Command::Engine(args)),
     };
     let from_env = layers::from_env(env, &mut warnings)?;

@@ -6,8 +6,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hotspare_engine::{Backend, EngineOptions, ScriptedOptions};
-use hotspare_front::{FrontConfig, GenerationConfigSource, ModelOptions};
+use hotspare_engine::{
+    Backend, EngineOptions, ScriptedOptions, is_quantization, quantization_names,
+};
+use hotspare_front::{FrontConfig, GenerationConfigSource, LoadFormat, ModelOptions};
 use hotspare_http::HttpConfig;
 use serde_json::{Map, Value};
 
@@ -29,6 +31,10 @@ pub(crate) struct Settings {
     pub(crate) front: FrontConfig,
     pub(crate) model: ModelOptions,
     pub(crate) engine: EngineOptions,
+    /// Branch, tag or commit of a model on the hub.
+    pub(crate) revision: Option<String>,
+    /// Where models from the hub are kept.
+    pub(crate) download_dir: Option<PathBuf>,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     /// To be logged once there is a log.
@@ -67,6 +73,8 @@ impl Settings {
             front,
             model: model_options,
             engine: engine_options,
+            revision: model.revision,
+            download_dir: model.download_dir,
             log_level: log.log_level.unwrap_or_else(|| "info".to_owned()),
             log_format: log.log_format.unwrap_or(LogFormat::Human),
             warnings,
@@ -158,6 +166,9 @@ fn model_options(model: &ModelArgs, tag: Option<String>) -> Result<ModelOptions,
     };
     Ok(ModelOptions {
         model: name.unwrap_or_else(|| DEFAULT_MODEL.to_owned()),
+        root: None,
+        load_format: load_format(model.load_format.as_deref())?,
+        dummy_seed: model.seed.unwrap_or(0),
         served_model_names: model.served_model_name.clone().unwrap_or_default(),
         max_model_len: match model.max_model_len {
             None | Some(ContextLen::Auto) => None,
@@ -215,9 +226,12 @@ fn engine_options(
     Ok(EngineOptions {
         model: served.model.clone(),
         device,
-        load_format: load_format(model.load_format.as_deref())?,
+        load_format: served.load_format.name().to_owned(),
+        dummy_seed: served.dummy_seed,
         dtype: dtype(model.dtype.as_deref(), warnings)?,
         kv_cache_dtype: kv_cache_dtype(model.kv_cache_dtype.as_deref())?,
+        quantization: quantization(model.quantization.as_deref())?,
+        cache_dir: model.cache_dir.clone(),
         max_num_seqs: engine.max_num_seqs.unwrap_or(defaults.max_num_seqs),
         max_num_batched_tokens: engine
             .max_num_batched_tokens
@@ -242,13 +256,9 @@ fn engine_options(
 }
 
 /// Formats that the engine reads.
-fn load_format(name: Option<&str>) -> Result<String, CliError> {
-    match name.unwrap_or("auto") {
-        known @ ("auto" | "safetensors") => Ok(known.to_owned()),
-        other => Err(CliError::usage(format!(
-            "--load-format {other}: there are `auto` and `safetensors`"
-        ))),
-    }
+fn load_format(name: Option<&str>) -> Result<LoadFormat, CliError> {
+    let format = name.unwrap_or("auto").parse();
+    format.map_err(|e| CliError::usage(format!("--load-format: {e}")))
 }
 
 /// Types that a CPU's KV cache has.
@@ -257,10 +267,25 @@ fn kv_cache_dtype(name: Option<&str>) -> Result<String, CliError> {
         "auto" => Ok("auto".to_owned()),
         "float16" | "half" | "f16" => Ok("float16".to_owned()),
         "float32" | "float" | "f32" => Ok("float32".to_owned()),
+        "q8_0" => Ok("q8_0".to_owned()),
         other => Err(CliError::usage(format!(
-            "--kv-cache-dtype {other}: there are `auto`, `float16` and `float32`"
+            "--kv-cache-dtype {other}: there are `auto`, `float32`, `float16` and `q8_0`"
         ))),
     }
+}
+
+/// Types that weights can be quantized to at load. vLLM's own names are of checkpoints that are
+/// quantized already, or of types that a CPU does not have.
+fn quantization(name: Option<&str>) -> Result<String, CliError> {
+    let name = name.unwrap_or("none").to_lowercase();
+    if is_quantization(&name) {
+        return Ok(name);
+    }
+    Err(CliError::usage(format!(
+        "--quantization {name}: this build quantizes dense weights while it loads them, to {}; \
+         `none` takes them as they are stored (GGUF files may be quantized already)",
+        quantization_names()
+    )))
 }
 
 /// vLLM's names of types, as far as a CPU computes in them.

@@ -97,7 +97,6 @@ const VALUES: &[&str] = &[
     "default-mm-loras",
     "distributed-executor-backend",
     "distributed-timeout-seconds",
-    "download-dir",
     "ec-transfer-config",
     "eplb-config",
     "gpu-memory-utilization",
@@ -219,16 +218,10 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     ("pooler-config", "", ONLY_TEXT),
     (
-        "quantization",
-        "none",
-        "this build serves weights as they are stored",
-    ),
-    (
         "response-role",
         "assistant",
         "this build answers as `assistant` only",
     ),
-    ("revision", "main", NO_OTHER_FILES),
     ("root-path", "", "this build serves at the root only"),
     ("rope-scaling", "", NO_OTHER_CONFIG),
     ("rope-theta", "", NO_OTHER_CONFIG),
@@ -265,9 +258,6 @@ pub(crate) fn lookup(name: &str) -> Option<Known> {
 
 /// Looks a flag in vLLM's short spelling up; `-O3` and `-tp=2` hold their value.
 pub(crate) fn lookup_short(arg: &str) -> Option<Known> {
-    if matches!(arg, "-q") {
-        return lookup("quantization");
-    }
     if arg.starts_with("-O") && arg.len() > 2 {
         return Some(Known::Ignored(Arity::Switch));
     }

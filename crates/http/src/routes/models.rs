@@ -11,20 +11,29 @@ use hotspare_protocol::{ApiError, ModelCard, model_json, models_json};
 use crate::app::App;
 use crate::reply;
 
-fn card<'a>(served: &'a ServedModel, name: &'a str) -> ModelCard<'a> {
+fn card<'a>(served: &'a ServedModel, name: &'a str, hash: &'a str) -> ModelCard<'a> {
     ModelCard {
         id: name,
         root: &served.root,
         created: served.created,
         max_model_len: served.max_model_len,
+        model_hash: Some(hash).filter(|hash| !hash.is_empty()),
     }
+}
+
+/// Of the model that the main engine runs; empty until it has said.
+fn model_hash(app: &App) -> String {
+    let engines = app.front.status().engines;
+    let main = engines.into_iter().find(|engine| engine.name == "main");
+    main.map(|engine| engine.model_hash).unwrap_or_default()
 }
 
 /// All names.
 pub(crate) async fn list(State(app): State<App>) -> Response {
     let served = app.front.served_model();
-    let cards: Vec<_> = served.names.iter().map(|name| card(served, name)).collect();
-    reply::json(StatusCode::OK, models_json(&cards))
+    let hash = model_hash(&app);
+    let cards = served.names.iter().map(|name| card(served, name, &hash));
+    reply::json(StatusCode::OK, models_json(&cards.collect::<Vec<_>>()))
 }
 
 /// One name; it may hold slashes.
@@ -33,5 +42,6 @@ pub(crate) async fn get(State(app): State<App>, Path(name): Path<String>) -> Res
     if !served.is_called(&name) {
         return reply::error(&ApiError::model_not_found(&name, &served.names));
     }
-    reply::json(StatusCode::OK, model_json(&card(served, &name)))
+    let hash = model_hash(&app);
+    reply::json(StatusCode::OK, model_json(&card(served, &name, &hash)))
 }

@@ -13,6 +13,7 @@ use super::loader::Loader;
 use crate::config::{LayerRope, ModelConfig};
 use crate::ops::{Ops, Parallelism};
 use crate::options::{LoadOptions, LoadProgress};
+use crate::quantize::LinearRole;
 use crate::rope::{no_rope, rope_table};
 use crate::{ModelError, WeightStore};
 
@@ -25,6 +26,8 @@ pub(crate) struct Decoder<O: Ops> {
     rms_norm_eps: f32,
     /// `None`: tied to the embedding.
     output: Option<O::Linear>,
+    /// What quantization at load entered the weights.
+    quantization: Option<String>,
     final_soft_cap: Option<f32>,
     buffers: DecoderBuffers<O>,
 }
@@ -38,12 +41,16 @@ impl<O: Ops> Decoder<O> {
         options: &LoadOptions,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, ModelError> {
-        let mut loader = Loader::new(ops, weights, progress);
+        let mut loader = Loader::new(ops, weights, options.quantization, progress);
         let hidden = config.hidden_size;
         let vocabulary = |name: &str| [(name.to_owned(), config.vocab_size)];
         let whole = Parallelism::Replicated;
         let embedding = vocabulary("model.embed_tokens.weight");
-        let embedding = loader.linear(&embedding, hidden, whole)?;
+        let embedding_role = match config.tie_word_embeddings {
+            true => LinearRole::Output,
+            false => LinearRole::Embedding,
+        };
+        let embedding = loader.linear_of(embedding_role, &embedding, hidden, whole)?;
         let max_model_len = options.limits.max_model_len;
         let global_rope = Arc::new(rope_table(&config.rope, max_model_len));
         let local_rope = config.local_rope.as_ref();
@@ -62,8 +69,12 @@ impl<O: Ops> Decoder<O> {
         let final_norm = loader.norm("model.norm.weight", hidden, offset)?;
         let output = match config.tie_word_embeddings {
             true => None,
-            false => Some(loader.linear(&vocabulary("lm_head.weight"), hidden, whole)?),
+            false => {
+                let head = vocabulary("lm_head.weight");
+                Some(loader.linear_of(LinearRole::Output, &head, hidden, whole)?)
+            }
         };
+        let quantization = loader.finish();
         Ok(Self {
             embedding,
             embedding_scale: config.decoder.embedding_scale,
@@ -71,9 +82,15 @@ impl<O: Ops> Decoder<O> {
             final_norm,
             rms_norm_eps: config.rms_norm_eps,
             output,
+            quantization,
             final_soft_cap: config.decoder.final_soft_cap,
             buffers: DecoderBuffers::new(ops, config, options, progress)?,
         })
+    }
+
+    /// The quantization at load that changed the weights, if one did.
+    pub(crate) fn quantization(&self) -> Option<&str> {
+        self.quantization.as_deref()
     }
 
     /// Runs the batch that `ops` has begun and returns the logits of the gathered rows.

@@ -10,6 +10,7 @@ use super::loader::Loader;
 use crate::ModelError;
 use crate::config::{Activation, Architecture, ModelConfig, MoeConfig};
 use crate::ops::{AttentionSpec, MoeSpec, Ops, Parallelism, RopeTable};
+use crate::quantize::LinearRole;
 
 /// A linear layer and its bias.
 pub(super) struct Projection<O: Ops> {
@@ -272,7 +273,7 @@ fn load_moe<O: Ops>(
     let router = [(format!("{block}.gate.weight"), moe.num_experts)];
     let hidden = config.hidden_size;
     Ok(Mlp::Moe {
-        router: loader.linear(&router, hidden, Parallelism::Replicated)?,
+        router: loader.linear_of(LinearRole::Router, &router, hidden, Parallelism::Replicated)?,
         experts: match is_stacked {
             true => loader.stacked_experts(
                 &format!("{stacked}.gate_up_proj"),

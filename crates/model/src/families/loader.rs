@@ -5,12 +5,15 @@
 
 use crate::ops::{ExpertViews, MoeSpec, Ops, Parallelism};
 use crate::options::{LoadProgress, LoadStage};
+use crate::quantize::{LinearRole, Quantization, Quantizer};
+use crate::weights::WeightView;
 use crate::{ModelError, WeightStore};
 
 /// Gives weights to a backend, counting them.
 pub(super) struct Loader<'a, O: Ops> {
     pub(super) ops: &'a mut O,
     weights: &'a WeightStore,
+    quantizer: Quantizer,
     progress: &'a mut dyn FnMut(LoadProgress),
     num_done: u64,
 }
@@ -20,11 +23,13 @@ impl<'a, O: Ops> Loader<'a, O> {
     pub(super) fn new(
         ops: &'a mut O,
         weights: &'a WeightStore,
+        quantization: Option<Quantization>,
         progress: &'a mut dyn FnMut(LoadProgress),
     ) -> Self {
         Self {
             ops,
             weights,
+            quantizer: Quantizer::new(quantization),
             progress,
             num_done: 0,
         }
@@ -38,11 +43,23 @@ impl<'a, O: Ops> Loader<'a, O> {
         num_in: usize,
         parallelism: Parallelism,
     ) -> Result<O::Linear, ModelError> {
-        let views = parts
-            .iter()
-            .map(|(name, num_out)| self.weights.view(name, &[*num_out, num_in]))
-            .collect::<Result<_, _>>()?;
-        self.report(parts.len());
+        self.linear_of(LinearRole::Projection, parts, num_in, parallelism)
+    }
+
+    /// As [`Loader::linear`], of a matrix with a role of its own.
+    pub(super) fn linear_of(
+        &mut self,
+        role: LinearRole,
+        parts: &[(String, usize)],
+        num_in: usize,
+        parallelism: Parallelism,
+    ) -> Result<O::Linear, ModelError> {
+        let mut views = Vec::with_capacity(parts.len());
+        for (name, num_out) in parts {
+            let view = self.weights.view(name, &[*num_out, num_in])?;
+            views.push(self.quantizer.apply(name, role, view)?);
+            self.report(1);
+        }
         Ok(self.ops.new_linear(views, parallelism)?)
     }
 
@@ -83,14 +100,15 @@ impl<'a, O: Ops> Loader<'a, O> {
         width: usize,
         spec: &MoeSpec,
     ) -> Result<O::Experts, ModelError> {
+        let mut view = |name: &str, shape: [usize; 2]| {
+            let view = self.weights.view(name, &shape)?;
+            self.quantizer.apply(name, LinearRole::Projection, view)
+        };
         let expert = |index| {
             let [gate, up, down] = names(index);
             Ok(ExpertViews {
-                gate_up: vec![
-                    self.weights.view(&gate, &[width, hidden])?,
-                    self.weights.view(&up, &[width, hidden])?,
-                ],
-                down: self.weights.view(&down, &[hidden, width])?,
+                gate_up: vec![view(&gate, [width, hidden])?, view(&up, [width, hidden])?],
+                down: view(&down, [hidden, width])?,
             })
         };
         let experts = (0..spec.num_experts).map(expert);
@@ -110,21 +128,36 @@ impl<'a, O: Ops> Loader<'a, O> {
         spec: &MoeSpec,
     ) -> Result<O::Experts, ModelError> {
         let num_experts = spec.num_experts;
-        let gate_up = self
+        let gate_up_view = self
             .weights
             .view(gate_up, &[num_experts, 2 * width, hidden])?;
-        let down = self.weights.view(down, &[num_experts, hidden, width])?;
+        let down_view = self.weights.view(down, &[num_experts, hidden, width])?;
+        let mut apply = |name: &str, view: Option<WeightView>| {
+            let view = view.expect("the whole has the shape that was asked for");
+            self.quantizer.apply(name, LinearRole::Projection, view)
+        };
         let expert = |index| {
-            let gate_up = gate_up.part(index)?;
-            Some(ExpertViews {
-                gate_up: vec![gate_up.rows(0..width)?, gate_up.rows(width..2 * width)?],
-                down: down.part(index)?,
+            let both = gate_up_view.part(index);
+            let rows = |range| both.as_ref().and_then(|both| both.rows(range));
+            Ok(ExpertViews {
+                gate_up: vec![
+                    apply(gate_up, rows(0..width))?,
+                    apply(gate_up, rows(width..2 * width))?,
+                ],
+                down: apply(down, down_view.part(index))?,
             })
         };
-        let experts: Option<Vec<_>> = (0..num_experts).map(expert).collect();
-        let experts = experts.expect("both views have the shapes that were asked for");
+        let experts = (0..num_experts).map(expert);
+        let experts = experts.collect::<Result<_, ModelError>>()?;
         self.report(2);
         Ok(self.ops.new_experts(experts, spec)?)
+    }
+
+    /// Ends the loading of weights: logs what was quantized, and returns what of it enters the
+    /// model's numbers.
+    pub(super) fn finish(self) -> Option<String> {
+        self.quantizer.report();
+        self.quantizer.numerics()
     }
 
     fn report(&mut self, num_tensors: usize) {

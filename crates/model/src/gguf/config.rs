@@ -1,56 +1,23 @@
 //! What a GGUF file's metadata means, said as a `config.json`.
 //!
-//! Only `general.architecture` = `llama` is read here. Its q and k rows are ordered for rotary
-//! embeddings of neighbouring dimensions; weights stay as they are, and the rotation follows them.
+//! Weights stay as they lie in the file: where their rows are ordered for rotary embeddings of
+//! neighbouring dimensions, the rotation follows them; where 1 is added to Gemma's norms already,
+//! nothing is added again.
 //!
 //! Invariant: a field or tensor that would change the arithmetic is read or refused by name.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::GgufFile;
+use super::{GgufArchitecture, GgufFile, check};
 use crate::config::CONFIG_FILE;
 use crate::weights::WeightDtype;
 use crate::{ModelConfig, ModelError};
 
-/// Tensors of a layer that the llama architecture has here.
-const LAYER_TENSORS: [&str; 9] = [
-    "attn_norm.weight",
-    "attn_q.weight",
-    "attn_k.weight",
-    "attn_v.weight",
-    "attn_output.weight",
-    "ffn_norm.weight",
-    "ffn_gate.weight",
-    "ffn_up.weight",
-    "ffn_down.weight",
-];
-/// Tensors of the model.
-const MODEL_TENSORS: [&str; 4] = [
-    "token_embd.weight",
-    "output_norm.weight",
-    "output.weight",
-    ROPE_DIVISORS,
-];
-/// Divisors of the rotary frequencies, as Llama 3.1's scaling amounts to.
-const ROPE_DIVISORS: &str = "rope_freqs.weight";
-
-/// Numbers that change the arithmetic, with the value that does not.
-const NEUTRAL_NUMBERS: [(&str, f64); 9] = [
-    ("expert_count", 0.0),
-    ("expert_used_count", 0.0),
-    ("attention.sliding_window", 0.0),
-    ("attention.clamp_kqv", 0.0),
-    ("attention.max_alibi_bias", 0.0),
-    ("embedding_scale", 1.0),
-    ("residual_scale", 1.0),
-    ("logit_scale", 1.0),
-    ("rope.scaling.attn_factor", 1.0),
-];
-
 /// Where each field of the config comes from, for messages.
-const ORIGINS: [(&str, &str); 9] = [
+const ORIGINS: [(&str, &str); 18] = [
     ("hidden_size", "embedding_length"),
     ("intermediate_size", "feed_forward_length"),
+    ("moe_intermediate_size", "expert_feed_forward_length"),
     ("num_hidden_layers", "block_count"),
     ("num_attention_heads", "attention.head_count"),
     ("num_key_value_heads", "attention.head_count_kv"),
@@ -58,6 +25,30 @@ const ORIGINS: [(&str, &str); 9] = [
     ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
     ("max_position_embeddings", "context_length"),
     ("rope_theta", "rope.freq_base"),
+    ("rope_local_base_freq", "rope.freq_base_swa"),
+    ("sliding_window", "attention.sliding_window"),
+    ("num_local_experts", "expert_count"),
+    ("num_experts_per_tok", "expert_used_count"),
+    ("attn_logit_softcapping", "attn_logit_softcapping"),
+    ("final_logit_softcapping", "final_logit_softcapping"),
+    ("partial_rotary_factor", "rope.dimension_count"),
+    (
+        "rope_scaling.original_max_position_embeddings",
+        "rope.scaling.original_context_length",
+    ),
+];
+
+/// Tokens that end a text or a turn whenever a vocabulary has them as marks (control tokens or user
+/// defined ones), as llama.cpp holds too.
+const END_TOKENS: [&str; 8] = [
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<EOT>",
 ];
 
 impl GgufFile {
@@ -66,28 +57,114 @@ impl GgufFile {
     /// # Errors
     /// An architecture, field or tensor that is missing, wrong, or not supported.
     pub(crate) fn config(&self) -> Result<ModelConfig, ModelError> {
-        let mut config = ModelConfig::parse(&self.config_json()?).map_err(|e| self.origin(e))?;
-        config.rope.is_interleaved = true;
-        config.rope.frequency_divisors = self.rope_divisors(config.head_dim / 2)?;
-        self.check_tensors(config.num_hidden_layers)?;
+        let architecture = GgufArchitecture::parse(self)?;
+        let config = ModelConfig::parse(&self.config_json()?);
+        let mut config = config.map_err(|e| self.origin(architecture, e))?;
+        config.rope.is_interleaved = architecture.is_interleaved();
+        let num_pairs = config.rope.rotary_dim / 2;
+        config.rope.frequency_divisors = self.rope_divisors(architecture, num_pairs)?;
+        let decoder = &mut config.decoder;
+        decoder.norm_offset = 0.0;
+        let has_bias = |part: &str| self.tensor(&format!("blk.0.{part}.bias")).is_some();
+        decoder.has_qkv_bias = has_bias("attn_q") || has_bias("attn_qkv");
+        decoder.has_attention_out_bias = has_bias("attn_output");
+        decoder.has_mlp_bias = has_bias("ffn_up");
+        check::check_tensors(self, &config)?;
         Ok(config)
     }
 
     /// As [`GgufFile::config`], as the bytes of a `config.json`. It lacks what such a file cannot
-    /// say: the order of q's and k's rows, and divisors of rotary frequencies.
+    /// say: the order of q's and k's rows, divisors of rotary frequencies, whether norms have their
+    /// 1 added, which biases there are.
     pub(crate) fn config_json(&self) -> Result<Vec<u8>, ModelError> {
-        match self.string("general.architecture")? {
-            Some("llama") => {}
-            Some(other) => {
-                return Err(ModelError::UnsupportedArchitecture {
-                    name: other.to_owned(),
-                    supported: "llama in GGUF files".to_owned(),
-                });
-            }
-            None => return Err(self.field_error("general.architecture", "is missing")),
+        let architecture = GgufArchitecture::parse(self)?;
+        check::check_fields(self, architecture)?;
+        let reader = Reader {
+            file: self,
+            architecture,
+        };
+        let config = reader.config()?;
+        Ok(Value::Object(config).to_string().into_bytes())
+    }
+
+    /// Ids that end a text: the tokenizer's end of sequence, turn and message, and tokens that are
+    /// known to mean that, which many files do not list.
+    fn eos_token_ids(&self, vocab_size: usize) -> Result<Vec<u64>, ModelError> {
+        const MARKERS: [i64; 2] = [3, 4];
+        let mut ids = Vec::new();
+        for name in ["eos", "eot", "eom"] {
+            ids.extend(self.u64(&format!("tokenizer.ggml.{name}_token_id"))?);
         }
-        self.check_neutral()?;
-        let embedding = self.tensor("token_embd.weight");
+        let tokens = self.strings("tokenizer.ggml.tokens")?.unwrap_or_default();
+        let types = self
+            .numbers("tokenizer.ggml.token_type")?
+            .unwrap_or_default();
+        for (id, token) in tokens.into_iter().enumerate().take(vocab_size) {
+            let kind = types.get(id).map(|&kind| kind as i64);
+            if END_TOKENS.contains(&token) && kind.is_some_and(|kind| MARKERS.contains(&kind)) {
+                ids.push(id as u64);
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Names the metadata field where an error names the field of the config made from it.
+    fn origin(&self, architecture: GgufArchitecture, error: ModelError) -> ModelError {
+        let (field, reason) = match error {
+            ModelError::Field {
+                file: CONFIG_FILE,
+                field,
+                reason,
+            } => (field, reason),
+            ModelError::UnsupportedField { field, value } => {
+                (field, format!("= {value} is not supported"))
+            }
+            other => return other,
+        };
+        let origin = ORIGINS.iter().find(|(known, _)| *known == field);
+        let key = match field.as_str() {
+            "bos_token_id" | "eos_token_id" => format!("tokenizer.ggml.{field}"),
+            _ => origin.map_or(field.clone(), |(_, key)| {
+                format!("{}.{key}", architecture.name())
+            }),
+        };
+        self.field_error(&key, &reason)
+    }
+}
+
+/// Reads the fields of one architecture.
+struct Reader<'a> {
+    file: &'a GgufFile,
+    architecture: GgufArchitecture,
+}
+
+impl Reader<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture.name())
+    }
+
+    fn u64(&self, name: &str) -> Result<Option<u64>, ModelError> {
+        self.file.u64(&self.key(name))
+    }
+
+    fn f64(&self, name: &str) -> Result<Option<f64>, ModelError> {
+        self.file.f64(&self.key(name))
+    }
+
+    fn required(&self, name: &str) -> Result<u64, ModelError> {
+        let value = self.u64(name)?;
+        value.ok_or_else(|| self.error(name, "is missing"))
+    }
+
+    fn error(&self, name: &str, reason: &str) -> ModelError {
+        self.file.field_error(&self.key(name), reason)
+    }
+
+    fn config(&self) -> Result<Map<String, Value>, ModelError> {
+        let file = self.file;
+        let embedding = file.tensor("token_embd.weight");
         let embedding = embedding.ok_or_else(|| ModelError::MissingTensor {
             name: "token_embd.weight".to_owned(),
         })?;
@@ -96,176 +173,229 @@ impl GgufFile {
             Some(WeightDtype::Bf16) => "bfloat16",
             _ => "float16",
         };
-        let mut config = json!({
-            "architectures": ["LlamaForCausalLM"],
-            "hidden_act": "silu",
-            "hidden_size": self.required("embedding_length")?,
-            "intermediate_size": self.required("feed_forward_length")?,
-            "num_hidden_layers": self.required("block_count")?,
-            "num_attention_heads": self.required("attention.head_count")?,
-            "max_position_embeddings": self.required("context_length")?,
-            "rms_norm_eps": self.llama_f64("attention.layer_norm_rms_epsilon")?,
-            "rope_theta": self.llama_f64("rope.freq_base")?,
-            "vocab_size": embedding.shape[0],
-            "tie_word_embeddings": self.tensor("output.weight").is_none(),
-            "bos_token_id": self.u64("tokenizer.ggml.bos_token_id")?,
-            "eos_token_id": self.eos_token_ids()?,
-            "torch_dtype": dtype,
-        });
-        if config["rms_norm_eps"].is_null() {
-            return Err(self.field_error("llama.attention.layer_norm_rms_epsilon", "is missing"));
-        }
-        for (field, key) in [
-            ("num_key_value_heads", "attention.head_count_kv"),
-            ("head_dim", "attention.key_length"),
+        let Some(eps) = self.f64("attention.layer_norm_rms_epsilon")? else {
+            return Err(self.error("attention.layer_norm_rms_epsilon", "is missing"));
+        };
+        let heads = self.required("attention.head_count")?;
+        let kv_heads = self.u64("attention.head_count_kv")?.unwrap_or(heads);
+        let mut config = Map::new();
+        for (field, value) in [
+            ("hidden_size", self.required("embedding_length")?.into()),
+            ("intermediate_size", self.feed_forward_length()?.into()),
+            ("num_hidden_layers", self.required("block_count")?.into()),
+            ("num_attention_heads", heads.into()),
+            ("num_key_value_heads", kv_heads.into()),
+            (
+                "max_position_embeddings",
+                self.required("context_length")?.into(),
+            ),
+            ("rms_norm_eps", eps.into()),
+            ("rope_theta", json!(self.f64("rope.freq_base")?)),
+            ("vocab_size", embedding.shape[0].into()),
+            (
+                "tie_word_embeddings",
+                file.tensor("output.weight").is_none().into(),
+            ),
+            (
+                "bos_token_id",
+                json!(file.u64("tokenizer.ggml.bos_token_id")?),
+            ),
+            (
+                "eos_token_id",
+                json!(file.eos_token_ids(embedding.shape[0])?),
+            ),
+            ("torch_dtype", dtype.into()),
         ] {
-            if let Some(value) = self.llama_u64(key)? {
-                config[field] = value.into();
+            config.insert(field.to_owned(), value);
+        }
+        let head_dim = self.head_dim(&mut config, heads)?;
+        self.rotary(&mut config, head_dim)?;
+        let has_experts = self.experts(&mut config)?;
+        let has_window = self.window(&mut config)?;
+        if self.architecture.is_gemma() {
+            self.gemma(&mut config, head_dim)?;
+        }
+        let class = self.architecture.class(has_experts, has_window);
+        config.insert("architectures".to_owned(), json!([class]));
+        Ok(config)
+    }
+
+    /// Files of experts alone may lack it: nothing then has that width.
+    fn feed_forward_length(&self) -> Result<u64, ModelError> {
+        match self.u64("feed_forward_length")? {
+            None | Some(0) if self.architecture == GgufArchitecture::Qwen3Moe => {
+                self.required("expert_feed_forward_length")
             }
-        }
-        if let Some(factor) = self.linear_scaling()? {
-            config["rope_scaling"] = json!({"rope_type": "linear", "factor": factor});
-        }
-        self.check_head_widths(&config)?;
-        Ok(config.to_string().into_bytes())
-    }
-
-    fn llama_u64(&self, key: &str) -> Result<Option<u64>, ModelError> {
-        self.u64(&format!("llama.{key}"))
-    }
-
-    fn llama_f64(&self, key: &str) -> Result<Option<f64>, ModelError> {
-        self.f64(&format!("llama.{key}"))
-    }
-
-    fn required(&self, key: &str) -> Result<u64, ModelError> {
-        let value = self.llama_u64(key)?;
-        value.ok_or_else(|| self.field_error(&format!("llama.{key}"), "is missing"))
-    }
-
-    /// Ids that end a text: the tokenizer's end of sequence, turn and message.
-    fn eos_token_ids(&self) -> Result<Vec<u64>, ModelError> {
-        let mut ids = Vec::new();
-        for name in ["eos", "eot", "eom"] {
-            ids.extend(self.u64(&format!("tokenizer.ggml.{name}_token_id"))?);
-        }
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
-    }
-
-    /// The factor of a linear scaling of positions.
-    fn linear_scaling(&self) -> Result<Option<f64>, ModelError> {
-        match self.string("llama.rope.scaling.type")? {
-            None => self.llama_f64("rope.scale_linear"),
-            Some("none") => Ok(None),
-            Some("linear") => match self.llama_f64("rope.scaling.factor")? {
-                Some(factor) => Ok(Some(factor)),
-                None => Err(self.field_error("llama.rope.scaling.factor", "is missing")),
-            },
-            Some(other) => {
-                let reason = format!("= {other:?} is not supported (supported: none, linear)");
-                Err(self.field_error("llama.rope.scaling.type", &reason))
-            }
+            Some(length) => Ok(length),
+            None => self.required("feed_forward_length"),
         }
     }
 
-    /// Refuses arithmetic that the family's forward pass does not do.
-    fn check_neutral(&self) -> Result<(), ModelError> {
-        for (key, neutral) in NEUTRAL_NUMBERS {
-            let value = self.llama_f64(key)?;
-            if let Some(value) = value.filter(|&value| value != neutral) {
-                let reason = format!("= {value} is not supported");
-                return Err(self.field_error(&format!("llama.{key}"), &reason));
-            }
-        }
-        for (key, neutral) in [("use_parallel_residual", false), ("attention.causal", true)] {
-            let key = format!("llama.{key}");
-            if self.bool(&key)?.is_some_and(|value| value != neutral) {
-                return Err(self.field_error(&key, &format!("= {} is not supported", !neutral)));
-            }
-        }
-        if let Some(scale) = self.get("llama.attention.scale") {
-            let reason = format!("= {scale} is not supported");
-            return Err(self.field_error("llama.attention.scale", &reason));
-        }
-        if self.u64("split.count")?.is_some_and(|count| count > 1) {
-            let reason = "says that the model is in several files; merge them first \
-                          (`llama-gguf-split --merge`)";
-            return Err(self.field_error("split.count", reason));
-        }
-        Ok(())
-    }
-
-    /// Keys, values and rotary dimensions are as wide as a head.
-    fn check_head_widths(&self, config: &Value) -> Result<(), ModelError> {
-        let number = |field: &str| config[field].as_u64();
-        let divided = || number("hidden_size")?.checked_div(number("num_attention_heads")?);
-        let Some(head_dim) = number("head_dim").or_else(divided) else {
-            return Ok(()); // The config's own check refuses it.
+    /// Keys and values are as wide as a head, in layers of every kind. `None`: the config's own
+    /// check refuses it.
+    fn head_dim(
+        &self,
+        config: &mut Map<String, Value>,
+        heads: u64,
+    ) -> Result<Option<u64>, ModelError> {
+        let hidden = self.required("embedding_length")?;
+        let divided = || {
+            hidden
+                .checked_div(heads)
+                .filter(|_| hidden.is_multiple_of(heads))
         };
-        for key in ["attention.value_length", "rope.dimension_count"] {
-            if let Some(width) = self.llama_u64(key)?.filter(|&width| width != head_dim) {
+        let Some(head_dim) = self.u64("attention.key_length")?.or_else(divided) else {
+            return Ok(None);
+        };
+        config.insert("head_dim".to_owned(), head_dim.into());
+        for key in ["value_length", "key_length_swa", "value_length_swa"] {
+            let key = format!("attention.{key}");
+            if let Some(width) = self.u64(&key)?.filter(|&width| width != head_dim) {
                 let reason = format!("= {width} is not supported: a head has {head_dim}");
-                return Err(self.field_error(&format!("llama.{key}"), &reason));
+                return Err(self.error(&key, &reason));
             }
+        }
+        Ok(Some(head_dim))
+    }
+
+    fn rotary(
+        &self,
+        config: &mut Map<String, Value>,
+        head_dim: Option<u64>,
+    ) -> Result<(), ModelError> {
+        let Some(head_dim) = head_dim else {
+            return Ok(());
+        };
+        let is_partial = self.architecture == GgufArchitecture::Phi3;
+        for key in ["rope.dimension_count", "rope.dimension_count_swa"] {
+            let Some(width) = self.u64(key)?.filter(|&width| width != head_dim) else {
+                continue;
+            };
+            if !is_partial || width == 0 || width > head_dim || key.ends_with("swa") {
+                let reason = format!("= {width} is not supported: a head has {head_dim}");
+                return Err(self.error(key, &reason));
+            }
+            // The half makes sure that rounding down gives the width.
+            let factor = (width as f64 + 0.5) / head_dim as f64;
+            config.insert("partial_rotary_factor".to_owned(), factor.into());
+        }
+        let rotary_dim = self.u64("rope.dimension_count")?.unwrap_or(head_dim);
+        let num_pairs = usize::try_from(rotary_dim / 2).unwrap_or(usize::MAX);
+        let scaling = self.file.rope_scaling(self.architecture, num_pairs)?;
+        config.insert("rope_scaling".to_owned(), scaling);
+        Ok(())
+    }
+
+    /// Whether there are experts.
+    fn experts(&self, config: &mut Map<String, Value>) -> Result<bool, ModelError> {
+        let num_experts = self.u64("expert_count")?.unwrap_or(0);
+        let num_used = self.u64("expert_used_count")?.unwrap_or(0);
+        if !self.architecture.may_have_experts() {
+            for (key, count) in [
+                ("expert_count", num_experts),
+                ("expert_used_count", num_used),
+            ] {
+                if count != 0 {
+                    return Err(self.error(key, &format!("= {count} is not supported")));
+                }
+            }
+            return Ok(false);
+        }
+        let is_qwen = self.architecture == GgufArchitecture::Qwen3Moe;
+        if num_experts == 0 && !is_qwen {
+            return match num_used {
+                0 => Ok(false),
+                _ => Err(self.error("expert_used_count", "is there without expert_count")),
+            };
+        }
+        config.insert("num_local_experts".to_owned(), num_experts.into());
+        config.insert("num_experts_per_tok".to_owned(), num_used.into());
+        if is_qwen {
+            let width = match self.u64("expert_feed_forward_length")? {
+                Some(width) if width > 0 => width,
+                _ => self
+                    .feed_forward_length()?
+                    .checked_div(num_used)
+                    .unwrap_or(0),
+            };
+            let normalises = self.file.bool(&self.key("expert_weights_norm"))?;
+            config.insert("moe_intermediate_size".to_owned(), width.into());
+            config.insert(
+                "norm_topk_prob".to_owned(),
+                normalises.unwrap_or(true).into(),
+            );
+        }
+        Ok(true)
+    }
+
+    /// Whether layers have a window. One of 0 is none.
+    fn window(&self, config: &mut Map<String, Value>) -> Result<bool, ModelError> {
+        let key = "attention.sliding_window";
+        let default = (self.architecture == GgufArchitecture::Gemma2).then_some(4096);
+        let window = self.u64(key)?.or(default).filter(|&window| window > 0);
+        if window.is_some() && !self.architecture.may_have_window() {
+            let reason = format!("= {} is not supported", window.unwrap_or(0));
+            return Err(self.error(key, &reason));
+        }
+        config.insert("sliding_window".to_owned(), json!(window));
+        Ok(window.is_some())
+    }
+
+    /// What Gemma's configs have beside the others'.
+    fn gemma(
+        &self,
+        config: &mut Map<String, Value>,
+        head_dim: Option<u64>,
+    ) -> Result<(), ModelError> {
+        let is_2 = self.architecture == GgufArchitecture::Gemma2;
+        let num_layers = self.required("block_count")?;
+        let has_window = !config["sliding_window"].is_null();
+        let sliding = self.sliding_layers(num_layers, if is_2 { 2 } else { 6 })?;
+        let kind = |is_sliding| match is_sliding && has_window {
+            true => "sliding_attention",
+            false => "full_attention",
+        };
+        let kinds: Vec<_> = sliding.into_iter().map(kind).collect();
+        config.insert("layer_types".to_owned(), json!(kinds));
+        // llama.cpp knows the largest of each generation by its number of layers; they divide by
+        // the width that a head would have if heads shared the hidden one.
+        let is_largest = num_layers == if is_2 { 46 } else { 62 };
+        let shared = || {
+            let hidden = self.required("embedding_length")?;
+            Ok::<_, ModelError>(hidden.checked_div(self.required("attention.head_count")?))
+        };
+        let scalar = if is_largest { shared()? } else { head_dim };
+        config.insert("query_pre_attn_scalar".to_owned(), json!(scalar));
+        for name in ["attn_logit_softcapping", "final_logit_softcapping"] {
+            if let Some(cap) = self.f64(name)?.filter(|&cap| cap != 0.0 || is_2) {
+                config.insert(name.to_owned(), cap.into());
+            }
+        }
+        if !is_2 {
+            let theta = self.f64("rope.freq_base_swa")?.unwrap_or(1e4);
+            config.insert("rope_local_base_freq".to_owned(), theta.into());
         }
         Ok(())
     }
 
-    /// The divisors of rotary frequencies, or none.
-    fn rope_divisors(&self, num_pairs: usize) -> Result<Vec<f32>, ModelError> {
-        let Some(tensor) = self.tensor(ROPE_DIVISORS) else {
-            return Ok(Vec::new());
-        };
-        let bytes = self.owner().bytes().get(tensor.range.clone());
-        let (divisors, _) = bytes.unwrap_or_default().as_chunks::<4>();
-        let divisors: Vec<f32> = divisors.iter().map(|&b| f32::from_le_bytes(b)).collect();
-        let is_usable = |d: &f32| d.is_finite() && *d > 0.0;
-        if tensor.dtype != "F32" || divisors.len() != num_pairs || !divisors.iter().all(is_usable) {
-            let reason = format!("is not {num_pairs} positive numbers of type F32");
-            return Err(self.field_error(ROPE_DIVISORS, &reason));
-        }
-        Ok(divisors)
-    }
-
-    /// Every tensor is one that the forward pass uses: a bias that nobody adds would be silently
-    /// wrong logits.
-    fn check_tensors(&self, num_layers: usize) -> Result<(), ModelError> {
-        let is_known = |name: &str| {
-            let in_layer = || {
-                let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-                let layer = layer.parse::<usize>().ok()?;
-                Some(layer < num_layers && LAYER_TENSORS.contains(&part))
-            };
-            MODEL_TENSORS.contains(&name) || in_layer().unwrap_or(false)
-        };
-        let names = self.tensors().iter().map(|tensor| tensor.name.as_str());
-        match names.into_iter().find(|name| !is_known(name)) {
-            None => Ok(()),
-            Some(name) => {
-                let reason = "is a tensor that the llama architecture does not use here";
-                Err(self.field_error(name, reason))
+    /// Which layers have the window: `attention.sliding_window_pattern`, a list or a period whose
+    /// last layer has none.
+    fn sliding_layers(&self, num_layers: u64, period: u64) -> Result<Vec<bool>, ModelError> {
+        const MAX_NUM_LAYERS: u64 = 1 << 16;
+        let num_layers = num_layers.min(MAX_NUM_LAYERS);
+        let key = self.key("attention.sliding_window_pattern");
+        let period = match self.file.get(&key) {
+            Some(super::GgufValue::Array(_)) => {
+                let list = self.file.bools(&key)?.unwrap_or_default();
+                if list.len() as u64 != num_layers {
+                    let reason = format!("has {} values for {num_layers} layers", list.len());
+                    return Err(self.file.field_error(&key, &reason));
+                }
+                return Ok(list);
             }
-        }
-    }
-
-    /// Names the metadata field where an error names the field of the config made from it.
-    fn origin(&self, error: ModelError) -> ModelError {
-        match error {
-            ModelError::Field {
-                file: CONFIG_FILE,
-                field,
-                reason,
-            } => {
-                let origin = ORIGINS.iter().find(|(known, _)| *known == field);
-                let key = match field.as_str() {
-                    "bos_token_id" | "eos_token_id" => format!("tokenizer.ggml.{field}"),
-                    _ => origin.map_or(field.clone(), |(_, key)| format!("llama.{key}")),
-                };
-                self.field_error(&key, &reason)
-            }
-            other => other,
-        }
+            _ => self.file.u64(&key)?.unwrap_or(period),
+        };
+        let is_sliding = |layer: u64| layer.checked_rem(period).is_none_or(|at| at + 1 < period);
+        Ok((0..num_layers).map(is_sliding).collect())
     }
 }

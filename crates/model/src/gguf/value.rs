@@ -215,4 +215,20 @@ impl GgufArray {
         }
         Ok(numbers)
     }
+
+    /// The values, which lie in `file`, as truth values.
+    pub(super) fn bools(&self, file: &[u8]) -> Result<Vec<bool>, String> {
+        if self.item != ItemType::Bool {
+            return Err(format!("is a list of {:?}, not of truth values", self.item));
+        }
+        let mut reader = Reader::new(file.get(self.range.clone()).unwrap_or_default());
+        let mut bools = Vec::with_capacity(self.len);
+        for _ in 0..self.len {
+            match read_item(&mut reader, self.item, "a value")? {
+                GgufValue::Bool(value) => bools.push(value),
+                other => return Err(format!("has the value {other}, not true or false")),
+            }
+        }
+        Ok(bools)
+    }
 }

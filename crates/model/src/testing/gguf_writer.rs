@@ -98,7 +98,7 @@ impl GgufWriter {
                 false => bytes.clone(),
             };
             let dims: Vec<u64> = shape.iter().rev().map(|&d| d as u64).collect();
-            writer = writer.tensor(&crate::gguf::tensor_name(name), &dims, F32, bytes);
+            writer = writer.tensor(&crate::gguf::tensor_name(name).name, &dims, F32, bytes);
         }
         writer
     }

@@ -17,6 +17,8 @@ pub struct ModelCard<'a> {
     pub created: u64,
     /// Tokens in a sequence at most.
     pub max_model_len: u32,
+    /// Hash of weights, tokenizer, template and defaults; `None` until an engine has said.
+    pub model_hash: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -28,6 +30,8 @@ struct Card<'a> {
     root: &'a str,
     parent: (),
     max_model_len: u32,
+    /// Ours: equal hashes are equal models.
+    model_hash: Option<&'a str>,
     permission: [Permission; 1],
 }
 
@@ -62,6 +66,7 @@ fn card<'a>(card: &ModelCard<'a>) -> Card<'a> {
         root: card.root,
         parent: (),
         max_model_len: card.max_model_len,
+        model_hash: card.model_hash,
         permission: [Permission {
             id: format!("modelperm-{}", card.id),
             object: "model_permission",

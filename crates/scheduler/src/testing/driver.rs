@@ -164,8 +164,9 @@ impl Driver {
                 .transcripts
                 .get_mut(&event.request_id)
                 .expect("events are of known requests");
+            let queued_ms = event.prompt.as_ref().and_then(|prompt| prompt.queued_ms);
             self.queued_ms
-                .extend(event.queued_ms.map(|ms| (event.request_id, ms)));
+                .extend(queued_ms.map(|ms| (event.request_id, ms)));
             transcript.take(event);
         }
     }
@@ -244,7 +245,7 @@ impl Transcript {
         );
         let is_first = self.num_cached_tokens.is_none();
         assert_eq!(
-            event.num_cached_tokens.is_some(),
+            event.prompt.is_some(),
             is_first,
             "the first event says what hit"
         );
@@ -257,10 +258,12 @@ impl Transcript {
             !event.token_ids.is_empty() || event.finish.is_some(),
             "events say something"
         );
-        self.num_cached_tokens = self.num_cached_tokens.or(event.num_cached_tokens);
         self.tokens.extend(event.token_ids);
         self.logprobs.extend(event.logprobs);
-        self.prompt_logprobs.extend(event.prompt_logprobs);
+        if let Some(prompt) = event.prompt {
+            self.num_cached_tokens = Some(prompt.num_cached_tokens);
+            self.prompt_logprobs.extend(prompt.prompt_logprobs);
+        }
         self.finish = event.finish;
     }
 }

@@ -144,7 +144,7 @@ impl FakeDevice {
             ..RowOutput::default()
         };
         if slot.is_lost {
-            output.token_ids = vec![STRAY];
+            output.token_ids.push(STRAY);
             return output;
         }
         for position in (start + 1).saturating_sub(self.sliding_window)..end {

@@ -1,0 +1,253 @@
+//! Repositories of every kind, their access, and the cache when nobody can be asked.
+//!
+//! Invariant: an error names what is wrong and what helps.
+
+use hotspare_hub::{HubProgress, Token, fetch};
+
+use crate::rig::{REPO, Rig, WEIGHTS, wanted};
+
+#[test]
+fn a_model_is_fetched_once_in_the_shared_layout() {
+    let rig = Rig::new();
+    let mut start = None;
+    let mut num_bytes = 0;
+    let fetched = fetch(&rig.config, &wanted(REPO), &mut |event| match event {
+        HubProgress::Start {
+            num_files,
+            num_bytes,
+        } => start = Some((num_files, num_bytes)),
+        HubProgress::Bytes { num_new, .. } => num_bytes += num_new,
+        other => panic!("{other:?}"),
+    })
+    .unwrap();
+    rig.check_whole(&fetched);
+    assert_eq!(start, Some((3, 3_000_010)));
+    assert_eq!(num_bytes, 3_000_010);
+    let root = rig.repo_cache();
+    let expected = root.join("snapshots").join(rig.hub.commit());
+    assert_eq!(fetched.path, expected);
+    let mut names: Vec<_> = std::fs::read_dir(&expected)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["config.json", WEIGHTS, "tokenizer.json"],
+        "only what is needed"
+    );
+    let target = std::fs::read_link(expected.join(WEIGHTS)).unwrap();
+    let blob = target
+        .strip_prefix("../../blobs")
+        .unwrap()
+        .to_str()
+        .unwrap();
+    assert_eq!(blob.len(), 64, "named by its SHA-256");
+    assert_eq!(
+        std::fs::read_to_string(root.join("refs/main")).unwrap(),
+        rig.hub.commit()
+    );
+    // Again: one question, no file.
+    let num_before = rig.hub.requests().len();
+    assert_eq!(rig.fetch().unwrap(), fetched);
+    assert_eq!(rig.hub.requests().len(), num_before + 1);
+    // A commit: no question at all.
+    let mut pinned = wanted(REPO);
+    pinned.revision = Some(rig.hub.commit().to_owned());
+    assert_eq!(fetch(&rig.config, &pinned, &mut |_| {}).unwrap(), fetched);
+    // Offline, and with the hub gone.
+    let mut offline = rig.config.clone();
+    offline.is_offline = true;
+    assert_eq!(
+        fetch(&offline, &wanted(REPO), &mut |_| {}).unwrap(),
+        fetched
+    );
+    assert_eq!(rig.hub.requests().len(), num_before + 1);
+    let mut gone = rig.config.clone();
+    gone.endpoint = "http://127.0.0.1:1".to_owned();
+    let mut reason = String::new();
+    let found = fetch(&gone, &wanted(REPO), &mut |event| {
+        if let HubProgress::FromCache { reason: why } = event {
+            reason = why.to_owned();
+        }
+    });
+    assert_eq!(found.unwrap(), fetched);
+    assert!(reason.contains("cannot be reached"), "{reason}");
+}
+
+#[test]
+fn locked_repositories_need_a_token_which_stays_with_the_hub() {
+    let mut rig = Rig::new();
+    rig.hub.lock_repo(REPO, "hf_right", true);
+    let error = rig.error();
+    assert!(
+        error.contains("gated") && error.contains("set HF_TOKEN"),
+        "{error}"
+    );
+    rig.config.token = Token::new("hf_wrong");
+    let error = rig.error();
+    assert!(
+        error.contains("gated") && !error.contains("hf_wrong"),
+        "{error}"
+    );
+    rig.config.token = Token::new("hf_right");
+    rig.check_whole(&rig.fetch().unwrap());
+    let requests = rig.hub.requests();
+    assert!(requests.iter().any(|request| request.is_storage));
+    for request in requests.iter().filter(|request| request.is_storage) {
+        assert_eq!(request.authorization, None, "{request:?}");
+    }
+    let private = Rig::new();
+    private.hub.lock_repo(REPO, "hf_right", false);
+    let error = private.error();
+    assert!(
+        error.contains("401") && error.contains("set HF_TOKEN"),
+        "{error}"
+    );
+    private.check_nothing_loads();
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let rig = Rig::new();
+    let error = |model: &str, revision: Option<&str>| {
+        let mut wanted = wanted(model);
+        wanted.revision = revision.map(str::to_owned);
+        fetch(&rig.config, &wanted, &mut |_| {})
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(error("org/other", None).contains("no model org/other"));
+    let text = error(REPO, Some("v9"));
+    assert!(text.contains("revision `v9`"), "{text}");
+    let text = error("org/model:x.gguf", None);
+    assert!(
+        text.contains("x.gguf") && text.contains("config.json"),
+        "{text}"
+    );
+    assert!(error(REPO, Some("../../x")).contains("revision"));
+}
+
+#[test]
+fn a_named_gguf_file_is_fetched_alone() {
+    let rig = Rig::new();
+    rig.hub
+        .add_file("org/quants", "a-Q4_K_M.gguf", b"GGUF four");
+    rig.hub.add_file("org/quants", "a-Q8_0.gguf", b"GGUF eight");
+    let error = fetch(&rig.config, &wanted("org/quants"), &mut |_| {}).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("a-Q4_K_M.gguf, a-Q8_0.gguf"), "{text}");
+    for name in ["org/quants:a-Q8_0.gguf", "org/quants:a-Q8_0"] {
+        let fetched = fetch(&rig.config, &wanted(name), &mut |_| {}).unwrap();
+        assert_eq!(std::fs::read(&fetched.path).unwrap(), b"GGUF eight");
+        assert!(fetched.path.ends_with("a-Q8_0.gguf"));
+        let mut offline = rig.config.clone();
+        offline.is_offline = true;
+        assert_eq!(
+            fetch(&offline, &wanted(name), &mut |_| {}).unwrap(),
+            fetched
+        );
+    }
+    let mut offline = rig.config.clone();
+    offline.is_offline = true;
+    let missing = fetch(&offline, &wanted("org/quants:a-Q4_K_M.gguf"), &mut |_| {});
+    let text = missing.unwrap_err().to_string();
+    assert!(
+        text.contains("hotspare pull org/quants:a-Q4_K_M.gguf"),
+        "{text}"
+    );
+}
+
+#[test]
+fn shards_are_those_of_the_index() {
+    let rig = Rig::new();
+    let index = br#"{"weight_map": {"x": "m-1.safetensors", "y": "m-2.safetensors"}}"#;
+    for (name, bytes) in [
+        ("config.json", &b"{}"[..]),
+        ("model.safetensors.index.json", index),
+        ("m-1.safetensors", b"one"),
+        ("consolidated.safetensors", b"a copy"),
+    ] {
+        rig.hub.add_file("org/shards", name, bytes);
+    }
+    let error = fetch(&rig.config, &wanted("org/shards"), &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("m-2.safetensors"), "{error}");
+    rig.hub.add_file("org/shards", "m-2.safetensors", b"two");
+    let fetched = fetch(&rig.config, &wanted("org/shards"), &mut |_| {}).unwrap();
+    assert_eq!(
+        std::fs::read(fetched.path.join("m-2.safetensors")).unwrap(),
+        b"two"
+    );
+    assert!(!fetched.path.join("consolidated.safetensors").exists());
+    let mut offline = rig.config.clone();
+    offline.is_offline = true;
+    fetch(&offline, &wanted("org/shards"), &mut |_| {}).unwrap();
+    std::fs::remove_file(fetched.path.join("m-1.safetensors")).unwrap();
+    let error = fetch(&offline, &wanted("org/shards"), &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("m-1.safetensors"), "{error}");
+}
+
+#[test]
+fn patterns_and_random_weights_choose_other_files() {
+    let rig = Rig::new();
+    let mut by_pattern = wanted(REPO);
+    by_pattern.include = vec!["*.md".to_owned()];
+    let fetched = fetch(&rig.config, &by_pattern, &mut |_| {}).unwrap();
+    assert!(fetched.path.join("README.md").exists());
+    assert!(!fetched.path.join("config.json").exists());
+    let mut without = wanted(REPO);
+    without.has_weights = false;
+    let fetched = fetch(&rig.config, &without, &mut |_| {}).unwrap();
+    assert!(fetched.path.join("config.json").exists());
+    assert!(!fetched.path.join(WEIGHTS).exists());
+    rig.check_whole(&rig.fetch().unwrap());
+}
+
+#[test]
+fn a_busy_hub_is_asked_again_within_bounds() {
+    let mut rig = Rig::new();
+    rig.hub.fail_api(503);
+    rig.hub.fail_api(429);
+    rig.check_whole(&rig.fetch().unwrap());
+    rig.config.max_num_retries = 1;
+    rig.config.cache_dir = rig.directory.path().join("another");
+    rig.hub.fail_api(503);
+    rig.hub.fail_api(503);
+    let error = rig.error();
+    assert!(error.contains("503"), "{error}");
+    rig.config.endpoint = "http://127.0.0.1:1".to_owned();
+    let error = rig.error();
+    assert!(
+        error.contains("cannot be reached") && error.contains("HF_ENDPOINT"),
+        "{error}"
+    );
+    let mut offline = rig.config.clone();
+    offline.is_offline = true;
+    let error = fetch(&offline, &wanted(REPO), &mut |_| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("HF_HUB_OFFLINE") && error.contains("hotspare pull"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_no_hub_is_said_to_be_none() {
+    // The storage's port knows no API.
+    let rig = Rig::new();
+    let mut config = rig.config.clone();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    config.endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>");
+        }
+    });
+    let error = fetch(&config, &wanted(REPO), &mut |_| {})
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("does not answer as a hub"), "{error}");
+}
