@@ -25,13 +25,14 @@ const BLOCK_SIZE: usize = 16;
 const MAX_LEN: usize = 2048;
 const MAX_TOKENS: usize = 512;
 const MAX_SEQS: usize = 64;
-const SPEC: AttentionSpec = AttentionSpec {
+static SPEC: AttentionSpec = AttentionSpec {
     num_heads: 4,
     num_kv_heads: 2,
     head_dim: 64,
     scale: 0.125,
     sliding_window: None,
     logits_soft_cap: None,
+    sinks: Vec::new(),
 };
 const QKV: usize = (SPEC.num_heads + 2 * SPEC.num_kv_heads) * SPEC.head_dim;
 

@@ -11,3 +11,4 @@ mod golden;
 mod harness;
 mod invariance;
 mod quantized;
+mod transformers;

@@ -15,13 +15,14 @@ const HIDDEN: usize = 32;
 const NUM_BLOCKS: usize = 24;
 const BLOCK_SIZE: usize = 16;
 const MAX_POSITION: usize = 300;
-const SPEC: AttentionSpec = AttentionSpec {
+static SPEC: AttentionSpec = AttentionSpec {
     num_heads: 2,
     num_kv_heads: 1,
     head_dim: 16,
     scale: 0.25,
     sliding_window: None,
     logits_soft_cap: None,
+    sinks: Vec::new(),
 };
 
 struct TinyModel {

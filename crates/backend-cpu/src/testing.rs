@@ -188,5 +188,6 @@ pub(crate) fn attention_spec(
         scale: 1.0 / (head_dim as f32).sqrt(),
         sliding_window: None,
         logits_soft_cap: None,
+        sinks: Vec::new(),
     }
 }

@@ -21,6 +21,9 @@ pub struct ExecutorInfo {
     /// Batches that may be submitted before the first is waited for: 1 for the plain loop only, 2
     /// for one step of look-ahead.
     pub max_num_in_flight: usize,
+    /// Where no layer sees further back: the last so many positions, the own one included. Blocks
+    /// of a row that lie wholly before them may by then hold another sequence's tokens.
+    pub sliding_window: Option<usize>,
 }
 
 /// A failure of the device or of its thread. It ends the engine process, never a single request.

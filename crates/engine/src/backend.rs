@@ -49,6 +49,7 @@ fn load_scripted(
         num_slots: options.max_num_seqs,
         max_num_batched_tokens: options.max_num_batched_tokens,
         max_num_in_flight: 2,
+        sliding_window: None,
     };
     let runner = ScriptedRunner::new(scripted.clone(), info);
     Ok(Loaded {

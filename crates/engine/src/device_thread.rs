@@ -132,6 +132,7 @@ mod tests {
                 num_slots: 1,
                 max_num_batched_tokens: 1,
                 max_num_in_flight: 2,
+                sliding_window: None,
             }
         }
 

@@ -151,6 +151,7 @@ fn load_and_serve(
         max_num_waiting: options.max_num_waiting,
         enable_prefix_caching: options.enable_prefix_caching,
         long_prefill_token_threshold: options.long_prefill_token_threshold,
+        sliding_window: info.sliding_window,
         policy: match options.priority_scheduling {
             true => SchedulingPolicy::Priority,
             false => SchedulingPolicy::Fcfs,

@@ -12,6 +12,7 @@ mod decoder;
 mod fields;
 mod layers;
 mod rope;
+mod wrapper;
 
 use hotspare_batch::TokenId;
 
@@ -86,14 +87,20 @@ impl ModelConfig {
     /// implemented.
     pub fn parse(json: &[u8]) -> Result<Self, ModelError> {
         let object = parse_object(CONFIG_FILE, json)?;
-        let fields = Fields::new(CONFIG_FILE, &object);
+        let outer = Fields::new(CONFIG_FILE, &object);
+        let text = wrapper::text_config(&object, &outer)?;
+        let fields = match &text {
+            Some(text) => outer.inside("text_config", text),
+            None => outer,
+        };
         let architecture = Architecture::parse(&fields)?;
         check::check(architecture, &fields)?;
-        let size = |name| fields.required_usize(name, 1..=MAX_DIMENSION);
+        let size = |name| size(architecture, &fields, name);
         let hidden_size = size("hidden_size")?;
         let num_attention_heads = size("num_attention_heads")?;
         let num_key_value_heads = fields
             .usize("num_key_value_heads", 1..=MAX_DIMENSION)?
+            .or_else(|| decoder::default_size(architecture, &fields, "num_key_value_heads"))
             .unwrap_or(num_attention_heads);
         if !num_attention_heads.is_multiple_of(num_key_value_heads) {
             let reason = format!("= {num_key_value_heads} does not divide num_attention_heads");
@@ -102,7 +109,11 @@ impl ModelConfig {
         let vocab_size = size("vocab_size")?;
         let head_dim = head_dim(architecture, &fields, hidden_size, num_attention_heads)?;
         let intermediate_size = size("intermediate_size")?;
-        let num_hidden_layers = fields.required_usize("num_hidden_layers", 1..=MAX_NUM_LAYERS)?;
+        let num_hidden_layers = size("num_hidden_layers")?;
+        if num_hidden_layers > MAX_NUM_LAYERS {
+            let reason = format!("= {num_hidden_layers} is more than {MAX_NUM_LAYERS}");
+            return Err(fields.error("num_hidden_layers", &reason));
+        }
         let max_position_embeddings = size("max_position_embeddings")?;
         let (rope, local_rope) =
             RopeConfig::parse(architecture, &fields, head_dim, max_position_embeddings)?;
@@ -116,7 +127,7 @@ impl ModelConfig {
             num_attention_heads,
             num_key_value_heads,
             head_dim,
-            rms_norm_eps: fields.positive_f64("rms_norm_eps")?.unwrap_or(1e-6) as f32,
+            rms_norm_eps: decoder::rms_norm_eps(architecture, &fields)?,
             tie_word_embeddings: ties.unwrap_or_else(|| decoder::default_tie(architecture)),
             decoder: DecoderConfig::parse(architecture, &fields, hidden_size, head_dim)?,
             layers: layers::parse(architecture, &fields, num_hidden_layers)?,
@@ -151,6 +162,13 @@ impl ModelConfig {
         (len as usize).min(MAX_DIMENSION)
     }
 
+    /// The largest window of all layers; `None` where a layer has none.
+    pub fn sliding_window(&self) -> Option<usize> {
+        let windows = self.layers.iter().map(|layer| layer.sliding_window);
+        let windows: Option<Vec<usize>> = windows.collect();
+        windows?.into_iter().max()
+    }
+
     /// The context length to serve: the model's, or the option's where that is smaller.
     ///
     /// # Errors
@@ -167,6 +185,14 @@ impl ModelConfig {
             Some(asked) => Ok(asked),
         }
     }
+}
+
+/// The size in field `name`, or transformers' default where configs in the wild rely on it.
+fn size(architecture: Architecture, fields: &Fields<'_>, name: &str) -> Result<usize, ModelError> {
+    let found = fields.usize(name, 1..=MAX_DIMENSION)?;
+    found
+        .or_else(|| decoder::default_size(architecture, fields, name))
+        .ok_or_else(|| fields.error(name, "is missing"))
 }
 
 /// `head_dim`, or the family's, or `hidden_size / num_attention_heads` where that is whole.

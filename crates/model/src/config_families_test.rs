@@ -78,11 +78,24 @@ fn windows_follow_each_family_s_rule() {
     assert_eq!(layers(mistral, json!({"sliding_window": 9})), [Some(9); 4]);
     assert_eq!(layers(mistral, json!({"sliding_window": null})), [None; 4]);
     assert_eq!(layers(mistral, json!({})), [Some(4096); 4]);
+    let widest = |architecture, changes| {
+        let config = parse(&family(architecture, changes)).unwrap();
+        config.sliding_window()
+    };
+    assert_eq!(widest(mistral, json!({"sliding_window": 9})), Some(9));
+    assert_eq!(widest(mistral, json!({"sliding_window": null})), None);
+    assert_eq!(
+        widest("Gemma2ForCausalLM", json!({"sliding_window": 9})),
+        None
+    );
     let qwen2 = "Qwen2ForCausalLM";
     let window = json!({"sliding_window": 9, "max_window_layers": 3});
     assert_eq!(layers(qwen2, window), [None; 4]);
     let window = json!({"sliding_window": 9, "max_window_layers": 3, "use_sliding_window": true});
     assert_eq!(layers(qwen2, window), [None, None, None, Some(9)]);
+    let moe = json!({"sliding_window": 9, "use_sliding_window": true, "num_experts": 2,
+        "num_experts_per_tok": 1, "moe_intermediate_size": 4});
+    assert_eq!(layers("Qwen3MoeForCausalLM", moe), [Some(9); 4]);
     let gemma = json!({"sliding_window": 9, "layer_types": ["full_attention",
         "sliding_attention", "full_attention", "full_attention"]});
     let listed = [None, Some(9), None, None];
@@ -162,7 +175,6 @@ fn experts_are_read_and_bounded() {
         ("num_experts", json!(0)),
         ("mlp_only_layers", json!([4])),
         ("moe_intermediate_size", Value::Null),
-        ("use_sliding_window", json!(true)),
     ] {
         let mut moe = moe.clone();
         moe[field] = value;
@@ -224,7 +236,7 @@ fn phi_s_longrope_needs_a_divisor_for_each_pair() {
     else {
         panic!("not longrope");
     };
-    // 64 positions, from 16: the factor is 4.
+    // 64 positions, from 16: the factor is 4, unless the config has one.
     assert_eq!(original, 16.0);
     assert!((attention_factor - (1.0 + 4f64.ln() / 16f64.ln()).sqrt()).abs() < 1e-12);
     let mut own_code = config(3, 0.75);

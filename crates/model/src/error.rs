@@ -100,6 +100,12 @@ pub enum ModelError {
         /// The tensor.
         name: String,
     },
+    /// A layer has a tensor that the family does not: its arithmetic is not what the config says.
+    #[error("the weights have a tensor `{name}`, which a layer of this family does not have")]
+    UnexpectedTensor {
+        /// The tensor.
+        name: String,
+    },
     /// A tensor does not have the shape that the config implies.
     #[error("tensor `{name}` has shape {found:?}, but the config implies {expected:?}")]
     TensorShape {

@@ -6,7 +6,7 @@
 //! Invariant: every file is bounded in size, and shards lie in the model's own directory.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -32,6 +32,8 @@ const SHARD_INDEX: &str = "model.safetensors.index.json";
 /// A GGUF file's name in the content hash, whatever it is called on disk.
 const GGUF_FILE: &str = "model.gguf";
 
+/// By tensor: the name of its file.
+type ShardList = BTreeMap<String, String>;
 /// A file's name, for messages and the hash, and its bytes.
 type WeightFile = (String, Arc<dyn WeightBytes>);
 
@@ -50,6 +52,8 @@ pub struct ModelFiles {
     pub chat_template_jinja: Option<Cow<'static, [u8]>>,
     /// Safetensors files, sorted by name, or the GGUF file.
     weights: Vec<WeightFile>,
+    /// Which shard each tensor is in, where there is a list of them.
+    shards: Option<Arc<ShardList>>,
     /// The GGUF file's header, where that is what the model is.
     gguf: Option<Arc<GgufFile>>,
     /// Random weights in place of files.
@@ -59,9 +63,12 @@ pub struct ModelFiles {
 impl ModelFiles {
     /// Opens the model in directory `path`.
     pub(crate) fn open_directory(path: &Path) -> Result<Self, ModelError> {
+        let without_weights = Self::open_without_weights(path)?;
+        let (weights, shards) = open_weights(path)?;
         Ok(Self {
-            weights: open_weights(path)?,
-            ..Self::open_without_weights(path)?
+            weights,
+            shards: shards.map(Arc::new),
+            ..without_weights
         })
     }
 
@@ -97,6 +104,7 @@ impl ModelFiles {
             tokenizer_config_json: None,
             chat_template_jinja: None,
             weights: Vec::new(),
+            shards: None,
             gguf: None,
             dummy: None,
         }
@@ -106,6 +114,7 @@ impl ModelFiles {
     pub(crate) fn with_dummy(self, dummy: Dummy) -> Self {
         Self {
             weights: Vec::new(),
+            shards: None,
             dummy: Some(dummy),
             ..self
         }
@@ -132,6 +141,7 @@ impl ModelFiles {
             tokenizer_config_json: read_small(beside, "tokenizer_config.json")?,
             chat_template_jinja: read_small(beside, "chat_template.jinja")?,
             weights: vec![(GGUF_FILE.to_owned(), owner)],
+            shards: None,
             gguf: Some(Arc::new(gguf)),
             dummy: None,
         })
@@ -152,6 +162,7 @@ impl ModelFiles {
             tokenizer_config_json: Some(Cow::Borrowed(files.tokenizer_config_json)),
             chat_template_jinja: None,
             weights: vec![(SINGLE_FILE.to_owned(), Arc::new(files.weights))],
+            shards: None,
             gguf: None,
             dummy: None,
         }
@@ -182,13 +193,18 @@ impl ModelFiles {
     /// The tensors.
     ///
     /// # Errors
-    /// A damaged weight file.
+    /// A damaged weight file, or one without a tensor that the list of shards says it has.
     pub fn weights(&self) -> Result<WeightStore, ModelError> {
         match (&self.gguf, self.dummy) {
-            (Some(gguf), _) => Ok(WeightStore::from_gguf(gguf)),
-            (None, Some(dummy)) => Ok(WeightStore::from_dummy(dummy, &self.config()?)),
-            (None, None) => WeightStore::new(self.weights.clone()),
+            (Some(gguf), _) => return Ok(WeightStore::from_gguf(gguf)),
+            (None, Some(dummy)) => return Ok(WeightStore::from_dummy(dummy, &self.config()?)),
+            (None, None) => {}
         }
+        let store = WeightStore::new(self.weights.clone())?;
+        if let Some(shards) = &self.shards {
+            store.check_shards(shards)?;
+        }
+        Ok(store)
     }
 
     /// Bytes of all weight files.
@@ -257,27 +273,36 @@ fn read_small(directory: &Path, name: &str) -> Result<Option<Cow<'static, [u8]>>
     Ok(Some(Cow::Owned(bytes)))
 }
 
-/// Maps the weight files of `directory`: the single file, or all shards of the index.
-fn open_weights(directory: &Path) -> Result<Vec<WeightFile>, ModelError> {
-    let names = if directory.join(SINGLE_FILE).exists() {
-        BTreeSet::from([SINGLE_FILE.to_owned()])
+/// Maps the weight files of `directory`: the single file, or all shards of the index, which comes
+/// with them. Other files of the directory are not looked at.
+fn open_weights(directory: &Path) -> Result<(Vec<WeightFile>, Option<ShardList>), ModelError> {
+    let shards = if directory.join(SINGLE_FILE).exists() {
+        None
     } else if let Some(index) = read_small(directory, SHARD_INDEX)? {
-        shard_names(&index)?
+        Some(shard_list(&index)?)
     } else {
         return Err(ModelError::UnknownModel {
             name: directory.display().to_string(),
             reason: format!("the directory has neither {SINGLE_FILE} nor {SHARD_INDEX}"),
         });
     };
+    let names = match &shards {
+        Some(shards) => shards.values().cloned().collect(),
+        None => BTreeSet::from([SINGLE_FILE.to_owned()]),
+    };
     let open = |name: String| {
         let file: Arc<dyn WeightBytes> = Arc::new(MappedFile::open(&directory.join(&name))?);
         Ok((name, file))
     };
-    names.into_iter().map(open).collect()
+    let files = names
+        .into_iter()
+        .map(open)
+        .collect::<Result<_, ModelError>>()?;
+    Ok((files, shards))
 }
 
-/// The files that a shard index names.
-fn shard_names(index: &[u8]) -> Result<BTreeSet<String>, ModelError> {
+/// What a shard index says.
+fn shard_list(index: &[u8]) -> Result<ShardList, ModelError> {
     let json_error = |reason: String| ModelError::Json {
         file: SHARD_INDEX.to_owned(),
         reason,
@@ -285,7 +310,7 @@ fn shard_names(index: &[u8]) -> Result<BTreeSet<String>, ModelError> {
     let index: Value = serde_json::from_slice(index).map_err(|e| json_error(e.to_string()))?;
     let map = index.get("weight_map").and_then(Value::as_object);
     let map = map.ok_or_else(|| json_error("`weight_map` is not an object".to_owned()))?;
-    let mut names = BTreeSet::new();
+    let mut shards = ShardList::new();
     for (tensor, shard) in map {
         let name = shard.as_str().unwrap_or_default();
         let is_plain = !name.is_empty() && !name.contains(['/', '\\', '\0']) && name != "..";
@@ -293,10 +318,10 @@ fn shard_names(index: &[u8]) -> Result<BTreeSet<String>, ModelError> {
             let reason = format!("tensor `{tensor}` is in {shard}, which is no file name");
             return Err(json_error(reason));
         }
-        names.insert(name.to_owned());
+        shards.insert(tensor.clone(), name.to_owned());
     }
-    if names.is_empty() {
+    if shards.is_empty() {
         return Err(json_error("`weight_map` is empty".to_owned()));
     }
-    Ok(names)
+    Ok(shards)
 }

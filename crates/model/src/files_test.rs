@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use safetensors::tensor::Dtype;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ops::StepLimits;
 use crate::testing::{NaiveOps, TinyModel};
 use crate::weights::WeightDtype;
 use crate::{
     ContentHash, FileIdentity, HashCache, LoadOptions, LoadProgress, ModelError, ModelRunner,
-    ModelSource,
+    ModelSource, WeightStore,
 };
 
 fn options() -> LoadOptions {
@@ -89,6 +89,34 @@ fn missing_wrong_and_odd_tensors_are_named() {
     load(&untied).unwrap();
 }
 
+/// A bias or norm that the config says nothing of is arithmetic that would be left out.
+#[test]
+fn tensors_of_a_layer_that_the_family_lacks_are_refused() {
+    for name in [
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.layers.1.self_attn.q_norm.weight",
+        "model.layers.1.self_attn.sinks",
+    ] {
+        let mut model = TinyModel::new();
+        model.add(name, &[8]);
+        let error = load(&model).err().unwrap();
+        assert!(
+            matches!(&error, ModelError::UnexpectedTensor { name: n } if n == name),
+            "{error}"
+        );
+    }
+    for name in [
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.layers.2.self_attn.q_proj.bias",
+        "lm_head.weight",
+        "score.weight",
+    ] {
+        let mut model = TinyModel::new();
+        model.add(name, &[8]);
+        load(&model).unwrap();
+    }
+}
+
 #[test]
 fn damaged_and_absent_files_are_named() {
     let model = TinyModel::new();
@@ -141,6 +169,129 @@ fn a_shard_index_cannot_leave_the_directory() {
         fs::write(&index, content.to_string()).unwrap();
         let error = source.open().err().unwrap().to_string();
         assert!(error.contains(expected), "{content}: {error}");
+    }
+}
+
+/// The weights of shards that `change` has had its way with.
+fn sharded(change: impl FnOnce(&Path, &mut Value)) -> Result<WeightStore, ModelError> {
+    let directory = TinyModel::new().write_shards();
+    let path = directory.path().join("model.safetensors.index.json");
+    let mut index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(directory.path(), &mut index["weight_map"]);
+    fs::write(&path, index.to_string()).unwrap();
+    let source = ModelSource::resolve(directory.path().to_str().unwrap())?;
+    source.open()?.weights()
+}
+
+#[test]
+fn shards_have_to_hold_what_the_index_says() {
+    let [first, second] = [1, 2].map(|n| format!("model-0000{n}-of-00002.safetensors"));
+    let in_first = "model.layers.0.mlp.up_proj.weight";
+    let whole = sharded(|_, _| {}).unwrap();
+    let num_tensors = TinyModel::new().tensors.len();
+    assert_eq!(whole.num_tensors(), num_tensors);
+    // Files that the index does not name are not looked at.
+    let extra = sharded(|directory, _| {
+        fs::write(
+            directory.join("model-00003-of-00002.safetensors"),
+            "no weights",
+        )
+        .unwrap();
+        let (from, to) = (directory.join(&first), directory.join("copy.safetensors"));
+        fs::copy(from, to).unwrap();
+    });
+    assert_eq!(extra.unwrap().num_tensors(), num_tensors);
+    let refused = |change: &dyn Fn(&Path, &mut Value), expected: &[&str]| {
+        let error = sharded(change).err().unwrap().to_string();
+        for part in expected {
+            assert!(error.contains(part), "{error}");
+        }
+    };
+    refused(
+        &|directory, _| fs::remove_file(directory.join(&second)).unwrap(),
+        &[&second],
+    );
+    refused(
+        &|_, map| map["model.layers.9.extra.weight"] = json!(first),
+        &[&first, "model.layers.9.extra.weight", "is not in it"],
+    );
+    refused(
+        &|_, map| map[in_first] = json!(second),
+        &[&second, in_first, "is in model-00001"],
+    );
+    refused(
+        &|directory, _| {
+            fs::copy(directory.join(&first), directory.join(&second))
+                .map(drop)
+                .unwrap();
+        },
+        &[&second, "is in another file too"],
+    );
+    for name in ["../x", "/etc/passwd", "a/b", "a\\b", "..", "", "a\0b"] {
+        refused(
+            &|_, map| map[in_first] = json!(name),
+            &[in_first, "no file name"],
+        );
+    }
+}
+
+/// Layer 0's experts as transformers 5 holds them, and what happens when they have another shape.
+#[test]
+fn stacked_experts_are_checked_like_others() {
+    let moe = |gate_up: &[usize], down: &[usize]| {
+        let mut model = TinyModel::new();
+        model.config["architectures"] = json!(["MixtralForCausalLM"]);
+        model.config["num_local_experts"] = json!(3);
+        model.config["num_experts_per_tok"] = json!(2);
+        model.tensors.retain(|name, _| !name.contains(".mlp."));
+        for layer in 0..2 {
+            let block = format!("model.layers.{layer}.mlp");
+            model.add(&format!("{block}.gate.weight"), &[3, 8]);
+            model.add(&format!("{block}.experts.gate_up_proj"), gate_up);
+            model.add(&format!("{block}.experts.down_proj"), down);
+        }
+        load(&model)
+    };
+    moe(&[3, 24, 8], &[3, 8, 12]).unwrap();
+    for (gate_up, down, expected) in [
+        ([3, 8, 24], [3, 8, 12], "[3, 24, 8]"),
+        ([2, 24, 8], [3, 8, 12], "[3, 24, 8]"),
+        ([3, 24, 8], [3, 12, 8], "[3, 8, 12]"),
+    ] {
+        let error = moe(&gate_up, &down).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// A text model inside another is found under its prefix, and the other's tensors are no part.
+#[test]
+fn a_text_model_inside_another_loads() {
+    for prefix in ["language_model.model.", "model.language_model."] {
+        let mut model = TinyModel::new();
+        model.config = json!({"architectures": ["Mistral3ForConditionalGeneration"],
+            "text_config": model.config});
+        model.config["text_config"]["model_type"] = json!("mistral");
+        model.config["text_config"]["tie_word_embeddings"] = json!(false);
+        let rename = |name: &str| format!("{prefix}{}", name.strip_prefix("model.").unwrap());
+        let tensors = std::mem::take(&mut model.tensors);
+        let tensors = tensors.into_iter().map(|(name, t)| (rename(&name), t));
+        model.tensors = tensors.collect();
+        model.add("vision_tower.ln_pre.weight", &[3]);
+        let error = load(&model).err().unwrap().to_string();
+        assert!(error.contains("`language_model.lm_head.weight`"), "{error}");
+        for output in ["language_model.lm_head.weight", "lm_head.weight"] {
+            let mut model = TinyModel {
+                config: model.config.clone(),
+                tensors: model.tensors.clone(),
+            };
+            model.add(output, &[24, 8]);
+            load(&model).unwrap();
+            let directory = model.write();
+            let source = ModelSource::resolve(directory.path().to_str().unwrap()).unwrap();
+            let weights = source.open().unwrap().weights().unwrap();
+            assert_eq!(weights.num_tensors(), model.tensors.len() - 1);
+            assert!(weights.contains("lm_head.weight"));
+        }
     }
 }
 

@@ -12,6 +12,8 @@ mod config;
 #[cfg(test)]
 mod config_families_test;
 #[cfg(test)]
+mod config_fields_test;
+#[cfg(test)]
 mod config_test;
 mod dummy;
 mod embedded;

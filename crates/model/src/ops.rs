@@ -40,6 +40,9 @@ pub struct AttentionSpec {
     pub sliding_window: Option<usize>,
     /// `cap * tanh(score / cap)`.
     pub logits_soft_cap: Option<f32>,
+    /// For each query head a score without a key, which takes its share of the softmax and adds
+    /// nothing (an attention sink: Xiao et al. 2023, in the learned form of gpt-oss); empty: none.
+    pub sinks: Vec<f32>,
 }
 
 /// Rotary embedding of one kind of layer: angle tables, computed at load in f64 and stored in f32.

@@ -50,6 +50,11 @@ impl<O: Ops> ModelRunner<O> {
         }
         let weights = files.weights()?;
         let model = Decoder::load(&mut ops, &config, &weights, options, progress)?;
+        if let Some(name) = weights.unexpected(config.num_hidden_layers) {
+            return Err(ModelError::UnexpectedTensor {
+                name: name.to_owned(),
+            });
+        }
         for tensor in weights.unused() {
             tracing::warn!(tensor, "the weights have a tensor that is not used");
         }
@@ -184,5 +189,6 @@ fn executor_info(config: &ModelConfig, options: &LoadOptions) -> ExecutorInfo {
         num_slots: options.limits.max_num_seqs,
         max_num_batched_tokens: options.limits.max_num_batched_tokens,
         max_num_in_flight: MAX_NUM_IN_FLIGHT,
+        sliding_window: config.sliding_window(),
     }
 }

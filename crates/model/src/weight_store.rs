@@ -33,17 +33,47 @@ impl Origin {
 
 /// Where a tensor is.
 struct Stored {
+    /// The file's name.
+    file: Arc<str>,
     origin: Origin,
     entry: TensorEntry,
     used: Cell<bool>,
 }
 
-/// The tensors of a model. Families ask by transformers' names; a GGUF file has names of its own,
-/// which errors then use.
+/// How the files call what families call by transformers' names for a text model.
+#[derive(Clone, Copy)]
+enum Naming {
+    /// The same.
+    Plain,
+    /// A text model inside another: what `model.` names is under this prefix.
+    Inside(&'static str),
+    /// As llama.cpp does.
+    Gguf(fn(&str) -> FileName),
+}
+
+/// Prefixes of a text model inside another, in files of transformers 4 and as transformers 5 names
+/// it in memory.
+const INNER_PREFIXES: [&str; 2] = ["language_model.model.", "model.language_model."];
+/// Output matrix of a text model inside another.
+const INNER_OUTPUT: &str = "language_model.lm_head.weight";
+
+impl Naming {
+    /// The naming of files with these tensors.
+    fn of(tensors: &BTreeMap<String, Stored>) -> Self {
+        let is_inside =
+            |prefix: &&str| tensors.contains_key(&format!("{prefix}embed_tokens.weight"));
+        match INNER_PREFIXES.into_iter().find(is_inside) {
+            Some(prefix) => Self::Inside(prefix),
+            None => Self::Plain,
+        }
+    }
+}
+
+/// The tensors of a model. Families ask by transformers' names; other names that files have are
+/// what errors use. Of a text model inside another, the other's tensors are no part.
 pub struct WeightStore {
     tensors: BTreeMap<String, Stored>,
-    /// The place in the files of what a family calls so.
-    file_name: fn(&str) -> FileName,
+    naming: Naming,
 }
 
 impl WeightStore {
@@ -54,13 +84,15 @@ impl WeightStore {
     pub fn new(files: Vec<(String, Arc<dyn WeightBytes>)>) -> Result<Self, ModelError> {
         let mut tensors = BTreeMap::new();
         for (file, owner) in files {
+            let file: Arc<str> = file.into();
             let damaged = |reason| ModelError::Safetensors {
-                file: file.clone(),
+                file: file.to_string(),
                 reason,
             };
             for entry in parse_header(owner.bytes()).map_err(damaged)? {
                 let name = entry.name.clone();
                 let stored = Stored {
+                    file: Arc::clone(&file),
                     origin: Origin::Owner(Arc::clone(&owner)),
                     entry,
                     used: Cell::new(false),
@@ -70,16 +102,59 @@ impl WeightStore {
                 }
             }
         }
-        Ok(Self {
-            tensors,
-            file_name: FileName::whole,
-        })
+        let naming = Naming::of(&tensors);
+        if let Naming::Inside(prefix) = naming {
+            tensors.retain(|name, _| {
+                name.starts_with(prefix) || name == INNER_OUTPUT || name == "lm_head.weight"
+            });
+        }
+        Ok(Self { tensors, naming })
+    }
+
+    /// Checks the tensors against a list of (tensor, shard).
+    ///
+    /// # Errors
+    /// A tensor that is not in the shard that the list names.
+    pub(crate) fn check_shards(&self, list: &BTreeMap<String, String>) -> Result<(), ModelError> {
+        for (name, shard) in list {
+            let is_dropped = match self.naming {
+                Naming::Inside(prefix) => !name.starts_with(prefix),
+                Naming::Plain | Naming::Gguf(_) => false,
+            };
+            let stored = self.tensors.get(name);
+            if stored.is_none_or(|stored| *stored.file != **shard) && !is_dropped {
+                let reason = match stored {
+                    Some(stored) => format!("is in {}, not there", stored.file),
+                    None => "is not in it".to_owned(),
+                };
+                return Err(ModelError::Safetensors {
+                    file: shard.clone(),
+                    reason: format!("tensor `{name}`, which the index puts there, {reason}"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The place in the files of what a family calls `name`.
+    fn file_name(&self, name: &str) -> FileName {
+        match self.naming {
+            Naming::Plain => FileName::whole(name),
+            Naming::Gguf(file_name) => file_name(name),
+            Naming::Inside(prefix) => match name.strip_prefix("model.") {
+                Some(rest) => FileName::whole(&format!("{prefix}{rest}")),
+                None if self.tensors.contains_key(name) => FileName::whole(name),
+                None => FileName::whole(&format!("language_model.{name}")),
+            },
+        }
     }
 
     /// The tensors of a GGUF file.
     pub(crate) fn from_gguf(file: &GgufFile) -> Self {
+        let name: Arc<str> = "model.gguf".into();
         let stored = |entry: &TensorEntry| {
             let stored = Stored {
+                file: Arc::clone(&name),
                 origin: Origin::Owner(Arc::clone(file.owner())),
                 entry: entry.clone(),
                 used: Cell::new(false),
@@ -88,15 +163,17 @@ impl WeightStore {
         };
         Self {
             tensors: file.tensors().iter().map(stored).collect(),
-            file_name: file.naming(),
+            naming: Naming::Gguf(file.naming()),
         }
     }
 
     /// The tensors that `config` implies, random.
     pub(crate) fn from_dummy(dummy: Dummy, config: &ModelConfig) -> Self {
+        let file: Arc<str> = "random weights".into();
         let stored = |spec: TensorSpec| {
             let tensor = dummy.tensor(config, &spec);
             let stored = Stored {
+                file: Arc::clone(&file),
                 entry: TensorEntry {
                     name: spec.name.clone(),
                     dtype: Dummy::dtype(config).name().to_owned(),
@@ -110,7 +187,7 @@ impl WeightStore {
         };
         Self {
             tensors: config.tensors().into_iter().map(stored).collect(),
-            file_name: FileName::whole,
+            naming: Naming::Plain,
         }
     }
 
@@ -125,7 +202,7 @@ impl WeightStore {
 
     /// Whether there is a tensor `name`.
     pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(&(self.file_name)(name).name)
+        self.tensors.contains_key(&self.file_name(name).name)
     }
 
     /// Number of tensors.
@@ -143,7 +220,7 @@ impl WeightStore {
     /// # Errors
     /// Missing, of another shape, or of a dtype without a kernel.
     pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView, ModelError> {
-        let FileName { name, index } = (self.file_name)(name);
+        let FileName { name, index } = self.file_name(name);
         let name = &name;
         let missing = || ModelError::MissingTensor {
             name: name.to_owned(),
@@ -176,6 +253,25 @@ impl WeightStore {
             range = range.start + index * len..range.start + (index + 1) * len;
         }
         WeightView::new(owner, range, dtype, shape.to_vec()).ok_or_else(bad_dtype)
+    }
+
+    /// A tensor of one of the first `num_layers` layers that no `view` has asked for: a bias, norm
+    /// or scale that would change the layer's arithmetic. Tables that old checkpoints hold beside
+    /// the weights are none.
+    pub fn unexpected(&self, num_layers: usize) -> Option<&str> {
+        let prefix = match self.naming {
+            Naming::Plain => "model.",
+            Naming::Inside(prefix) => prefix,
+            // Their names are checked with their metadata.
+            Naming::Gguf(_) => return None,
+        };
+        let is_of_layer = |name: &&str| {
+            let rest = name.strip_prefix(prefix);
+            let rest = rest.and_then(|rest| rest.strip_prefix("layers."));
+            let index = rest.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+            index.is_some_and(|index| index < num_layers) && !name.ends_with(".rotary_emb.inv_freq")
+        };
+        self.unused().into_iter().find(is_of_layer)
     }
 
     /// Names of the tensors that no `view` has asked for.

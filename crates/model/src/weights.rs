@@ -187,6 +187,34 @@ impl WeightView {
         })
     }
 
+    /// Part `index` of the outermost dimension, which the view then no longer has; `None` where
+    /// there is no such part. Of experts stacked into one tensor: one of them.
+    pub fn part(&self, index: usize) -> Option<Self> {
+        let mut part = self.rows(index..index.checked_add(1)?)?;
+        part.shape.remove(0);
+        // What is left has to have a row of whole blocks.
+        (!part.shape.is_empty()).then_some(part)
+    }
+
+    /// Rows `rows` of the outermost dimension; `None` where they are not all there, or the tensor
+    /// has one dimension.
+    pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
+        let (&num_rows, inner) = self.shape.split_first()?;
+        if rows.start > rows.end || rows.end > num_rows || inner.is_empty() {
+            return None;
+        }
+        let row_bytes = (self.range.end - self.range.start).checked_div(num_rows)?;
+        let start = self.range.start + rows.start * row_bytes;
+        let mut shape = self.shape.clone();
+        shape[0] = rows.len();
+        Some(Self {
+            owner: Arc::clone(&self.owner),
+            range: start..start + rows.len() * row_bytes,
+            dtype: self.dtype,
+            shape,
+        })
+    }
+
     /// The tensor's bytes. Not necessarily aligned to the dtype.
     pub fn bytes(&self) -> &[u8] {
         &self.owner.bytes()[self.range.clone()]
@@ -200,5 +228,38 @@ impl WeightView {
     /// The shape, outermost dimension first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_and_rows_are_slices_of_the_bytes() {
+        let bytes: Vec<u8> = (0..48).collect();
+        let owner: Arc<dyn WeightBytes> = Arc::new(bytes);
+        let view = WeightView::new(owner, 0..48, WeightDtype::F16, vec![2, 4, 3]).unwrap();
+        let part = view.part(1).unwrap();
+        assert_eq!((part.shape(), part.bytes()[0]), (&[4, 3][..], 24));
+        let rows = part.rows(1..3).unwrap();
+        assert_eq!(rows.shape(), [2, 3]);
+        assert_eq!(rows.bytes(), (30..42).collect::<Vec<u8>>());
+        assert_eq!(part.rows(4..4).unwrap().bytes().len(), 0);
+        assert!(view.part(2).is_none() && view.part(usize::MAX).is_none());
+        assert!(part.rows(3..5).is_none());
+        // A row of a matrix would be a vector; a vector has no rows.
+        assert_eq!(part.part(0).unwrap().shape(), [3]);
+        assert!(part.part(0).unwrap().rows(0..1).is_none());
+        assert!(part.part(0).unwrap().part(0).is_none());
+    }
+
+    #[test]
+    fn rows_of_blocks_are_whole_blocks() {
+        let owner: Arc<dyn WeightBytes> = Arc::new(vec![7; 6 * 2 * 34]);
+        let dtype = WeightDtype::Q8_0;
+        let view = WeightView::new(owner, 0..6 * 2 * 34, dtype, vec![3, 2, 64]).unwrap();
+        let rows = view.part(2).unwrap().rows(1..2).unwrap();
+        assert_eq!((rows.bytes().len(), rows.range.start), (68, 5 * 68));
     }
 }

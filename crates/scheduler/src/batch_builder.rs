@@ -110,7 +110,8 @@ impl BatchBuilder {
         token_ids.extend((start.max(num_known)..end).map(|_| TOKEN_FROM_DEVICE));
     }
 
-    /// The blocks that hold the tokens up to `end`.
+    /// The blocks that hold the tokens up to `end`; of positions that no layer sees any more there
+    /// is but the place.
     fn push_blocks(&mut self, sequence: &Sequence, end: usize) {
         let table = &sequence.block_table;
         // A table is longer than needed only after a wrong guess; a product is cheaper than a
@@ -123,7 +124,7 @@ impl BatchBuilder {
         };
         self.batch
             .block_tables
-            .extend_from_slice(&table[..num_blocks]);
+            .extend_from_slice(&table.all()[..num_blocks]);
     }
 }
 

@@ -267,3 +267,83 @@ fn blocks_of_no_use_go_before_cached_ones() {
         "nothing of it was evicted"
     );
 }
+
+/// Where every layer has a window, a sequence holds the blocks that the window reaches and no more,
+/// and what it gave back can be found as long as nobody overwrote it.
+#[test]
+fn a_window_bounds_what_a_sequence_holds() {
+    let config = SchedulerConfig {
+        sliding_window: Some(6),
+        num_blocks: 32,
+        max_model_len: 120,
+        ..small_config()
+    };
+    let mut driver = Driver::new(config.clone());
+    let request_of = |id| with_max_tokens(request(id, &ids(0, 40)), 60);
+    driver.add(request_of(1)).unwrap();
+    let mut most = 0;
+    while driver.scheduler.has_unfinished() {
+        driver.step();
+        most = most.max(driver.scheduler.stats().num_used_blocks);
+    }
+    // A chunk of 16 tokens and the 5 before it, in blocks of 4.
+    assert!(most <= 6, "{most} blocks");
+    let free = driver.scheduler.stats();
+    assert_eq!((free.num_used_blocks, free.num_cached_blocks), (0, 24));
+    let expected = expect_alone(&request_of(1), config.max_model_len);
+    assert_eq!(driver.transcript(1).tokens, expected.tokens);
+
+    driver.add(request_of(2)).unwrap();
+    driver.schedule();
+    // Of 36 cached tokens the last five are seen, and four are new.
+    let used = driver.scheduler.stats().num_used_blocks;
+    assert_eq!(used, 3, "of ten blocks");
+    driver.run();
+    assert_eq!(driver.transcript(2).num_cached_tokens, Some(36));
+    let expected = expect_alone(&request_of(2), config.max_model_len);
+    assert_eq!(driver.transcript(2).tokens, expected.tokens);
+
+    // Without a window it holds all of them.
+    let mut driver = Driver::new(SchedulerConfig {
+        sliding_window: None,
+        ..config
+    });
+    driver.add(request_of(1)).unwrap();
+    let mut most = 0;
+    while driver.scheduler.has_unfinished() {
+        driver.step();
+        most = most.max(driver.scheduler.stats().num_used_blocks);
+    }
+    assert_eq!(most, 25);
+}
+
+/// Three sequences together, each longer than its share of the pool: with a window none has to make
+/// way once it runs.
+#[test]
+fn a_window_lets_more_sequences_run() {
+    let preemptions = |sliding_window| {
+        let mut driver = Driver::new(SchedulerConfig {
+            sliding_window,
+            num_blocks: 18,
+            max_model_len: 72,
+            ..small_config()
+        });
+        for id in 1..4 {
+            let start = 100 * id as u32;
+            driver
+                .add(with_max_tokens(request(id, &ids(start, 8)), 50))
+                .unwrap();
+        }
+        driver.run();
+        for id in 1..4 {
+            let request = with_max_tokens(request(id, &ids(100 * id as u32, 8)), 50);
+            assert_eq!(
+                driver.transcript(id).tokens,
+                expect_alone(&request, 72).tokens
+            );
+        }
+        driver.scheduler.stats().num_preemptions
+    };
+    assert!(preemptions(None) > 0);
+    assert_eq!(preemptions(Some(8)), 0);
+}

@@ -113,6 +113,10 @@ impl Scheduler {
             sequence.num_computed_tokens,
             &sequence.block_table,
         );
+        // Rows in flight start at what is computed or behind it: they see no further back either.
+        let num_unseen = self.config.num_unseen_blocks(sequence.num_computed_tokens);
+        self.blocks
+            .drop_leading(&mut sequence.block_table, num_unseen);
         let is_last = finish.is_some();
         if is_last || !output.token_ids.is_empty() {
             let token_ids = std::mem::take(&mut output.token_ids);

@@ -37,6 +37,9 @@ pub struct SchedulerConfig {
     pub enable_prefix_caching: bool,
     /// Tokens of a prefill chunk while other sequences want to run too; 0 means no such limit.
     pub long_prefill_token_threshold: usize,
+    /// Where every layer sees only the last so many positions, the own one included: blocks that
+    /// lie wholly before them are given back while their sequence runs.
+    pub sliding_window: Option<usize>,
     /// Who runs first.
     pub policy: SchedulingPolicy,
     /// Batches that may be scheduled and not yet committed: 1 is the plain loop, 2 is one step of
@@ -56,6 +59,7 @@ impl Default for SchedulerConfig {
             max_num_waiting: 1024,
             enable_prefix_caching: true,
             long_prefill_token_threshold: 0,
+            sliding_window: None,
             policy: SchedulingPolicy::Fcfs,
             max_num_in_flight: 1,
         }
@@ -76,6 +80,7 @@ impl SchedulerConfig {
             ("num_blocks", self.num_blocks),
             ("max_num_waiting", self.max_num_waiting),
             ("max_num_in_flight", self.max_num_in_flight),
+            ("sliding_window", self.sliding_window.unwrap_or(1)),
         ];
         // Row offsets, positions and block ids are 32 bits wide; half of that leaves room for sums.
         let max = (u32::MAX / 2) as usize;
@@ -91,6 +96,14 @@ impl SchedulerConfig {
             return Err(SchedulerError::InvalidConfig { name, value });
         }
         Ok(())
+    }
+
+    /// Leading blocks that no layer sees from position `num_computed_tokens` on.
+    pub(crate) fn num_unseen_blocks(&self, num_computed_tokens: usize) -> usize {
+        match self.sliding_window {
+            Some(window) => (num_computed_tokens + 1).saturating_sub(window) / self.block_size,
+            None => 0,
+        }
     }
 
     /// Blocks that hold `num_tokens`.

@@ -20,7 +20,7 @@ impl Scheduler {
         let mut slot_owners = vec![0; self.config.max_num_seqs];
         let mut counts = Counts::default();
         for (index, sequence) in self.sequences.iter() {
-            for &block in &sequence.block_table {
+            for &block in sequence.block_table.held() {
                 held[block as usize] += 1;
             }
             if let Some(slot) = sequence.slot {
@@ -117,7 +117,7 @@ impl Scheduler {
             Status::Waiting => {
                 assert!(sequence.slot.is_none(), "a waiting sequence has no slot");
                 assert!(
-                    sequence.block_table.is_empty(),
+                    sequence.block_table.len() == 0,
                     "a waiting sequence has no blocks"
                 );
                 assert_eq!(
@@ -136,6 +136,11 @@ impl Scheduler {
                 self.by_id.get(&sequence.request_id),
                 Some(&index),
                 "a name finds it"
+            );
+            let num_unseen = self.config.num_unseen_blocks(computed);
+            assert!(
+                sequence.block_table.num_dropped() <= num_unseen,
+                "what is given back is not seen any more"
             );
             let capacity = sequence.block_table.len() * self.config.block_size;
             assert!(

@@ -2,7 +2,9 @@
 //!
 //! A freed block that the cache can find goes to the back of the free list, any other to the front,
 //! so what is evicted is the least recently used. A sequence's blocks are freed last one first: the
-//! end of a prefix is evicted before its beginning, without which it could not be found.
+//! end of a prefix is evicted before its beginning, without which it could not be found. Blocks
+//! that left a sliding window are freed before the sequence ends, first one first, since nothing
+//! else is possible: of a long prefix the beginning goes first then.
 //!
 //! Invariant: `num_cached_free` is the number of cached blocks in the free list.
 
@@ -14,6 +16,36 @@ use crate::SchedulerConfig;
 use crate::block_hash::{BlockHasher, HashFn};
 use crate::block_pool::{BlockPool, FreeEnd};
 use crate::prefix_cache::{BlockContent, PrefixCache, PrefixId};
+
+/// The blocks of a sequence, in the order of its positions.
+#[derive(Debug, Default)]
+pub(crate) struct BlockTable {
+    blocks: Vec<BlockId>,
+    /// Leading blocks that were given back, because no layer sees their positions any more. What
+    /// stands in their place is not the sequence's, and no row of it reads there.
+    num_dropped: usize,
+}
+
+impl BlockTable {
+    /// Number of blocks, those included that were given back.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// All blocks, those included that were given back.
+    pub(crate) fn all(&self) -> &[BlockId] {
+        &self.blocks
+    }
+
+    /// The blocks that the sequence holds a reference on.
+    pub(crate) fn held(&self) -> &[BlockId] {
+        &self.blocks[self.num_dropped..]
+    }
+
+    pub(crate) fn num_dropped(&self) -> usize {
+        self.num_dropped
+    }
+}
 
 /// A sequence's way through the prefix cache.
 #[derive(Debug)]
@@ -92,7 +124,7 @@ impl KvBlocks {
 
     /// Appends `num_blocks` blocks to `table`, the least useful ones. The caller has checked that
     /// there are as many.
-    pub(crate) fn allocate(&mut self, table: &mut Vec<BlockId>, num_blocks: usize) {
+    pub(crate) fn allocate(&mut self, table: &mut BlockTable, num_blocks: usize) {
         for _ in 0..num_blocks {
             let block = self
                 .pool
@@ -103,39 +135,50 @@ impl KvBlocks {
             {
                 self.num_cached_free -= 1;
             }
-            table.push(block);
+            table.blocks.push(block);
         }
     }
 
     /// Gives back all of `table`.
-    pub(crate) fn release(&mut self, table: &mut Vec<BlockId>) {
-        for block in table.drain(..).rev() {
-            let is_cached = self
-                .cache
-                .as_ref()
-                .is_some_and(|cache| cache.contains(block));
-            let end = if is_cached {
-                FreeEnd::Back
-            } else {
-                FreeEnd::Front
-            };
-            if self.pool.release(block, end) {
-                self.num_cached_free += usize::from(is_cached);
-                self.num_freed += 1;
-            }
+    pub(crate) fn release(&mut self, table: &mut BlockTable) {
+        for &block in table.held().iter().rev() {
+            self.release_block(block);
+        }
+        *table = BlockTable::default();
+    }
+
+    /// Gives back those of the first `num_blocks` blocks of `table` that it still holds.
+    pub(crate) fn drop_leading(&mut self, table: &mut BlockTable, num_blocks: usize) {
+        while table.num_dropped < num_blocks.min(table.len()) {
+            self.release_block(table.blocks[table.num_dropped]);
+            table.num_dropped += 1;
         }
     }
 
-    /// Puts the longest cached prefix of `ids`, of `max_num_blocks` blocks at most, into `found`.
+    fn release_block(&mut self, block: BlockId) {
+        let cache = self.cache.as_ref();
+        let is_cached = cache.is_some_and(|cache| cache.contains(block));
+        let end = if is_cached {
+            FreeEnd::Back
+        } else {
+            FreeEnd::Front
+        };
+        if self.pool.release(block, end) {
+            self.num_cached_free += usize::from(is_cached);
+            self.num_freed += 1;
+        }
+    }
+
+    /// Makes `found` the longest cached prefix of `ids`, of `max_num_blocks` blocks at most.
     /// Nothing is referenced yet.
     pub(crate) fn find_prefix(
         &mut self,
         chain: &mut PrefixChain,
         ids: &[TokenId],
         max_num_blocks: usize,
-        found: &mut Vec<BlockId>,
+        found: &mut BlockTable,
     ) {
-        found.clear();
+        *found = BlockTable::default();
         (chain.num_registered, chain.parent, chain.is_broken) = (0, None, false);
         let Some(cache) = &self.cache else { return };
         for tokens in ids.chunks_exact(self.block_size).take(max_num_blocks) {
@@ -149,23 +192,24 @@ impl KvBlocks {
             let Some((block, id)) = cache.find(&content) else {
                 break;
             };
-            found.push(block);
+            found.blocks.push(block);
             chain.parent = Some(id);
         }
         chain.num_registered = found.len();
     }
 
-    /// How many of `blocks` are free now and would leave the free list.
-    pub(crate) fn count_free(&self, blocks: &[BlockId]) -> usize {
-        blocks
+    /// How many blocks of `found` are free now and would leave the free list.
+    pub(crate) fn count_free(&self, found: &BlockTable) -> usize {
+        found
+            .held()
             .iter()
             .filter(|block| self.pool.ref_count(**block) == 0)
             .count()
     }
 
-    /// Takes a reference on each of `blocks`, which `find_prefix` found.
-    pub(crate) fn acquire(&mut self, blocks: &[BlockId]) {
-        for &block in blocks {
+    /// Takes a reference on each block of `found`, which `find_prefix` filled.
+    pub(crate) fn acquire(&mut self, found: &BlockTable) {
+        for &block in found.held() {
             if self.pool.ref_count(block) == 0 {
                 self.num_cached_free -= 1;
             }
@@ -180,7 +224,7 @@ impl KvBlocks {
         chain: &mut PrefixChain,
         ids: &[TokenId],
         num_computed_tokens: usize,
-        table: &[BlockId],
+        table: &BlockTable,
     ) {
         let Some(cache) = &mut self.cache else { return };
         while !chain.is_broken {
@@ -197,7 +241,7 @@ impl KvBlocks {
                 tokens,
                 keys: &chain.keys,
             };
-            let registration = cache.register(table[place], &content);
+            let registration = cache.register(table.blocks[place], &content);
             if let Some(dropped) = registration.dropped
                 && self.pool.ref_count(dropped) == 0
             {

@@ -23,7 +23,8 @@ enum Op {
 fn configs() -> impl Strategy<Value = SchedulerConfig> {
     let sizes = (1usize..6, 1usize..24, 8usize..48, 1usize..6, 4usize..24);
     let switches = (any::<bool>(), any::<bool>(), 0usize..5, 1usize..4);
-    (sizes, switches).prop_map(|(sizes, switches)| {
+    let window = prop::option::of(1usize..20);
+    (sizes, switches, window).prop_map(|(sizes, switches, sliding_window)| {
         let (max_num_seqs, max_num_batched_tokens, max_model_len, block_size, num_blocks) = sizes;
         let (enable_prefix_caching, is_fcfs, long_prefill_token_threshold, max_num_in_flight) =
             switches;
@@ -42,6 +43,7 @@ fn configs() -> impl Strategy<Value = SchedulerConfig> {
             max_num_waiting: 6,
             enable_prefix_caching,
             long_prefill_token_threshold,
+            sliding_window,
             policy,
             max_num_in_flight,
         }

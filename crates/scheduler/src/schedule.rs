@@ -9,6 +9,7 @@
 use hotspare_batch::Batch;
 
 use crate::batch_builder::BatchBuilder;
+use crate::kv_blocks::BlockTable;
 use crate::queue::QueueKey;
 use crate::scheduler::{InFlightStep, Scheduler};
 use crate::sequence::Status;
@@ -157,11 +158,13 @@ impl Scheduler {
             .find_prefix(chain, &sequence.ids, max_found, table);
         let num_available = self.blocks.num_free() - self.blocks.count_free(table);
         if num_blocks - table.len() + num_reserved > num_available {
-            table.clear();
+            *table = BlockTable::default();
             return false;
         }
         self.blocks.acquire(table);
         let num_found = table.len() * block_size;
+        let num_unseen = self.config.num_unseen_blocks(num_found);
+        self.blocks.drop_leading(table, num_unseen);
         sequence.num_computed_tokens = num_found;
         sequence.num_scheduled_tokens = num_found;
         sequence.status = Status::Running;

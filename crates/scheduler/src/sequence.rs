@@ -10,11 +10,11 @@
 use std::sync::Arc;
 
 use hotspare_batch::{
-    BlockId, DrawnTokens, FinishReason, Generate, PromptReport, RequestId, SamplingParams,
-    SequenceEvent, SlotId, StopParams, TokenId, TokenLogprobs,
+    DrawnTokens, FinishReason, Generate, PromptReport, RequestId, SamplingParams, SequenceEvent,
+    SlotId, StopParams, TokenId, TokenLogprobs,
 };
 
-use crate::kv_blocks::PrefixChain;
+use crate::kv_blocks::{BlockTable, PrefixChain};
 use crate::queue::QueueKey;
 
 /// Where a sequence stands.
@@ -52,7 +52,7 @@ pub(crate) struct Sequence {
 
     pub(crate) status: Status,
     pub(crate) slot: Option<SlotId>,
-    pub(crate) block_table: Vec<BlockId>,
+    pub(crate) block_table: BlockTable,
     pub(crate) chain: PrefixChain,
     pub(crate) num_computed_tokens: usize,
     pub(crate) num_scheduled_tokens: usize,
@@ -103,7 +103,7 @@ impl Sequence {
             added_at_ms,
             status: Status::Waiting,
             slot: None,
-            block_table: Vec::new(),
+            block_table: BlockTable::default(),
             chain: PrefixChain::new(request.block_hash_keys),
             num_computed_tokens: 0,
             num_scheduled_tokens: 0,

@@ -8,6 +8,7 @@ use hotspare_testkit::shared_asset;
 use hotspare_text::{Detokenizer, TextModel};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tokenizers::{NormalizedString, Normalizer, Tokenizer};
 
 const SUITE: &str = "text/tokenizers";
 
@@ -146,6 +147,58 @@ fn qwen_ids_equal_the_golden_file() {
             "{input:?}"
         );
         assert_eq!(model.decode(&want, false), **input);
+    }
+}
+
+/// The text as the tokenizer's normalizer leaves it.
+fn normalized(oracle: &Tokenizer, text: &str) -> String {
+    let mut text = NormalizedString::from(text);
+    if let Some(normalizer) = oracle.get_normalizer() {
+        normalizer.normalize(&mut text).expect("normalizes");
+    }
+    text.get().to_owned()
+}
+
+/// Each id alone: to its token and back; to text as the library does it; and, where that is whole
+/// characters, to the ids that the library gives and back to the text.
+#[test]
+fn every_id_makes_the_round_trip() {
+    for real in common::real_tokenizers(SUITE) {
+        let (name, model) = (real.name, &real.model);
+        let size = model.vocab_size() as u32;
+        let is_byte_level = name.contains("minimind") || name.contains("qwen");
+        let (mut num_whole, mut num_back) = (0, 0);
+        for id in 0..size {
+            let token = model.id_to_token(id);
+            let token = token.unwrap_or_else(|| panic!("{name}: no token of id {id}"));
+            assert_eq!(model.token_to_id(&token), Some(id), "{name}: {token:?}");
+            let text = model.decode(&[id], false);
+            let oracle = real.oracle.decode(&[id], false).expect("decodes");
+            if is_byte_level || !oracle.contains('\u{fffd}') {
+                assert_eq!(text, oracle, "{name}, id {id}");
+            }
+            // A part of a character has no text.
+            if text.contains('\u{fffd}') {
+                continue;
+            }
+            let ids = model.encode(&text, false).expect("encodes");
+            let expected = real.oracle.encode(text.as_str(), false).expect("encodes");
+            assert_eq!(ids, expected.get_ids(), "{name}, id {id}, {text:?}");
+            let back = model.decode(&ids, false);
+            num_whole += 1;
+            num_back += u32::from(back == text);
+            if is_byte_level {
+                assert_eq!(back, normalized(&real.oracle, &text), "{name}, id {id}");
+            }
+        }
+        // Qwen's normalizer composes characters, which the text of 248 ids leaves apart.
+        let expected = match name {
+            "stories260k" => (384, 384),
+            "tokenizers/minimind" => (5911, 5911),
+            "tokenizers/phi-3-mini" => (31_881, 31_881),
+            _ => (150_208, 149_960),
+        };
+        assert_eq!((num_whole, num_back), expected, "{name}");
     }
 }
 

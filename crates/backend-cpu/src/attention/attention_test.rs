@@ -187,9 +187,12 @@ impl Setup {
                     }
                 };
                 let scores: Vec<f64> = (first..=position).map(score).collect();
-                let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sink = spec.sinks.get(head).map(|&sink| f64::from(sink));
+                let all = scores.iter().copied().chain(sink);
+                let max = all.fold(f64::NEG_INFINITY, f64::max);
                 let weights: Vec<f64> = scores.iter().map(|x| (x - max).exp()).collect();
-                let sum: f64 = weights.iter().sum();
+                let sink = sink.map_or(0.0, |sink| (sink - max).exp());
+                let sum: f64 = weights.iter().sum::<f64>() + sink;
                 for i in 0..d {
                     let value = |key: usize| {
                         f64::from(at(key, spec.num_heads + spec.num_kv_heads + kv_head)[i])
@@ -262,6 +265,39 @@ fn matches_f64_for_every_kind_of_head() {
                 }
             }
         }
+    }
+}
+
+/// Sinks far below, among and far above the scores, of heads that are computed four, two and one at
+/// a time; in one step, and token by token with the same bits.
+#[test]
+fn sinks_take_their_share_of_the_softmax() {
+    let mut random = Random(29);
+    for (heads, kv_heads, window) in [(7, 1, None), (4, 2, Some(9)), (6, 2, None)] {
+        let mut spec = spec(heads, kv_heads, 32);
+        spec.sliding_window = window;
+        spec.sinks = (0..heads).map(|head| 3.0 * head as f32 - 6.0).collect();
+        let setup = Setup::new(spec, 16, WeightDtype::F32, &[70], &mut random);
+        let exact = setup.exact(0);
+        let mut reference: Option<Vec<u32>> = None;
+        for isa in Isa::available() {
+            let out = setup.run_alone(&mut ops_on(isa), 0, &[]);
+            for (i, (&a, &b)) in out.iter().zip(&exact).enumerate() {
+                let error = (f64::from(a) - b).abs();
+                assert!(error < 3e-6, "{:?} {i}: {a}, {b}", setup.spec);
+            }
+            let out = bits(&out);
+            assert_eq!(reference.get_or_insert(out.clone()), &out, "{}", isa.name());
+            let singles: Vec<usize> = (1..70).collect();
+            let out = bits(&setup.run_alone(&mut ops_on(isa), 0, &singles));
+            assert_eq!(reference.as_ref(), Some(&out), "{}", isa.name());
+        }
+        let mut without = setup;
+        without.spec.sinks.clear();
+        assert_ne!(
+            Some(bits(&without.run_alone(&mut ops(1), 0, &[]))),
+            reference
+        );
     }
 }
 

@@ -202,6 +202,10 @@ fn run_heads<S: Simd, E: KvElement, const R: usize>(
         for values in &mut state.values[..R] {
             values[..num_chunks].fill([0.0; LANES]);
         }
+        // A sink is a key that came before all others, whose value is zero.
+        for (h, &sink) in call.spec.sinks.iter().skip(first_head).take(R).enumerate() {
+            (state.max[h], state.sum[h][0]) = (sink, 1.0);
+        }
     }
     let blocks = item_blocks(call, item);
     let last = item.position + item.tokens.len() - 1;

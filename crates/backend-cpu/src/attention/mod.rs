@@ -88,6 +88,7 @@ pub(crate) fn check(
         && g.head_dim == spec.head_dim
         && g.num_kv_heads == spec.num_kv_heads
         && spec.num_heads.is_multiple_of(spec.num_kv_heads)
+        && (spec.sinks.is_empty() || spec.sinks.len() == spec.num_heads)
         && layer < kv.num_layers();
     if fits {
         Ok(())

@@ -2,14 +2,16 @@
 //!
 //! Invariant: greedy ids are equal wherever the margin between the best two is at least 2e-3,
 //! logits and log-probabilities within 1e-4 of the largest magnitude; alone, in chunks of three,
-//! and together.
+//! together, and after a prefix that an earlier sequence computed; the ways have the same bits.
+
+use std::collections::BTreeSet;
 
 use std::path::Path;
 
 use hotspare_batch::{SamplingParams, TokenId};
 use serde_json::Value;
 
-use super::harness::{Harness, assert_close, assets, best_and_margin};
+use super::harness::{BLOCK_SIZE, Harness, assert_close, assets, best_and_margin};
 
 const MIN_MARGIN: f32 = 2e-3;
 
@@ -89,7 +91,62 @@ fn greedy() -> SamplingParams {
     }
 }
 
-/// Runs the golden file of `name` in three ways; `min_compared` of the ids must have been
+/// Asserts that sequence `index` drew the ids of `first` and has its logits, bit for bit, wherever
+/// it computed them; returns how many positions it found in the cache.
+fn check_bits(harness: &Harness, index: usize, first: usize, what: &str) -> usize {
+    let (found, expected) = (&harness.sequences[index], &harness.sequences[first]);
+    assert_eq!(found.ids, expected.ids, "{what}");
+    let mut num_cached = 0;
+    for (position, (found, expected)) in found.logits.iter().zip(&expected.logits).enumerate() {
+        if found.is_empty() {
+            num_cached += 1;
+            continue;
+        }
+        let mut pairs = found.iter().zip(expected);
+        let same = pairs.all(|(found, expected)| found.to_bits() == expected.to_bits());
+        assert!(same, "{what}: the logits of position {position} differ");
+    }
+    num_cached
+}
+
+/// How many ids were compared, of how many.
+#[derive(Default)]
+struct Tally {
+    num_compared: usize,
+    num_ids: usize,
+    /// Runs that began with a cached prefix.
+    num_prefixes: usize,
+}
+
+impl Tally {
+    fn add(&mut self, harness: &Harness, index: usize, case: &Case, what: &str) {
+        self.num_compared += check(harness, index, case, what);
+        self.num_ids += case.greedy.len();
+    }
+}
+
+/// Runs all cases in one batch; chunks are of unlike sizes, so that prefill and decode rows meet in
+/// one step.
+fn run_together(harness: &mut Harness, cases: &[Case]) -> Vec<usize> {
+    let add = |case: &Case| harness.add(&case.prompt, &greedy());
+    let indices: Vec<usize> = cases.iter().map(add).collect();
+    loop {
+        let is_wanted =
+            |&i: &usize| harness.sequences[indices[i]].output().len() < cases[i].greedy.len();
+        let chunk = |i: usize| {
+            let waiting = harness.sequences[indices[i]].num_waiting();
+            (indices[i], waiting.min(5 + 4 * i))
+        };
+        let running = (0..cases.len()).filter(is_wanted);
+        let chunks: Vec<_> = running.map(chunk).collect();
+        if chunks.is_empty() {
+            return indices;
+        }
+        harness.step(&chunks);
+    }
+}
+
+/// Runs the golden file of `name` in four ways; `min_compared` of the ids must have been
 /// comparable.
 fn check_model(name: &str, min_compared: f64) {
     if let Some(path) = assets("oracle golden", name) {
@@ -102,42 +159,46 @@ pub(super) fn check_files(name: &str, path: &Path, model: &Path, min_compared: f
     let cases = load_cases(path);
     assert_eq!(cases.len(), 4);
     let mut harness = Harness::load(model);
-    let (mut num_compared, mut num_ids) = (0, 0);
-    for case in &cases {
-        for chunk in [usize::MAX, 3] {
-            let index = harness.add(&case.prompt, &greedy());
-            harness.run_alone(index, chunk, case.greedy.len());
-            let what = format!("{name}, prompt of {}, chunks of {chunk}", case.prompt.len());
-            num_compared += check(&harness, index, case, &what);
-            num_ids += case.greedy.len();
-        }
-    }
-    let indices: Vec<usize> = cases
+    let mut tally = Tally::default();
+    let alone: Vec<usize> = cases
         .iter()
-        .map(|case| harness.add(&case.prompt, &greedy()))
+        .map(|case| {
+            let what = format!("{name}, prompt of {}", case.prompt.len());
+            let first = harness.add(&case.prompt, &greedy());
+            harness.run_alone(first, usize::MAX, case.greedy.len());
+            tally.add(&harness, first, case, &what);
+            let chunked = harness.add(&case.prompt, &greedy());
+            harness.run_alone(chunked, 3, case.greedy.len());
+            tally.add(&harness, chunked, case, &format!("{what}, chunks of 3"));
+            check_bits(&harness, chunked, first, &format!("{what}, chunks of 3"));
+            // Whole blocks, and at least one token is left to compute.
+            let num_blocks = (case.prompt.len() - 1) / BLOCK_SIZE;
+            for num_blocks in BTreeSet::from([1, num_blocks / 2, num_blocks]) {
+                if (1..=(case.prompt.len() - 1) / BLOCK_SIZE).contains(&num_blocks) {
+                    let what = format!("{what}, {num_blocks} cached blocks");
+                    let cached = harness.add_cached(&case.prompt, &greedy(), first, num_blocks);
+                    harness.run_alone(cached, 7, case.greedy.len());
+                    tally.add(&harness, cached, case, &what);
+                    let num_cached = check_bits(&harness, cached, first, &what);
+                    assert_eq!(num_cached, num_blocks * BLOCK_SIZE);
+                    tally.num_prefixes += 1;
+                }
+            }
+            first
+        })
         .collect();
-    let wanted = |harness: &Harness, i: usize| {
-        harness.sequences[indices[i]].output().len() < cases[i].greedy.len()
-    };
-    loop {
-        let running = (0..cases.len()).filter(|&i| wanted(&harness, i));
-        // Chunks of unlike sizes, so that prefill and decode rows meet in one step.
-        let chunk = |i: usize| {
-            let waiting = harness.sequences[indices[i]].num_waiting();
-            (indices[i], waiting.min(5 + 4 * i))
-        };
-        let chunks: Vec<_> = running.map(chunk).collect();
-        if chunks.is_empty() {
-            break;
-        }
-        harness.step(&chunks);
-    }
-    for (case, &index) in cases.iter().zip(&indices) {
+    let batched = run_together(&mut harness, &cases);
+    for (i, (case, &index)) in cases.iter().zip(&batched).enumerate() {
         let what = format!("{name}, prompt of {}, batched", case.prompt.len());
-        num_compared += check(&harness, index, case, &what);
-        num_ids += case.greedy.len();
+        tally.add(&harness, index, case, &what);
+        check_bits(&harness, index, alone[i], &what);
     }
-    let share = num_compared as f64 / num_ids as f64;
+    // Prompts of 40 and 100 tokens have whole blocks; where there is a window, it is of 24.
+    if name.starts_with("tiny/") {
+        assert_eq!(tally.num_prefixes, 5, "{name}");
+        assert!(cases.iter().any(|case| case.prompt.len() >= 100));
+    }
+    let share = tally.num_compared as f64 / tally.num_ids as f64;
     assert!(
         share >= min_compared,
         "{name}: only {share} of the ids could be compared"

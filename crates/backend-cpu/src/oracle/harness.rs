@@ -94,6 +94,11 @@ impl Harness {
         Self::load_with(path, 2, Isa::detect(), None)
     }
 
+    /// As [`Harness::load`], for sequences of so many tokens.
+    pub(crate) fn load_for(path: &Path, max_model_len: usize) -> Self {
+        Self::load_all(path, (2, Isa::detect()), None, None, Some(max_model_len))
+    }
+
     /// As [`Harness::load`], with so many threads on that instruction set. The KV cache's type is
     /// that of the engine's `auto`, where none is given.
     pub(crate) fn load_with(
@@ -102,15 +107,25 @@ impl Harness {
         isa: Isa,
         kv_dtype: Option<WeightDtype>,
     ) -> Self {
-        Self::load_quantized(path, (num_threads, isa), kv_dtype, None)
+        Self::load_all(path, (num_threads, isa), kv_dtype, None, None)
     }
 
     /// As [`Harness::load_with`], with weights quantized to a type.
     pub(crate) fn load_quantized(
         path: &Path,
+        machine: (usize, Isa),
+        kv_dtype: Option<WeightDtype>,
+        weights: Option<WeightDtype>,
+    ) -> Self {
+        Self::load_all(path, machine, kv_dtype, weights, None)
+    }
+
+    fn load_all(
+        path: &Path,
         (num_threads, isa): (usize, Isa),
         kv_dtype: Option<WeightDtype>,
         weights: Option<WeightDtype>,
+        max_model_len: Option<usize>,
     ) -> Self {
         let files = ModelSource::resolve(path.to_str().unwrap())
             .unwrap()
@@ -120,7 +135,7 @@ impl Harness {
         let limits = StepLimits {
             max_num_batched_tokens: 1024,
             max_num_seqs: NUM_SLOTS,
-            max_model_len: config.max_context_len().min(512),
+            max_model_len: max_model_len.unwrap_or(config.max_context_len().min(512)),
         };
         let auto = match config.dtype.as_deref() {
             Some("bfloat16" | "float16") => WeightDtype::F16,

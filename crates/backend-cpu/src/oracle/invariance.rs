@@ -213,7 +213,7 @@ fn threads_and_instruction_sets() {
 /// Windows, caps, norms of heads and experts keep the promise too.
 #[test]
 fn families_in_f32() {
-    for name in ["gemma2", "gemma3", "qwen3-moe"] {
+    for name in ["gemma2", "gemma3", "mistral", "phi3", "qwen3-moe"] {
         if let Some(path) = assets("oracle invariance", &format!("tiny/{name}")) {
             check_model(&path);
         }

@@ -12,6 +12,20 @@ use crate::front::Front;
 use crate::models::{NUM_PROMPT_IDS, alone, among, assert_same, models, options, plainest, prompt};
 use crate::requests::{cases, request};
 
+/// The test data's small models.
+const FAMILIES: [&str; 10] = [
+    "gemma2",
+    "gemma3",
+    "llama",
+    "llama3-rope",
+    "mistral",
+    "mixtral",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3-moe",
+];
+
 #[test]
 fn greedy_answers_match_the_golden_file() {
     let Some(path) = shared_asset("engine golden", "stories260k/golden.json") else {
@@ -35,6 +49,107 @@ fn greedy_answers_match_the_golden_file() {
     let answers = Front::start(options(path.parent().unwrap())).run(&requests);
     for (case, answer) in cases.iter().zip(answers) {
         assert_eq!(answer.ids, ids(&case["new_ids"]), "{}", case["prompt"]);
+    }
+}
+
+/// The requests of a golden file, and the ids that greedy decoding gives.
+fn golden_cases(path: &Path) -> Vec<(Generate, Vec<TokenId>)> {
+    let golden = std::fs::read(path.join("golden.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_slice(&golden).unwrap();
+    let ids = |value: &serde_json::Value| -> Vec<TokenId> {
+        let ids = value.as_array().unwrap().iter();
+        ids.map(|id| id.as_u64().unwrap() as TokenId).collect()
+    };
+    let case = |(id, case): (u64, &serde_json::Value)| {
+        let expected = ids(&case["greedy_ids"]);
+        let mut request = request(id, &ids(&case["prompt_ids"]), expected.len() as u32);
+        request.sampling.num_logprobs = Some(2);
+        (request, expected)
+    };
+    (0..)
+        .zip(golden["cases"].as_array().unwrap())
+        .map(case)
+        .collect()
+}
+
+/// Every family through the whole engine: what the golden file says, with a cold cache, with the
+/// prefix computed by an earlier request, in chunks of 3, beside the others and under preemption;
+/// the bits are those of the plainest way.
+#[test]
+fn every_family_s_answers_match_its_golden_file_in_every_condition() {
+    const MIN_MARGIN: f32 = 2e-3;
+    for family in FAMILIES {
+        let Some(path) = shared_asset("engine families", &format!("tiny/{family}")) else {
+            return;
+        };
+        let cases = golden_cases(&path);
+        let plain: Vec<_> = cases.iter().map(|(r, _)| alone(&path, r)).collect();
+        for ((_, expected), answer) in cases.iter().zip(&plain) {
+            let first = answer.ids.iter().zip(expected).position(|(a, b)| a != b);
+            if let Some(first) = first {
+                let top = &answer.logprobs[first].top;
+                assert!(top[0].1 - top[1].1 < MIN_MARGIN, "{family}, id {first}");
+            }
+        }
+        let base = options(&path);
+        let in_threes = EngineOptions {
+            max_num_batched_tokens: 3,
+            ..base.clone()
+        };
+        let small = EngineOptions {
+            num_kv_blocks_override: Some(16),
+            ..base.clone()
+        };
+        for (options, what) in [
+            (base, "plenty"),
+            (in_threes, "threes"),
+            (small, "a small pool"),
+        ] {
+            let mut front = Front::start(options);
+            for round in 0..2 {
+                let renamed = |(request, _): &(Generate, _)| {
+                    let mut request: Generate = request.clone();
+                    request.request_id.0 += 10 * round;
+                    request
+                };
+                let requests: Vec<_> = cases.iter().map(renamed).collect();
+                let answers = front.run(&requests);
+                for (answer, plain) in answers.iter().zip(&plain) {
+                    assert_same(answer, plain, &format!("{family}, {what}, round {round}"));
+                }
+                let cached = answers
+                    .iter()
+                    .map(|answer| answer.num_cached_tokens.unwrap());
+                // Of 40 and of 100 tokens, unless the pool cannot keep them.
+                let is_found = cached.sum::<u32>() == 32 + 96;
+                assert!(round == 0 || what == "a small pool" || is_found, "{family}");
+            }
+            assert_eq!(front.idle_stats().num_used_blocks, 0);
+        }
+    }
+}
+
+/// A model whose layers all have a window of 24 tokens holds three blocks of 16 for each sequence
+/// that decodes, however long: eight sequences of 120 tokens run in a pool with room for four whole
+/// ones, and none has to make way.
+#[test]
+fn a_windowed_model_gives_back_what_it_no_longer_sees() {
+    let Some(path) = shared_asset("engine window", "tiny/mistral") else {
+        return;
+    };
+    let prompt = |id: u64| -> Vec<TokenId> { (0..8).map(|i| 3 + (i * id as u32) % 300).collect() };
+    let requests: Vec<_> = (1..9).map(|id| request(id, &prompt(id), 112)).collect();
+    let mut front = Front::start(EngineOptions {
+        num_kv_blocks_override: Some(32),
+        max_model_len: Some(256),
+        ..options(&path)
+    });
+    let answers = front.run(&requests);
+    let stats = front.idle_stats();
+    assert_eq!((stats.num_preemptions, stats.num_used_blocks), (0, 0));
+    for (request, answer) in requests.iter().zip(&answers) {
+        assert_eq!(answer.ids, alone(&path, request).ids);
+        assert_eq!(answer.ids.len(), 112);
     }
 }
 

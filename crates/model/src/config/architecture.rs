@@ -14,7 +14,7 @@ use crate::ModelError;
 pub enum Architecture {
     /// `LlamaForCausalLM`.
     Llama,
-    /// `MistralForCausalLM`.
+    /// `MistralForCausalLM`, also inside a `Mistral3ForConditionalGeneration`.
     Mistral,
     /// `MixtralForCausalLM`.
     Mixtral,
@@ -28,7 +28,8 @@ pub enum Architecture {
     Phi3,
     /// `Gemma2ForCausalLM`.
     Gemma2,
-    /// `Gemma3ForCausalLM`: the text models of Gemma 3.
+    /// `Gemma3ForCausalLM`: the text models of Gemma 3, also inside a
+    /// `Gemma3ForConditionalGeneration`.
     Gemma3,
     /// `SmolLM3ForCausalLM`.
     SmolLm3,
@@ -68,7 +69,8 @@ impl Architecture {
         known
             .map(|(.., architecture)| *architecture)
             .ok_or_else(|| {
-                let supported: Vec<_> = Self::NAMES.iter().map(|(name, ..)| *name).collect();
+                let own = Self::NAMES.iter().map(|(name, ..)| *name);
+                let supported: Vec<_> = own.chain(super::wrapper::names()).collect();
                 ModelError::UnsupportedArchitecture {
                     name: name.to_owned(),
                     supported: supported.join(", "),

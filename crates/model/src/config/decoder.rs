@@ -101,6 +101,8 @@ impl DecoderConfig {
                 let scalar = fields.positive_f64("query_pre_attn_scalar")?;
                 check_gelu_tanh(fields)?;
                 Self {
+                    has_qkv_bias: flag("attention_bias")?,
+                    has_attention_out_bias: flag("attention_bias")?,
                     embedding_scale: (hidden_size as f64).sqrt() as f32,
                     attention_scale: (1.0 / scalar.unwrap_or(256.0).sqrt()) as f32,
                     attention_soft_cap: cap("attn_logit_softcapping", 50.0)?,
@@ -132,6 +134,43 @@ pub(super) fn default_head_dim(architecture: Architecture) -> Option<usize> {
         Architecture::Qwen3 => Some(128),
         _ => None,
     }
+}
+
+/// What transformers takes for a size that the config leaves out. Multimodal Gemma 3 checkpoints
+/// leave out most; other families only the number of key and value heads.
+pub(super) fn default_size(
+    architecture: Architecture,
+    fields: &Fields<'_>,
+    name: &str,
+) -> Option<usize> {
+    if fields.has_key(name) {
+        return None;
+    }
+    match (architecture, name) {
+        (Architecture::Mistral | Architecture::Mixtral, "num_key_value_heads") => Some(8),
+        (Architecture::Qwen2 | Architecture::Qwen3, "num_key_value_heads") => Some(32),
+        (Architecture::Qwen3Moe | Architecture::SmolLm3, "num_key_value_heads") => Some(4),
+        (Architecture::Gemma2 | Architecture::Gemma3, "num_key_value_heads") => Some(4),
+        (Architecture::Gemma3, "vocab_size") => Some(262_208),
+        (Architecture::Gemma3, "hidden_size") => Some(2304),
+        (Architecture::Gemma3, "intermediate_size") => Some(9216),
+        (Architecture::Gemma3, "num_hidden_layers") => Some(26),
+        (Architecture::Gemma3, "num_attention_heads") => Some(8),
+        (Architecture::Gemma3, "max_position_embeddings") => Some(131_072),
+        _ => None,
+    }
+}
+
+/// `rms_norm_eps`, or the family's.
+pub(super) fn rms_norm_eps(
+    architecture: Architecture,
+    fields: &Fields<'_>,
+) -> Result<f32, ModelError> {
+    let default = match architecture {
+        Architecture::Mixtral | Architecture::Phi3 => 1e-5,
+        _ => 1e-6,
+    };
+    Ok(fields.positive_f64("rms_norm_eps")?.unwrap_or(default) as f32)
 }
 
 /// Whether the output matrix is the embedding where the config is silent.

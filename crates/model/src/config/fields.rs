@@ -55,6 +55,15 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The fields of `object`, which stands for the object in field `name` of these.
+    pub(crate) fn inside<'b>(&self, name: &str, object: &'b Map<String, Value>) -> Fields<'b> {
+        Fields {
+            file: self.file,
+            prefix: format!("{}{name}.", self.prefix),
+            object,
+        }
+    }
+
     /// Names of all fields that are not null.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'a str> {
         let present = self.object.iter().filter(|(_, value)| !value.is_null());

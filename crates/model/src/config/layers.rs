@@ -72,7 +72,7 @@ impl Sliding {
             _ if fields.has_key("sliding_window") => None,
             Architecture::Mistral | Architecture::Gemma2 | Architecture::Gemma3 => Some(4096),
             // Only used with use_sliding_window.
-            Architecture::Qwen2 | Architecture::Qwen3 => Some(4096),
+            Architecture::Qwen2 | Architecture::Qwen3 | Architecture::Qwen3Moe => Some(4096),
             _ => None,
         };
         let window = fields
@@ -81,7 +81,9 @@ impl Sliding {
         let uses_window =
             || Ok::<_, ModelError>(fields.bool("use_sliding_window")?.unwrap_or(false));
         let (is_on, kinds): (bool, Box<dyn Fn(usize) -> bool>) = match architecture {
-            Architecture::Llama | Architecture::Qwen3Moe => (false, Box::new(|_| false)),
+            Architecture::Llama => (false, Box::new(|_| false)),
+            // transformers has no max_window_layers here: the window is every layer's.
+            Architecture::Qwen3Moe => (uses_window()?, Box::new(|_| true)),
             Architecture::Mistral | Architecture::Mixtral | Architecture::Phi3 => {
                 (true, Box::new(|_| true))
             }

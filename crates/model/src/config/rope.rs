@@ -90,15 +90,13 @@ impl RopeConfig {
         head_dim: usize,
         max_positions: usize,
     ) -> Result<(Self, Option<Self>), ModelError> {
-        let nested = match fields.nested("rope_parameters")? {
-            Some(parameters) => Some(parameters),
-            None => fields.nested("rope_scaling")?,
-        };
+        let nested = parameters(fields)?;
         let reader = Reader {
             outer: fields,
             head_dim,
             max_positions: max_positions as f64,
-            is_partial: architecture == Architecture::Phi3,
+            is_phi3: architecture == Architecture::Phi3,
+            outer_theta: fields.positive_f64("rope_theta")?,
             default_theta: match architecture {
                 Architecture::Mixtral | Architecture::Gemma3 => 1e6,
                 Architecture::SmolLm3 => 2e6,
@@ -112,26 +110,57 @@ impl RopeConfig {
             Some(parameters) => parameters.nested(kind),
             None => Ok(None),
         };
-        let local = match by_kind("sliding_attention")? {
-            Some(parameters) => {
-                let default_theta = 1e4;
-                Reader {
-                    default_theta,
-                    ..reader
-                }
-                .read(Some(&parameters))?
-            }
-            None => Self {
-                theta: fields.positive_f64("rope_local_base_freq")?.unwrap_or(1e4),
-                rotary_dim: head_dim,
-                scaling: RopeScaling::Default,
-                frequency_divisors: Vec::new(),
-                is_interleaved: false,
-            },
+        let local = Reader {
+            default_theta: 1e4,
+            outer_theta: fields.positive_f64("rope_local_base_freq")?,
+            ..reader
         };
-        let global = by_kind("full_attention")?;
-        let global = reader.read(global.as_ref().or(nested.as_ref()))?;
-        Ok((global, Some(local)))
+        let local = local.read(by_kind("sliding_attention")?.as_ref())?;
+        let global = match by_kind("full_attention")? {
+            Some(global) => Some(global),
+            // The new form's parameters are by kind; transformers takes no others from it.
+            None if fields.get("rope_parameters").is_some() => {
+                return Err(fields.error("rope_parameters.full_attention", "is missing"));
+            }
+            None => nested,
+        };
+        Ok((reader.read(global.as_ref())?, Some(local)))
+    }
+}
+
+/// Every field of a set of parameters that is read here, or without influence (the last three).
+const KNOWN_PARAMETERS: [&str; 19] = [
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "factor",
+    "high_freq_factor",
+    "long_factor",
+    "low_freq_factor",
+    "mscale",
+    "mscale_all_dim",
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
+    "rope_theta",
+    "rope_type",
+    "short_factor",
+    "truncate",
+    "type",
+    "finetuned",
+    "max_position_embeddings",
+    "rope_local_base_freq",
+];
+
+/// The object in `rope_parameters` or `rope_scaling`. transformers takes the latter where both are
+/// there, other readers the former: they have to agree.
+fn parameters<'a>(fields: &Fields<'a>) -> Result<Option<Fields<'a>>, ModelError> {
+    let (new, old) = ("rope_parameters", "rope_scaling");
+    match (fields.get(new), fields.get(old)) {
+        (Some(parameters), Some(scaling)) if parameters != scaling => {
+            Err(fields.error(old, "and rope_parameters do not agree"))
+        }
+        (Some(_), _) => fields.nested(new),
+        (None, _) => fields.nested(old),
     }
 }
 
@@ -141,32 +170,34 @@ struct Reader<'a> {
     outer: &'a Fields<'a>,
     head_dim: usize,
     max_positions: f64,
-    /// Whether the family may rotate a part of a head.
-    is_partial: bool,
+    /// Phi-3 may rotate a part of a head, and has one kind of scaling.
+    is_phi3: bool,
+    /// The base that is given outside of the parameters.
+    outer_theta: Option<f64>,
     default_theta: f64,
 }
 
 impl Reader<'_> {
     fn read(&self, parameters: Option<&Fields<'_>>) -> Result<RopeConfig, ModelError> {
-        let outer_theta = self.outer.positive_f64("rope_theta")?;
         let rotary_dim = self.rotary_dim(parameters)?;
         let Some(parameters) = parameters else {
             return Ok(RopeConfig {
-                theta: outer_theta.unwrap_or(self.default_theta),
+                theta: self.outer_theta.unwrap_or(self.default_theta),
                 rotary_dim,
                 scaling: RopeScaling::Default,
                 frequency_divisors: Vec::new(),
                 is_interleaved: false,
             });
         };
-        for unknown in ["full_attention", "sliding_attention", "mrope_section"] {
-            if parameters.get(unknown).is_some() {
-                return Err(parameters.unsupported(unknown));
-            }
+        let is_unknown = |name: &&str| !KNOWN_PARAMETERS.contains(name);
+        if let Some(unknown) = parameters.names().find(is_unknown) {
+            return Err(parameters.unsupported(unknown));
         }
         let inner_theta = parameters.positive_f64("rope_theta")?;
         Ok(RopeConfig {
-            theta: inner_theta.or(outer_theta).unwrap_or(self.default_theta),
+            theta: inner_theta
+                .or(self.outer_theta)
+                .unwrap_or(self.default_theta),
             rotary_dim,
             scaling: self.scaling(parameters, rotary_dim)?,
             frequency_divisors: Vec::new(),
@@ -188,7 +219,7 @@ impl Reader<'_> {
             Some(factor) => factor,
             None => self.outer.positive_f64(name)?.unwrap_or(1.0),
         };
-        if factor != 1.0 && !self.is_partial {
+        if factor != 1.0 && !self.is_phi3 {
             return Err(fields.unsupported(name));
         }
         let rotary_dim = (self.head_dim as f64 * factor) as usize;
@@ -206,6 +237,9 @@ impl Reader<'_> {
         };
         match p.string(name)? {
             None | Some("default") => Ok(RopeScaling::Default),
+            // Its first names for the one kind of scaling that it has.
+            Some("longrope" | "su" | "yarn") if self.is_phi3 => self.long_rope(p, rotary_dim),
+            Some(_) if self.is_phi3 => Err(p.unsupported(name)),
             Some("linear") => Ok(RopeScaling::Linear {
                 factor: positive(p, "factor")?,
             }),
@@ -214,19 +248,19 @@ impl Reader<'_> {
                 original: self.max_positions,
             }),
             Some("yarn") => self.yarn(p),
-            // "su" is its first name.
-            Some("longrope" | "su") => self.long_rope(p, rotary_dim),
+            Some("longrope") => self.long_rope(p, rotary_dim),
             Some("llama3") => self.llama3(p),
             Some(_) => Err(p.unsupported(name)),
         }
     }
 
-    /// The context length before the change, from here or from the outer fields.
+    /// The context length before the change, from the outer fields or, where these lack it, from
+    /// here.
     fn original(&self, p: &Fields<'_>) -> Result<Option<f64>, ModelError> {
         let name = "original_max_position_embeddings";
-        match p.positive_f64(name)? {
+        match self.outer.positive_f64(name)? {
             Some(original) => Ok(Some(original)),
-            None => self.outer.positive_f64(name),
+            None => p.positive_f64(name),
         }
     }
 
@@ -257,16 +291,15 @@ impl Reader<'_> {
     }
 
     fn long_rope(&self, p: &Fields<'_>, rotary_dim: usize) -> Result<RopeScaling, ModelError> {
-        for unknown in ["short_mscale", "long_mscale"] {
-            if p.get(unknown).is_some() {
-                return Err(p.unsupported(unknown));
-            }
-        }
         let original = match self.original(p)? {
             Some(original) => original,
+            None if self.is_phi3 => 4096.0,
             None => return Err(p.error("original_max_position_embeddings", "is missing")),
         };
-        let stretch = self.max_positions / original;
+        let stretch = match p.positive_f64("factor")? {
+            Some(factor) => factor,
+            None => self.max_positions / original,
+        };
         let attention_factor = match p.positive_f64("attention_factor")? {
             Some(factor) => factor,
             None if stretch <= 1.0 => 1.0,

@@ -202,6 +202,8 @@ fn attention_spec(config: &ModelConfig, index: usize) -> AttentionSpec {
         scale: config.decoder.attention_scale,
         sliding_window: config.layers[index].sliding_window,
         logits_soft_cap: config.decoder.attention_soft_cap,
+        // No family that is served has any.
+        sinks: Vec::new(),
     }
 }
 
@@ -255,8 +257,10 @@ fn load_moe<O: Ops>(
     moe: &MoeConfig,
     index: usize,
 ) -> Result<Mlp<O>, ModelError> {
+    let stacked = format!("model.layers.{index}.mlp.experts");
+    let is_stacked = loader.contains(&format!("{stacked}.gate_up_proj"));
     let (block, parts) = match config.architecture {
-        Architecture::Mixtral => ("block_sparse_moe", ["w1", "w3", "w2"]),
+        Architecture::Mixtral if !is_stacked => ("block_sparse_moe", ["w1", "w3", "w2"]),
         _ => ("mlp", ["gate_proj", "up_proj", "down_proj"]),
     };
     let block = format!("model.layers.{index}.{block}");
@@ -270,7 +274,16 @@ fn load_moe<O: Ops>(
     let hidden = config.hidden_size;
     Ok(Mlp::Moe {
         router: loader.linear_of(LinearRole::Router, &router, hidden, Parallelism::Replicated)?,
-        experts: loader.experts(names, hidden, moe.intermediate_size, &spec)?,
+        experts: match is_stacked {
+            true => loader.stacked_experts(
+                &format!("{stacked}.gate_up_proj"),
+                &format!("{stacked}.down_proj"),
+                hidden,
+                moe.intermediate_size,
+                &spec,
+            )?,
+            false => loader.experts(names, hidden, moe.intermediate_size, &spec)?,
+        },
         spec,
     })
 }

@@ -6,6 +6,7 @@
 use crate::ops::{ExpertViews, MoeSpec, Ops, Parallelism};
 use crate::options::{LoadProgress, LoadStage};
 use crate::quantize::{LinearRole, Quantization, Quantizer};
+use crate::weights::WeightView;
 use crate::{ModelError, WeightStore};
 
 /// Gives weights to a backend, counting them.
@@ -85,7 +86,13 @@ impl<'a, O: Ops> Loader<'a, O> {
         Ok(self.ops.new_vector(views, 0.0)?)
     }
 
-    /// The experts of a layer; `names` gives the names of gate, up and down of an expert.
+    /// Whether the files have a tensor `name`.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.weights.contains(name)
+    }
+
+    /// The experts of a layer, each three tensors of its own; `names` gives the names of gate, up
+    /// and down of an expert.
     pub(super) fn experts(
         &mut self,
         names: impl Fn(usize) -> [String; 3],
@@ -107,6 +114,42 @@ impl<'a, O: Ops> Loader<'a, O> {
         let experts = (0..spec.num_experts).map(expert);
         let experts = experts.collect::<Result<_, ModelError>>()?;
         self.report(3 * spec.num_experts);
+        Ok(self.ops.new_experts(experts, spec)?)
+    }
+
+    /// The experts of a layer, stacked into two tensors as transformers 5 holds them: `gate_up`
+    /// `[experts, 2 * width, hidden]`, gate first, and `down` `[experts, hidden, width]`.
+    pub(super) fn stacked_experts(
+        &mut self,
+        gate_up: &str,
+        down: &str,
+        hidden: usize,
+        width: usize,
+        spec: &MoeSpec,
+    ) -> Result<O::Experts, ModelError> {
+        let num_experts = spec.num_experts;
+        let gate_up_view = self
+            .weights
+            .view(gate_up, &[num_experts, 2 * width, hidden])?;
+        let down_view = self.weights.view(down, &[num_experts, hidden, width])?;
+        let mut apply = |name: &str, view: Option<WeightView>| {
+            let view = view.expect("the whole has the shape that was asked for");
+            self.quantizer.apply(name, LinearRole::Projection, view)
+        };
+        let expert = |index| {
+            let both = gate_up_view.part(index);
+            let rows = |range| both.as_ref().and_then(|both| both.rows(range));
+            Ok(ExpertViews {
+                gate_up: vec![
+                    apply(gate_up, rows(0..width))?,
+                    apply(gate_up, rows(width..2 * width))?,
+                ],
+                down: apply(down, down_view.part(index))?,
+            })
+        };
+        let experts = (0..num_experts).map(expert);
+        let experts = experts.collect::<Result<_, ModelError>>()?;
+        self.report(2);
         Ok(self.ops.new_experts(experts, spec)?)
     }
 

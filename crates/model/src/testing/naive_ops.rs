@@ -257,9 +257,11 @@ impl Ops for NaiveOps {
                 }
             };
             let scores: Vec<f64> = places.iter().map(score).collect();
-            let max = scores.iter().copied().fold(f64::MIN, f64::max);
+            let sink = spec.sinks.get(head).map(|&sink| f64::from(sink));
+            let max = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
-            let total: f64 = weights.iter().sum();
+            let sink = sink.map_or(0.0, |sink| (sink - max).exp());
+            let total: f64 = weights.iter().sum::<f64>() + sink;
             let mut sum = vec![0.0; spec.head_dim];
             for (place, weight) in places.iter().zip(&weights) {
                 let value = &kv.values[layer][*place][kv_head..];

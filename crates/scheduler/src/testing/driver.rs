@@ -49,7 +49,8 @@ impl Driver {
     }
 
     pub(crate) fn with_hash_fn(config: SchedulerConfig, hash_fn: HashFn) -> Self {
-        let device = FakeDevice::new(config.num_blocks, config.block_size, config.max_num_seqs);
+        let mut device = FakeDevice::new(config.num_blocks, config.block_size, config.max_num_seqs);
+        device.set_sliding_window(config.sliding_window);
         Self {
             scheduler: Scheduler::with_hash_fn(config, hash_fn).expect("test configs are valid"),
             device,
@@ -216,12 +217,17 @@ impl Driver {
         }
     }
 
-    /// The slots that use each block in the batches in flight.
+    /// The slots that use each block in the batches in flight. What lies before the window of a
+    /// row's first token is not used.
     fn users_in_flight(&self) -> BTreeMap<u32, BTreeSet<SlotId>> {
         let mut users: BTreeMap<u32, BTreeSet<SlotId>> = BTreeMap::new();
         for batch in &self.in_flight {
             for row in &batch.rows {
-                for block in batch.row_blocks(row) {
+                let start = row.num_computed_tokens as usize;
+                let config = self.scheduler.config();
+                let window = config.sliding_window.unwrap_or(usize::MAX);
+                let num_unseen = (start + 1).saturating_sub(window) / config.block_size;
+                for block in &batch.row_blocks(row)[num_unseen..] {
                     users.entry(*block).or_default().insert(row.slot);
                 }
             }

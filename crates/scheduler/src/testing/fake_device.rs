@@ -48,6 +48,8 @@ pub(crate) struct FakeDevice {
     block_size: usize,
     kv: Vec<u64>,
     slots: Vec<Option<Slot>>,
+    /// Rows read only the last so many positions.
+    sliding_window: usize,
     /// Draws none to three tokens a row where set, one where not.
     speculation: Option<Rng>,
 }
@@ -58,8 +60,13 @@ impl FakeDevice {
             block_size,
             kv: vec![POISON; num_blocks * block_size],
             slots: vec![None; num_slots],
+            sliding_window: usize::MAX,
             speculation: None,
         }
+    }
+
+    pub(crate) fn set_sliding_window(&mut self, window: Option<usize>) {
+        self.sliding_window = window.unwrap_or(usize::MAX);
     }
 
     pub(crate) fn speculate(&mut self, seed: u64) {
@@ -140,7 +147,7 @@ impl FakeDevice {
             output.token_ids.push(STRAY);
             return output;
         }
-        for position in 0..end {
+        for position in (start + 1).saturating_sub(self.sliding_window)..end {
             let block = blocks[position / block_size] as usize;
             let stored = self.kv[block * block_size + position % block_size];
             assert_eq!(
