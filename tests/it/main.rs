@@ -15,6 +15,7 @@ mod clients;
 mod completions;
 mod engine_process;
 mod models;
+mod own_templates;
 mod sdk_clients;
 mod shutdown;
 mod streaming;
