@@ -21,7 +21,7 @@ fn memory_and_time_are_bounded_by_the_operating_system() {
         "--max-request-template-memory-bytes",
         "64M",
         "--request-template-timeout-s",
-        "2",
+        "1",
     ]);
     let client = server.client();
     let ask = |template: &str| {
@@ -32,7 +32,7 @@ fn memory_and_time_are_bounded_by_the_operating_system() {
     for template in [DOUBLING, SLOW] {
         let refused = ask(template);
         assert_eq!(refused.status, 400, "{}", refused.text());
-        let limit = "67108864 bytes of memory or 2 s";
+        let limit = "67108864 bytes of memory or 1 s";
         assert!(refused.text().contains(limit), "{}", refused.text());
     }
     let fits = ask("<{{ bos_token is string }} {{ messages[0].content }}>");
