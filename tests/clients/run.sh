@@ -47,7 +47,8 @@ set_up_node() {
 
 start_server() {
   export HOTSPARE_TEST_KEY="client-test-key"
-  "$binary" serve ${HOTSPARE_MODEL:+"$HOTSPARE_MODEL"} --host 127.0.0.1 --port 0 \
+  # Slow steps, so that a stream that a suite closes has not ended by itself however busy the machine is.
+  HOTSPARE_FAULTS="slow-step-ms=3" "$binary" serve ${HOTSPARE_MODEL:+"$HOTSPARE_MODEL"} --host 127.0.0.1 --port 0 \
     --api-key "$HOTSPARE_TEST_KEY" >"$log" 2>&1 &
   server_pid=$!
   for _ in $(seq 600); do

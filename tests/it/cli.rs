@@ -2,11 +2,13 @@
 //!
 //! Invariant: a mistake is named, on stderr, with a non-zero status, and without a panic.
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 
-use hotspare_testkit::{Server, ServerOptions};
+use hotspare_testkit::{Client, Server, ServerOptions, send_signal, wait_until};
+use rustix::process::Signal;
 
-use crate::support::binary;
+use crate::support::{PATIENCE, binary, chat};
 
 fn run(args: &[&str]) -> Output {
     Command::new(binary())
@@ -49,6 +51,7 @@ fn mistakes_are_named() {
             "/nonexistent.toml",
         ),
         (&["frobnicate"], "frobnicate"),
+        (&["serve", "spark-mini", "--log-level", "loud"], "`loud`"),
     ] {
         let output = run(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -59,10 +62,13 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn flags_of_vllm_without_effect_are_accepted_with_a_warning() {
+fn what_has_no_effect_is_accepted_with_a_warning() {
     let args = ["--gpu-memory-utilization", "0.9", "--enforce-eager"];
-    let server = Server::start(binary(), &ServerOptions::new("spark-mini", &args));
+    let options = ServerOptions::new("spark-mini", &args).env("HOTSPARE_API_KYE", "sesame");
+    let server = Server::start(binary(), &options);
     let log = server.log_lines().join("\n");
+    assert!(log.contains("HOTSPARE_API_KYE"), "{log}");
+    assert!(!log.contains("sesame"), "{log}");
     assert!(log.contains("gpu-memory-utilization"), "{log}");
     assert!(log.contains("enforce-eager"), "{log}");
 }
@@ -112,6 +118,49 @@ fn a_taken_port_is_explained() {
     let output = run(&["serve", "spark-mini", "--port", &port]);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains(&port));
+}
+
+#[test]
+fn a_log_that_nobody_reads_ends_nothing() {
+    let mut child = Command::new(binary())
+        .args(["serve", "spark-mini", "--port", "0", "--log-level", "debug"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut url = None;
+    for line in stderr.lines().map_while(Result::ok) {
+        if let Some((_, rest)) = line.split_once("listening on ") {
+            url = rest.split_whitespace().next().map(str::to_owned);
+            // Dropping the lines closes the pipe: from here on no line can be written.
+            break;
+        }
+    }
+    let client = Client::new(url.expect("it listens"));
+    wait_until("the server is ready", PATIENCE, || {
+        client
+            .try_get("/ready")
+            .is_ok_and(|reply| reply.status == 200)
+    });
+    let reply = client.post("/v1/chat/completions", &chat("Hello"));
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    send_signal(child.id(), Signal::TERM);
+    wait_until("it has ended", PATIENCE, || {
+        child.try_wait().unwrap().is_some()
+    });
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // The same where nothing else can be said either.
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let status = Command::new(binary())
+        .args(["serve", "--config", "/nowhere"])
+        .stderr(full)
+        .status();
+    assert_eq!(status.unwrap().code(), Some(2));
 }
 
 #[test]

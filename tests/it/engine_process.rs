@@ -66,7 +66,7 @@ fn an_engine_ends_with_its_front() {
     let engine = engine_pid(&server);
     server.signal(Signal::KILL);
     // One second is the promise; a loaded test machine gets some grace.
-    wait_until("the engine ended", Duration::from_secs(5), || {
+    wait_until("the engine ended", Duration::from_secs(10), || {
         !is_running(engine)
     });
 }

@@ -19,6 +19,7 @@ mod hub;
 mod inspect;
 mod models;
 mod quantized;
+mod own_templates;
 mod sdk_clients;
 mod shutdown;
 mod streaming;

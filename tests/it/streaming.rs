@@ -2,8 +2,6 @@
 //!
 //! Invariant: a stream's text is the text of the whole answer.
 
-use std::time::Duration;
-
 use hotspare_testkit::wait_until;
 use serde_json::json;
 
@@ -116,7 +114,10 @@ fn multi_byte_characters_are_never_torn() {
 
 #[test]
 fn a_client_that_leaves_frees_its_sequence() {
-    let server = serve_mini(&[]);
+    // Slow enough that each would run for twenty seconds.
+    let options = hotspare_testkit::ServerOptions::new("spark-mini", &[])
+        .env("HOTSPARE_FAULTS", "slow-step-ms=10");
+    let server = hotspare_testkit::Server::start(crate::support::binary(), &options);
     let more = json!({"stream": true, "ignore_eos": true, "max_tokens": null});
     for _ in 0..3 {
         let mut stream = server
@@ -175,7 +176,6 @@ fn a_slow_reader_harms_nobody() {
         let reply = server.client().post(CHAT, &chat("Hello"));
         assert_eq!(reply.status, 200);
     }
-    std::thread::sleep(Duration::from_millis(300));
     let events = slow.collect_json();
     assert_eq!(
         events.last().unwrap()["choices"][0]["finish_reason"],

@@ -54,13 +54,21 @@ pub(crate) fn streamed_text(events: &[Value], index: u64) -> String {
         .collect()
 }
 
-/// Waits until the main engine runs nothing, waits for nothing and holds no block.
+/// Waits until the main engine has said, after its last step, that it runs nothing, waits for
+/// nothing and holds no block.
 pub(crate) fn wait_idle(server: &Server) {
     hotspare_testkit::wait_until("the engine is idle", PATIENCE, || {
         let engine = server.main_engine();
-        engine["running"] == 0 && engine["waiting"] == 0 && metric(server, USED_BLOCKS) == 0.0
+        // Its own count of steps comes with its other counts; the front's is ahead of it while a
+        // report is due.
+        let is_told = metric(server, NUM_STEPS) >= engine["steps"].as_f64().unwrap();
+        let is_idle = engine["running"] == 0 && engine["waiting"] == 0;
+        is_told && is_idle && metric(server, USED_BLOCKS) == 0.0
     });
 }
+
+/// Steps that the engine has reported.
+const NUM_STEPS: &str = "hotspare:engine_steps_total";
 
 /// Share of KV blocks that live sequences hold.
 pub(crate) const USED_BLOCKS: &str = "vllm:kv_cache_usage_perc";

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod counts;
 mod event;
 mod executor;
 mod generate;
@@ -15,6 +16,7 @@ mod output;
 mod params;
 
 pub use batch::{Batch, Row, SlotInit, TOKEN_FROM_DEVICE};
+pub use counts::{BucketCounts, PREEMPTIONS_BOUNDS, STEP_TOKENS_BOUNDS};
 pub use event::{FinishReason, PromptReport, RejectReason, SequenceEvent};
 pub use executor::{Executor, ExecutorError, ExecutorInfo, StepRunner};
 pub use generate::{Generate, RequestId};

@@ -242,6 +242,8 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             num_cached_prompt_tokens: stats.num_cached_prompt_tokens,
             num_generated_tokens: stats.num_generated_tokens,
             num_preemptions: stats.num_preemptions,
+            step_tokens: stats.step_tokens,
+            preemptions: stats.preemptions,
             num_prefix_cache_queries: stats.num_prefix_cache_queries,
             num_prefix_cache_hits: stats.num_prefix_cache_hits,
             device: self.device,

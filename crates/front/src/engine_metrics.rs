@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use hotspare_batch::{BucketCounts, PREEMPTIONS_BOUNDS, STEP_TOKENS_BOUNDS};
 use hotspare_link::{EngineHello, EngineStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
@@ -14,6 +15,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::slot::EngineSlot;
+
+/// Of exemplars, of which there are none.
+type NoLabels = [(&'static str, &'static str); 0];
 
 /// See the module.
 pub(crate) struct EngineMetrics {
@@ -62,6 +66,23 @@ impl Exposition<'_> {
         counter.encode(metric)
     }
 
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        bounds: &[u64],
+        counts: &BucketCounts,
+    ) -> fmt::Result {
+        let mut metric = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let buckets: Vec<(f64, u64)> = counts
+            .buckets(bounds)
+            .map(|(bound, count)| (bound.map_or(f64::INFINITY, |bound| bound as f64), count))
+            .collect();
+        metric.encode_histogram::<NoLabels>(counts.sum() as f64, counts.num(), &buckets, None)
+    }
+
     /// One gauge or counter with a label, one sample for each of its values.
     fn by_label(
         &mut self,
@@ -88,16 +109,7 @@ impl Collector for EngineMetrics {
         let state = self.slot.state().name();
         let engine = &stats.engine;
         let mut out = Exposition { encoder };
-        out.gauge(
-            "vllm:num_requests_running",
-            "Requests that are in the engine's running set",
-            engine.num_running.into(),
-        )?;
-        out.gauge(
-            "vllm:num_requests_waiting",
-            "Requests that wait to run",
-            engine.num_waiting.into(),
-        )?;
+        encode_requests(&mut out, engine)?;
         let usage = match stats.num_blocks {
             0 => 0.0,
             num_blocks => f64::from(engine.num_used_blocks) / f64::from(num_blocks),
@@ -108,6 +120,7 @@ impl Collector for EngineMetrics {
             usage,
         )?;
         encode_tokens(&mut out, &stats.engine, stats.num_tokens)?;
+        encode_histograms(&mut out, engine)?;
         out.counter(
             "vllm:num_preemptions",
             "Requests that lost their KV blocks to others and are computed again",
@@ -192,6 +205,44 @@ fn encode_tokens(out: &mut Exposition<'_>, engine: &EngineStats, num_tokens: u64
         "vllm:prefix_cache_hits",
         "Tokens found in the prefix cache",
         engine.num_prefix_cache_hits,
+    )
+}
+
+fn encode_requests(out: &mut Exposition<'_>, engine: &EngineStats) -> fmt::Result {
+    out.gauge(
+        "vllm:num_requests_running",
+        "Requests that are in the engine's running set",
+        engine.num_running.into(),
+    )?;
+    out.gauge(
+        "vllm:num_requests_waiting",
+        "Requests that wait to run",
+        engine.num_waiting.into(),
+    )?;
+    // Nothing here waits for anything but room: no adapters, grammars or transfers.
+    out.by_label(
+        (
+            "vllm:num_requests_waiting_by_reason",
+            "Requests that wait to run, by what they wait for",
+            MetricType::Gauge,
+        ),
+        "reason",
+        &[("capacity", engine.num_waiting.into()), ("deferred", 0)],
+    )
+}
+
+fn encode_histograms(out: &mut Exposition<'_>, engine: &EngineStats) -> fmt::Result {
+    out.histogram(
+        "vllm:iteration_tokens_total",
+        "Tokens of a step",
+        &STEP_TOKENS_BOUNDS,
+        &engine.step_tokens,
+    )?;
+    out.histogram(
+        "vllm:request_num_preemptions",
+        "How often a request lost its KV blocks to others before it ended",
+        &PREEMPTIONS_BOUNDS,
+        &engine.preemptions,
     )
 }
 

@@ -66,7 +66,8 @@ async fn n_choices_differ_and_a_seed_repeats_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_string_ends_the_sequence_in_the_engine_too() {
     let script = ScriptedOptions {
-        step_time_us: 500,
+        // The rest would take four seconds, which is what this thread has to cancel it.
+        step_time_us: 20_000,
         ..ScriptedOptions::default()
     };
     let handle = start_scripted(&script);
@@ -94,7 +95,7 @@ async fn a_stop_string_ends_the_sequence_in_the_engine_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_stream_is_cancelled() {
     let script = ScriptedOptions {
-        step_time_us: 2_000,
+        step_time_us: 20_000,
         ..ScriptedOptions::default()
     };
     let handle = start_scripted(&script);
@@ -115,7 +116,8 @@ async fn a_full_queue_refuses_at_once() {
         max_num_seqs: 1,
         max_num_waiting: 2,
         ..scripted(ScriptedOptions {
-            step_time_us: 2_000,
+            // None of them ends by itself while the others are started.
+            step_time_us: 50_000,
             ..ScriptedOptions::default()
         })
     });
@@ -186,6 +188,7 @@ async fn metrics_have_vllms_names() {
     for name in [
         "vllm:num_requests_running{",
         "vllm:num_requests_waiting{",
+        "vllm:num_requests_waiting_by_reason{",
         "vllm:kv_cache_usage_perc{",
         "vllm:prompt_tokens_total{",
         "vllm:generation_tokens_total{",
@@ -221,6 +224,23 @@ async fn metrics_have_vllms_names() {
         assert_eq!(metric(&front, &count), 1.0, "{phase}");
     }
     assert_eq!(metric(&front, "vllm:prompt_tokens_total"), 40.0);
+    // A step of forty, and one for each token but the last, which is not computed.
+    let steps = |suffix: &str| metric(&front, &format!("vllm:iteration_tokens_total_{suffix}"));
+    assert_eq!((steps("sum"), steps("count")), (44.0, 5.0));
+    let bucket = |name: &str, le: &str| {
+        let name = format!("vllm:{name}_bucket");
+        labelled(&front, &name, &format!("le=\"{le}\""))
+    };
+    assert_eq!(bucket("iteration_tokens_total", "1.0"), 4.0);
+    assert_eq!(bucket("iteration_tokens_total", "32.0"), 4.0);
+    assert_eq!(bucket("iteration_tokens_total", "64.0"), 5.0);
+    assert_eq!(bucket("iteration_tokens_total", "+Inf"), 5.0);
+    assert_eq!(bucket("request_num_preemptions", "0.0"), 1.0);
+    assert_eq!(metric(&front, "vllm:request_num_preemptions_sum"), 0.0);
+    for reason in ["capacity", "deferred"] {
+        let waiting = labelled(&front, "vllm:num_requests_waiting_by_reason", reason);
+        assert_eq!(waiting, 0.0, "{reason}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -168,6 +168,8 @@ fn add_counters(stats: &mut EngineStats, other: &EngineStats) {
     stats.num_cached_prompt_tokens += other.num_cached_prompt_tokens;
     stats.num_generated_tokens += other.num_generated_tokens;
     stats.num_preemptions += other.num_preemptions;
+    stats.step_tokens += other.step_tokens;
+    stats.preemptions += other.preemptions;
     stats.num_prefix_cache_queries += other.num_prefix_cache_queries;
     stats.num_prefix_cache_hits += other.num_prefix_cache_hits;
     stats.device += other.device;

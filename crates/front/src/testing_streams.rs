@@ -72,15 +72,17 @@ pub(crate) fn labelled(front: &Front, name: &str, label: &str) -> f64 {
     value.unwrap_or_else(|| panic!("a number in {line}"))
 }
 
-/// Waits until the engine says that nothing runs, which must be soon.
+/// Waits until the engine says, after its last step, that nothing runs.
 pub(crate) async fn engine_falls_idle(front: &Front) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let main = front.status().engines.remove(0);
-        // The engine's own count of steps comes with its counts of sequences.
-        let is_told = metric(front, "hotspare:engine_steps_total") > 0.0;
-        // A cancelled sequence leaves the counts at once; its blocks are free when the step that
-        // uses them ends.
+        // The engine's own count of steps comes with its other counts; the front's own is ahead of
+        // it while a report is due.
+        let num_steps = metric(front, "hotspare:engine_steps_total");
+        let is_told = num_steps > 0.0 && num_steps >= main.steps as f64;
+        // A cancelled sequence leaves the counts at once, its blocks when the step that uses them
+        // ends.
         let has_blocks = metric(front, "vllm:kv_cache_usage_perc") > 0.0;
         if is_told && !has_blocks && main.running + main.waiting == 0 {
             return;

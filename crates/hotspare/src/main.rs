@@ -17,9 +17,11 @@ mod limits;
 mod logging;
 mod progress;
 mod pull;
+mod render_command;
 mod serve;
 mod signals;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,19 +29,20 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(arg) => return fail(&format!("the argument {} is not UTF-8", arg.display())),
     };
-    match cli::parse(&args, &|name| std::env::var(name).ok()) {
+    match cli::parse(&args, &cli::Environment::new(std::env::vars_os())) {
         Ok(cli::Command::Serve(settings)) => serve::run(*settings),
         Ok(cli::Command::Pull(args)) => pull::run(args),
         Ok(cli::Command::Inspect(args)) => inspect::run(args),
         Ok(cli::Command::Engine(args)) => engine_command::run(args),
+        Ok(cli::Command::Render(args)) => render_command::run(&args),
         Err(cli::CliError::Clap(error)) => error.exit(),
         Err(cli::CliError::Message(message)) => fail(&message),
     }
 }
 
 /// Ends with the status of a usage error. The log is not set up yet.
-#[expect(clippy::print_stderr, reason = "there is no log yet")]
 fn fail(message: &str) -> ExitCode {
-    eprintln!("error: {message}");
+    // Where nobody reads it, the status says enough.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
     ExitCode::from(2)
 }

@@ -7,18 +7,20 @@
 //! good, ends the server with status 1 and its message.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hotspare_engine::{Backend, EngineOptions};
 use hotspare_front::{Front, FrontHandle, ModelInfo, ProcessLauncher};
+use hotspare_http::HttpConfig;
 use indicatif::MultiProgress;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::cli::{LogFormat, Settings};
+use crate::cli::{LogFormat, RENDER_COMMAND, Settings};
 use crate::signals::Signals;
 use crate::{fail, hub, limits, logging, progress};
 
@@ -85,7 +87,7 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     let mut http = tokio::spawn(hotspare_http::serve(
         listener,
         front.clone(),
-        settings.http.clone(),
+        http_config(&settings)?,
         async {
             // A dropped sender means the same.
             let _ = stopped.await;
@@ -168,6 +170,18 @@ fn warn_if_open(address: SocketAddr, settings: &Settings) {
             "anyone who reaches {address} can use this server; set a key with HOTSPARE_API_KEY"
         );
     }
+}
+
+/// The HTTP settings, with this program as the one that renders templates of requests.
+fn http_config(settings: &Settings) -> Result<HttpConfig, String> {
+    let program = match Path::new("/proc/self/exe") {
+        // Also where the file was replaced since: versions must not mix.
+        running if running.exists() => running.to_owned(),
+        _ => std::env::current_exe().map_err(|e| format!("this program cannot be found: {e}"))?,
+    };
+    let mut http = settings.http.clone();
+    http.template_command = vec![program.into(), RENDER_COMMAND.into()];
+    Ok(http)
 }
 
 /// How this program starts its engine.

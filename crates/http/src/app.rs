@@ -10,6 +10,7 @@ use hotspare_protocol::{AnswerHead, ApiError, RequestLimits};
 use tokio_util::sync::CancellationToken;
 
 use crate::HttpConfig;
+use crate::body_budget::BodyBudget;
 use crate::text_lanes::{TextLanes, TextUse};
 use crate::unknown_fields::UnknownFields;
 
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     /// Cancelled when answers that still run have to end.
     pub(crate) closing: CancellationToken,
     pub(crate) unknown_fields: UnknownFields,
+    pub(crate) bodies: BodyBudget,
     text_lanes: TextLanes,
     fingerprint: OnceLock<String>,
 }
@@ -54,6 +56,7 @@ impl App {
             limits,
             closing,
             unknown_fields: UnknownFields::new(config.max_num_logged_fields),
+            bodies: BodyBudget::new(&config),
             text_lanes: TextLanes::new(&config),
             config,
             fingerprint: OnceLock::new(),

@@ -1,7 +1,8 @@
-//! Reading a request's body: bounded in bytes and in time.
+//! Reading a request's body: bounded in bytes, in the bytes of all bodies, and in time.
 //!
-//! Invariant: at most `max_body_bytes` are kept. Where more come, the rest is read and dropped, up
-//! to another bound, because a client that is still sending does not read an answer.
+//! Invariant: at most `max_body_bytes` are kept, and no more than the budget of all has room for.
+//! Where more come, the rest is read and dropped, up to another bound, because a client that is
+//! still sending does not read an answer.
 
 use std::error::Error;
 use std::io;
@@ -14,19 +15,29 @@ use hotspare_protocol::ApiError;
 use http_body_util::BodyExt as _;
 
 use crate::HttpConfig;
+use crate::app::App;
+use crate::body_budget::BodyShare;
+
+/// A body and what it holds of the budget, which is to be held until the answer has ended.
+pub(crate) struct RequestBody {
+    pub(crate) bytes: Bytes,
+    pub(crate) share: BodyShare,
+}
 
 /// Reads the body of a request that has to be JSON.
 ///
 /// # Errors
-/// 400 for another content type, 408 where it takes too long, 413 where it is too long.
-pub(crate) async fn read_json(request: Request, config: &HttpConfig) -> Result<Bytes, ApiError> {
+/// 400 for another content type, 408 where it takes too long, 413 where it is too long, 503 where
+/// other bodies have used up the memory for bodies.
+pub(crate) async fn read_json(request: Request, app: &App) -> Result<RequestBody, ApiError> {
+    let config = &app.config;
     let (parts, body) = request.into_parts();
     let is_too_long = declared_len(&parts.headers).is_some_and(|len| len > config.max_body_bytes);
     if is_too_long && parts.headers.contains_key(header::EXPECT) {
         // The client waits for a word before it sends.
         return Err(ApiError::body_too_large(config.max_body_bytes));
     }
-    let read = read(body, is_too_long, config);
+    let read = read(body, is_too_long, config, app.bodies.share());
     let body = tokio::time::timeout(config.body_timeout(), read)
         .await
         .map_err(|_| {
@@ -49,29 +60,44 @@ fn declared_len(headers: &HeaderMap) -> Option<usize> {
         .ok()
 }
 
-async fn read(mut body: Body, is_too_long: bool, config: &HttpConfig) -> Result<Bytes, ApiError> {
+async fn read(
+    mut body: Body,
+    is_too_long: bool,
+    config: &HttpConfig,
+    mut share: BodyShare,
+) -> Result<RequestBody, ApiError> {
     let mut kept = BytesMut::new();
     let mut num_bytes = 0usize;
-    let mut is_too_long = is_too_long;
+    let too_long = || ApiError::body_too_large(config.max_body_bytes);
+    let mut refusal = is_too_long.then(too_long);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::bad_request(broken(&error)))?;
         let Ok(data) = frame.into_data() else {
             continue;
         };
         num_bytes = num_bytes.saturating_add(data.len());
-        is_too_long |= num_bytes > config.max_body_bytes;
-        if is_too_long {
-            kept = BytesMut::new();
-            if num_bytes > config.max_discarded_body_bytes {
-                break;
-            }
-        } else {
+        if refusal.is_none() {
+            refusal = match num_bytes > config.max_body_bytes {
+                true => Some(too_long()),
+                false => share.grow(data.len()).err(),
+            };
+        }
+        if refusal.is_none() {
             kept.extend_from_slice(&data);
+            continue;
+        }
+        kept = BytesMut::new();
+        share.release();
+        if num_bytes > config.max_discarded_body_bytes {
+            break;
         }
     }
-    match is_too_long {
-        true => Err(ApiError::body_too_large(config.max_body_bytes)),
-        false => Ok(kept.freeze()),
+    match refusal {
+        Some(refusal) => Err(refusal),
+        None => Ok(RequestBody {
+            bytes: kept.freeze(),
+            share,
+        }),
     }
 }
 
@@ -114,6 +140,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body_budget::BodyBudget;
 
     #[test]
     fn json_content_types_pass() {
@@ -145,11 +172,32 @@ mod tests {
             max_discarded_body_bytes: 8,
             ..HttpConfig::default()
         };
-        let kept = read(Body::from("abcd"), false, &config).await;
-        assert_eq!(kept.expect("it fits"), "abcd");
+        let budget = BodyBudget::new(&config);
+        let kept = read(Body::from("abcd"), false, &config, budget.share()).await;
+        let kept = kept.expect("it fits");
+        assert_eq!(kept.bytes, "abcd");
         for text in ["abcde", "abcdefghijklmn"] {
-            let error = read(Body::from(text), false, &config).await;
-            assert_eq!(error.expect_err("it does not fit").status, 413);
+            let read = read(Body::from(text), false, &config, budget.share()).await;
+            assert_eq!(read.err().expect("it does not fit").status, 413);
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_without_room_is_dropped_and_gives_back_what_it_took() {
+        let config = HttpConfig {
+            max_body_bytes: 4,
+            max_total_body_bytes: 4,
+            max_inline_body_bytes: 0,
+            ..HttpConfig::default()
+        };
+        let budget = BodyBudget::new(&config);
+        let held = read(Body::from("abc"), false, &config, budget.share()).await;
+        let chunks = ["a", "b", "c"].map(|text| Ok::<_, std::io::Error>(Bytes::from(text)));
+        let body = Body::from_stream(futures::stream::iter(chunks));
+        let refused = read(body, false, &config, budget.share()).await;
+        assert_eq!(refused.err().expect("room for one byte").status, 503);
+        budget.share().grow(1).expect("it was given back");
+        drop(held);
+        budget.share().grow(4).expect("all is free");
     }
 }

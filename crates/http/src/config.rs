@@ -2,6 +2,7 @@
 //!
 //! Invariant: no buffer, queue or wait of this crate has a bound that is not a field here.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// Settings of the HTTP server.
@@ -13,11 +14,19 @@ pub struct HttpConfig {
     pub allowed_origins: Vec<String>,
     /// Bytes of a request's body at most; longer ones are a 413.
     pub max_body_bytes: usize,
+    /// Bytes of bodies at most, over all requests that are not answered yet, but never less than
+    /// `max_body_bytes`; a 503 above it. The first `max_inline_body_bytes` of each are free.
+    pub max_total_body_bytes: usize,
+    /// Bytes in memory, at most, of an answer that is not streamed, before it is complete; a 400
+    /// above it. It counts against `max_total_body_bytes` too.
+    pub max_whole_answer_bytes: usize,
     /// Bytes of a body that is too long that are read and dropped, so that the client, which sends
     /// before it reads, gets to see the answer.
     pub max_discarded_body_bytes: usize,
     /// Bytes of a request's headers at most.
     pub max_header_bytes: usize,
+    /// Header fields of a request at most.
+    pub max_num_headers: usize,
     /// Open connections at most; more wait in the listener's backlog.
     pub max_num_connections: usize,
     /// From a connection's first wait for a request to the end of that request's headers; also how
@@ -62,6 +71,14 @@ pub struct HttpConfig {
     pub max_request_template_output_bytes: usize,
     /// Instructions that such a template may run.
     pub max_request_template_fuel: u64,
+    /// Bytes of memory that such a template may take, beside the program that renders it.
+    pub max_request_template_memory_bytes: usize,
+    /// Processor time of such a template, seconds.
+    pub request_template_timeout_s: u64,
+    /// Program and first arguments of the process that renders such a template; the last two
+    /// bounds are added to them. Empty: such templates are rendered in this process, where nothing
+    /// keeps those two.
+    pub template_command: Vec<OsString>,
     /// Names of unknown request fields that are logged, each once.
     pub max_num_logged_fields: usize,
     /// Whether `usage` says how many prompt tokens were cached.
@@ -76,8 +93,11 @@ impl Default for HttpConfig {
             api_keys: Vec::new(),
             allowed_origins: Vec::new(),
             max_body_bytes: 4 << 20,
+            max_total_body_bytes: 256 << 20,
+            max_whole_answer_bytes: 64 << 20,
             max_discarded_body_bytes: 64 << 20,
             max_header_bytes: 64 << 10,
+            max_num_headers: 256,
             max_num_connections: 4_096,
             header_timeout_ms: 30_000,
             body_timeout_ms: 60_000,
@@ -98,6 +118,9 @@ impl Default for HttpConfig {
             trust_request_chat_template: false,
             max_request_template_output_bytes: 4 << 20,
             max_request_template_fuel: 1_000_000,
+            max_request_template_memory_bytes: 256 << 20,
+            request_template_timeout_s: 10,
+            template_command: Vec::new(),
             max_num_logged_fields: 256,
             enable_prompt_tokens_details: false,
             enable_force_include_usage: false,

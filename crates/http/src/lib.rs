@@ -11,11 +11,14 @@
 mod app;
 mod auth;
 mod body;
+mod body_budget;
 mod collect;
 mod config;
 mod headers;
 mod job;
+mod own_template;
 mod peer;
+mod pieces;
 mod plan;
 mod reply;
 mod router;

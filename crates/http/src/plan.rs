@@ -13,12 +13,11 @@ use hotspare_protocol::{
     ApiError, ChatRequest, CompletionRequest, Prompt, SamplingFields, TemplateFields,
     TruncationSide, check_model,
 };
-use hotspare_text::{
-    ChatInput, ChatTemplate, Keep, LocalTime, TemplateLimits, TextError, TextModel,
-};
+use hotspare_text::{ChatInput, Keep, LocalTime, TemplateLimits, TextError, TextModel};
 
 use crate::app::{App, unix_seconds};
 use crate::job::{self, NumLogprobs};
+use crate::own_template;
 
 /// A chat request and the job it asks for.
 pub(crate) struct ChatPlan {
@@ -116,11 +115,6 @@ pub(crate) fn render(
         max_fuel: app.config.max_request_template_fuel,
         max_output_bytes: app.config.max_request_template_output_bytes,
     };
-    let own = fields
-        .template()
-        .map(|source| ChatTemplate::with_limits(source, limits))
-        .transpose()
-        .map_err(|error| text_error(&error))?;
     let messages = fields.template_messages();
     let input = ChatInput {
         messages: &messages,
@@ -134,8 +128,14 @@ pub(crate) fn render(
             utc_offset_secs: 0,
         },
     };
-    text.render_chat(&input, own.as_ref())
-        .map_err(|error| text_error(&error))
+    let rendered = match fields.template() {
+        Some(source) => {
+            let job = text.render_job(source, limits, &input);
+            own_template::render(&job, &app.config)?
+        }
+        None => text.render_chat(&input, None),
+    };
+    rendered.map_err(|error| text_error(&error))
 }
 
 /// How much of a prompt is wanted.

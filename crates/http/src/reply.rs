@@ -3,7 +3,7 @@
 //! Invariant: every error this crate makes has one of the shapes vLLM's clients know.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hotspare_front::GenerateError;
 use hotspare_protocol::ApiError;
@@ -55,9 +55,20 @@ fn detail(status: StatusCode, text: &str) -> Response {
     json(status, format!("{{\"detail\":\"{text}\"}}"))
 }
 
-/// 404 where no route is.
-pub(crate) async fn not_found() -> Response {
-    detail(StatusCode::NOT_FOUND, "Not Found")
+/// 404 where no route is; 307 to the route that is there without the slash at the end, as FastAPI.
+pub(crate) async fn not_found(uri: Uri) -> Response {
+    let without_slash = uri.path().strip_suffix('/');
+    let Some(path) = without_slash.filter(|path| crate::router::PATHS.contains(path)) else {
+        return detail(StatusCode::NOT_FOUND, "Not Found");
+    };
+    let query = uri
+        .query()
+        .map_or(String::new(), |query| format!("?{query}"));
+    let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("{path}{query}")) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
 }
 
 /// 405 where a route is, but not for this method.

@@ -15,6 +15,23 @@ use crate::app::App;
 use crate::routes::{chat, completions, health, models, status, tokenize};
 use crate::{HttpConfig, headers, reply};
 
+/// All paths that stand for one resource.
+pub(crate) const PATHS: [&str; 13] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/models",
+    "/tokenize",
+    "/detokenize",
+    "/health",
+    "/live",
+    "/ready",
+    "/ping",
+    "/version",
+    "/metrics",
+    "/load",
+    "/ha/status",
+];
+
 /// The routes over a front. Answers that run when `closing` is cancelled end with an error.
 pub(crate) fn router(front: Front, config: HttpConfig, closing: CancellationToken) -> Router {
     let cors = cors(&config.allowed_origins);

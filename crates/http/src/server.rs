@@ -120,7 +120,8 @@ fn builder(config: &HttpConfig) -> Result<http1::Builder, HttpError> {
         // `Peer` decides when a client is gone, the same way whatever hyper has read.
         .half_close(true)
         .header_read_timeout(Duration::from_millis(config.header_timeout_ms))
-        .max_buf_size(config.max_header_bytes);
+        .max_buf_size(config.max_header_bytes)
+        .max_headers(config.max_num_headers);
     Ok(builder)
 }
 
@@ -131,6 +132,8 @@ impl Server {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
+        // A failure is told once: it is tried again many times a second.
+        let mut is_told = false;
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => return (stream, permit),
@@ -142,7 +145,9 @@ impl Server {
                             | io::ErrorKind::ConnectionRefused
                     );
                     if !is_of_one_connection {
-                        tracing::warn!(%error, "cannot accept a connection");
+                        if !std::mem::replace(&mut is_told, true) {
+                            tracing::warn!(%error, "cannot accept connections for now");
+                        }
                         tokio::time::sleep(ACCEPT_RETRY).await;
                     }
                 }

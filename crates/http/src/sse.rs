@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::app::App;
+use crate::body_budget::BodyShare;
 use crate::collect::cut_short;
 use crate::reply;
 
@@ -44,19 +45,22 @@ struct EventStream<E> {
     num_open: usize,
     keep_alive: Option<KeepAlive>,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
+    _share: BodyShare,
 }
 
 /// What a stream obeys beside its generation.
 pub(crate) struct Surroundings {
     keep_alive: Option<Duration>,
     closing: CancellationToken,
+    share: BodyShare,
 }
 
 impl Surroundings {
-    pub(crate) fn new(app: &App) -> Self {
+    pub(crate) fn new(app: &App, share: BodyShare) -> Self {
         Self {
             keep_alive: app.config.sse_keep_alive_interval(),
             closing: app.closing.clone(),
+            share,
         }
     }
 }
@@ -90,6 +94,7 @@ pub(crate) fn response(
         num_open: num_choices,
         keep_alive: surroundings.keep_alive.map(KeepAlive::new),
         closing: Box::pin(surroundings.closing.cancelled_owned()),
+        _share: surroundings.share,
     };
     let mut response = Response::new(Body::from_stream(stream));
     *response.status_mut() = StatusCode::OK;

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent, StepTimings};
+use hotspare_batch::{BucketCounts, Generate, RejectReason, RequestId, SequenceEvent, StepTimings};
 use serde::{Deserialize, Serialize};
 
 use crate::LinkError;
@@ -125,6 +125,10 @@ pub struct EngineStats {
     pub num_generated_tokens: u64,
     /// Sequences preempted.
     pub num_preemptions: u64,
+    /// Steps by their number of tokens ([`hotspare_batch::STEP_TOKENS_BOUNDS`]).
+    pub step_tokens: BucketCounts,
+    /// Ended sequences by how often they were preempted ([`hotspare_batch::PREEMPTIONS_BOUNDS`]).
+    pub preemptions: BucketCounts,
     /// Tokens looked up in the prefix cache.
     pub num_prefix_cache_queries: u64,
     /// Tokens found there.

@@ -30,6 +30,8 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// 400 where it is empty, not JSON, or not an object.
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
+        // Python's `json` passes over a byte order mark, which some editors and shells write.
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         if body.iter().all(u8::is_ascii_whitespace) {
             let loc = Loc::default();
             return Err(single("missing", &loc, "Field required", &Value::Null));

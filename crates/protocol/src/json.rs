@@ -1,7 +1,8 @@
-//! Bytes to JSON values, stricter than serde_json and with bounded memory.
+//! Bytes to JSON values as Python's `json` reads them, with bounded memory.
 //!
-//! A key twice in an object is refused (proxies and servers disagree on which one counts), and so
-//! is a body with more values than a request can need; depth is bounded by serde_json.
+//! Of a key that is twice in an object the last value counts, in the first one's place, as vLLM
+//! has it. A body with more values than a request can need is refused, those that do not count
+//! included; depth is bounded by serde_json.
 //!
 //! Invariant: memory for a tree is at most [`MAX_NUM_VALUES`] nodes beside the text itself.
 
@@ -37,11 +38,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawFields<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = IndexMap::new();
                 while let Some(key) = map.next_key::<String>()? {
-                    if fields.len() == MAX_NUM_FIELDS {
+                    if fields.len() == MAX_NUM_FIELDS && !fields.contains_key(&key) {
                         return Err(A::Error::custom("too many fields"));
-                    }
-                    if fields.contains_key(&key) {
-                        return Err(duplicate(&key));
                     }
                     fields.insert(key, map.next_value()?);
                 }
@@ -50,13 +48,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawFields<'a> {
         }
         deserializer.deserialize_map(FieldsVisitor).map(RawFields)
     }
-}
-
-fn duplicate<E: serde::de::Error>(key: &str) -> E {
-    E::custom(format_args!(
-        "duplicate key {}",
-        crate::pyrepr::repr_str(&crate::pyrepr::clip(key, 100))
-    ))
 }
 
 /// Parses one field's text to a tree.
@@ -136,9 +127,6 @@ impl<'de> Visitor<'de> for Bounded<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            if object.contains_key(&key) {
-                return Err(duplicate(&key));
-            }
             object.insert(key, map.next_value_seed(self)?);
         }
         Ok(Value::Object(object))
@@ -150,10 +138,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_duplicates_depth_and_size() {
+    fn refuses_depth_and_size() {
+        let twice = r#""a":0,"#.repeat(MAX_NUM_VALUES);
         for text in [
-            r#"{"a":1,"a":2}"#,
-            r#"[{"b":{"a":1,"a":2}}]"#,
+            &format!(r#"{{{twice}"a":0}}"#),
             &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
             &format!("[{}0]", "0,".repeat(MAX_NUM_VALUES)),
             "1e999",
@@ -164,6 +152,20 @@ mod tests {
         ] {
             assert!(parse_value(text).is_err(), "{text:.40}");
         }
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_counts_in_the_place_of_the_first() {
+        let text = r#"{"a":1,"b":{"c":1,"c":[2]},"a":3,"d":4,"a":{"a":5}}"#;
+        let expected = r#"{"a":{"a":5},"b":{"c":[2]},"d":4}"#;
+        let value = parse_value(text).unwrap();
+        assert_eq!(serde_json::to_string(&value).unwrap(), expected);
+        let raw: RawFields<'_> = serde_json::from_str(text).unwrap();
+        let fields: Vec<_> = raw.0.iter().map(|(key, raw)| (&**key, raw.get())).collect();
+        assert_eq!(
+            fields,
+            [("a", r#"{"a":5}"#), ("b", r#"{"c":1,"c":[2]}"#), ("d", "4")]
+        );
     }
 
     #[test]

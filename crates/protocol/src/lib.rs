@@ -32,9 +32,9 @@ mod validation;
 pub use answer::{
     AnswerHead, ChatAnswer, ChatChoice, ChatChunks, ChatDelta, ChatLogprobs, CompletionAnswer,
     CompletionChoice, CompletionChunks, CompletionDelta, CompletionLogprobs, DONE_EVENT,
-    DetokenizeAnswer, KEEP_ALIVE_EVENT, LogprobFormat, ModelCard, PromptLogprob, PromptLogprobs,
-    PromptTokensDetails, TokenTexts, TokenizeAnswer, Usage, model_json, models_json,
-    write_error_event,
+    DetokenizePieces, KEEP_ALIVE_EVENT, LogprobFormat, ModelCard, PromptLogprob, PromptLogprobs,
+    PromptTokensDetails, TokenTexts, TokenizeAnswer, TokenizePieces, Usage, model_json,
+    models_json, write_error_event,
 };
 pub use chat::ChatRequest;
 pub use completion::{CompletionRequest, Prompt};

@@ -104,6 +104,12 @@ fn preempted_sequences_do_not_fill_the_queue() {
     let full = Err(RejectReason::QueueFull { max_num_waiting: 1 });
     assert_eq!(driver.add(request(4, &[1])), full);
     driver.run();
+    let stats = driver.scheduler.stats();
+    assert_eq!(stats.preemptions.num(), 3, "one for each that ended");
+    assert_eq!(stats.preemptions.sum(), stats.num_preemptions);
+    assert_eq!(stats.step_tokens.num(), stats.num_steps);
+    // Every token is computed but the last one of each sequence; some are computed again.
+    assert!(stats.step_tokens.sum() >= 2 * (8 + 20 - 1) + 4, "{stats:?}");
 }
 
 #[test]

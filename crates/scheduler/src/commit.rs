@@ -6,7 +6,7 @@
 //!
 //! Invariant: an output that does not match the oldest batch in flight changes nothing.
 
-use hotspare_batch::{FinishReason, RowOutput, StepOutput};
+use hotspare_batch::{FinishReason, RowOutput, STEP_TOKENS_BOUNDS, StepOutput};
 
 use crate::SchedulerError;
 use crate::scheduler::{InFlightRow, Scheduler};
@@ -21,6 +21,14 @@ impl Scheduler {
         self.check_output(&output)?;
         if let Some(mut in_flight) = self.in_flight.pop_front() {
             self.events.reserve(in_flight.rows.len());
+            let num_tokens = in_flight
+                .rows
+                .iter()
+                .map(|row| row.end - row.start)
+                .sum::<usize>();
+            self.counters
+                .step_tokens
+                .observe(&STEP_TOKENS_BOUNDS, num_tokens as u64);
             for (row, output) in in_flight.rows.drain(..).zip(&mut output.rows) {
                 self.commit_row(row, output);
             }

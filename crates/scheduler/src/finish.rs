@@ -6,7 +6,7 @@
 //! Invariant: whoever calls `finish` calls `settle` after it, and does not touch the sequence
 //! again.
 
-use hotspare_batch::{DrawnTokens, FinishReason};
+use hotspare_batch::{DrawnTokens, FinishReason, PREEMPTIONS_BOUNDS};
 
 use crate::queue::QueueKey;
 use crate::scheduler::Scheduler;
@@ -34,6 +34,10 @@ impl Scheduler {
         let sequence = self.sequences.get_mut(index);
         let (status, key) = (sequence.status, sequence.key);
         let was_admitted = sequence.was_admitted;
+        let num_preemptions = sequence.num_preemptions.into();
+        self.counters
+            .preemptions
+            .observe(&PREEMPTIONS_BOUNDS, num_preemptions);
         sequence.status = Status::Finished;
         self.by_id.remove(&sequence.request_id);
         if let Some(at_ms) = sequence.deadline_at_ms {
@@ -52,7 +56,9 @@ impl Scheduler {
     /// admitted again.
     pub(crate) fn preempt(&mut self, victim: QueueKey) {
         self.running.remove(victim);
-        self.sequences.get_mut(victim.index).status = Status::Preempting;
+        let sequence = self.sequences.get_mut(victim.index);
+        sequence.status = Status::Preempting;
+        sequence.num_preemptions += 1;
         self.num_releasing += 1;
         self.counters.num_preemptions += 1;
         self.settle(victim.index);

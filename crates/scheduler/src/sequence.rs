@@ -65,6 +65,8 @@ pub(crate) struct Sequence {
     pub(crate) needs_slot_init: bool,
     /// It has run before, so it is not new to the waiting queue.
     pub(crate) was_admitted: bool,
+    /// How often it lost its place.
+    pub(crate) num_preemptions: u32,
     /// Prompt tokens that its first admission found in the prefix cache.
     pub(crate) num_cached_tokens: u32,
     /// How long it waited for its first admission.
@@ -112,6 +114,7 @@ impl Sequence {
             epoch: 0,
             needs_slot_init: false,
             was_admitted: false,
+            num_preemptions: 0,
             num_cached_tokens: 0,
             queued_ms: None,
             has_reported: false,

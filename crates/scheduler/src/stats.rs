@@ -3,6 +3,8 @@
 //! Invariant: `num_used_blocks + num_free_blocks` is the number of blocks; cached blocks that
 //! nobody references are among the free ones.
 
+use hotspare_batch::BucketCounts;
+
 /// Gauges and counters of a scheduler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SchedulerStats {
@@ -26,6 +28,10 @@ pub struct SchedulerStats {
     pub num_generated_tokens: u64,
     /// Sequences preempted.
     pub num_preemptions: u64,
+    /// Steps by their number of tokens, prompts' and drawn ones' alike.
+    pub step_tokens: BucketCounts,
+    /// Ended sequences by how often they were preempted.
+    pub preemptions: BucketCounts,
     /// Tokens looked up in the prefix cache by sequences admitted for the first time.
     pub num_prefix_cache_queries: u64,
     /// Tokens of these that were found there.

@@ -164,6 +164,11 @@ impl Server {
         send_signal(self.pid(), signal);
     }
 
+    /// How the process ended, if it has.
+    pub fn try_exit(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child is ours")
+    }
+
     /// Waits for the process to end.
     ///
     /// # Panics
@@ -171,7 +176,7 @@ impl Server {
     pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
         let start = Instant::now();
         loop {
-            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+            if let Some(status) = self.try_exit() {
                 return status;
             }
             assert!(

@@ -5,8 +5,10 @@
 //!
 //! Invariant: messages hold no path of the server and are safe to send to a client.
 
+use serde::{Deserialize, Serialize};
+
 /// An error of this crate.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum TextError {
     /// `tokenizer.json` cannot be used.
     #[error("tokenizer.json: {0}")]

@@ -18,7 +18,8 @@ use crate::decoder::{DecodeTable, VocabEntry};
 use crate::detokenizer::Detokenizer;
 use crate::error::TextError;
 use crate::pieces::{Keep, MIN_PIECE_BYTES, Pieces, SplitSettings};
-use crate::template::{ChatInput, ChatTemplate};
+use crate::render_job::RenderJob;
+use crate::template::{ChatInput, ChatTemplate, TemplateLimits};
 
 /// Token ids from here on are refused: the largest vocabularies have 262,144.
 const MAX_VOCAB_SIZE: usize = 1 << 22;
@@ -298,6 +299,33 @@ impl TextModel {
             .iter()
             .map(|(name, token)| (*name, token.as_str()));
         template.render(input, named, &self.extra_special_tokens)
+    }
+
+    /// The same with a template of a request's own, to be run elsewhere.
+    pub fn render_job(
+        &self,
+        source: &str,
+        limits: TemplateLimits,
+        input: &ChatInput<'_>,
+    ) -> RenderJob {
+        let named_tokens = self.named_tokens.iter();
+        RenderJob {
+            source: source.to_owned(),
+            max_fuel: limits.max_fuel,
+            max_output_bytes: limits.max_output_bytes,
+            messages: input.messages.to_vec(),
+            tools: input.tools.map(<[_]>::to_vec),
+            documents: input.documents.map(<[_]>::to_vec),
+            add_generation_prompt: input.add_generation_prompt,
+            continue_final_message: input.continue_final_message,
+            kwargs: input.kwargs.cloned().unwrap_or_default(),
+            unix_secs: input.now.unix_secs,
+            utc_offset_secs: input.now.utc_offset_secs,
+            named_tokens: named_tokens
+                .map(|(name, token)| (name.to_string(), token.clone()))
+                .collect(),
+            extra_special_tokens: self.extra_special_tokens.clone(),
+        }
     }
 
     #[cfg(test)]

@@ -8,8 +8,8 @@
 //!
 //! Two bounds make a template that loops end with an error: `max_fuel`, the number of instructions,
 //! and `max_output_bytes`. They do not bound memory: a template may double a string or nest a list
-//! in each turn of a loop. So a template from a request is only for operators who trust their
-//! clients.
+//! in each turn of a loop. So a template from a request is a [`crate::RenderJob`], to be run in a
+//! process whose memory the operating system bounds.
 //!
 //! Invariant: rendering is a function of its arguments.
 

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 export const BASE_URL = process.env.HOTSPARE_TEST_URL;
 export const API_KEY = process.env.HOTSPARE_TEST_KEY;
-const SETTLE_TIMEOUT_MS = 5_000;
+const SETTLE_TIMEOUT_MS = 30_000;
 
 /** A client of the server. */
 export function client(changes = {}) {
@@ -44,7 +44,7 @@ export async function metric(name, label = "") {
   return total;
 }
 
-/** Waits until the condition holds, for a few seconds at most. */
+/** Waits until the condition holds, for half a minute at most. */
 export async function waitFor(what, condition) {
   const deadline = Date.now() + SETTLE_TIMEOUT_MS;
   while (!(await condition())) {

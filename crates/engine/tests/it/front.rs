@@ -167,10 +167,13 @@ impl Front {
         self.receive_until(|front| front.answers.values().all(Answer::is_over));
     }
 
-    /// Waits for the counters that an engine sends when it falls idle.
+    /// Waits for the counters that an engine sends when it falls idle. A cancelled sequence leaves
+    /// the counts at once, its blocks when the step that uses them ends: blocks that never come
+    /// back end this with a timeout.
     pub(crate) fn idle_stats(&mut self) -> EngineStats {
         self.stats = None;
-        let is_idle = |s: &EngineStats| s.num_running == 0 && s.num_waiting == 0;
+        let is_idle =
+            |s: &EngineStats| (s.num_running, s.num_waiting, s.num_used_blocks) == (0, 0, 0);
         self.receive_until(|front| front.stats.as_ref().is_some_and(is_idle));
         self.stats.clone().unwrap()
     }

@@ -89,7 +89,8 @@ fn prefill_only_fills_the_cache_and_draws_nothing() {
 #[test]
 fn cancelling_ends_a_stream_and_frees_its_blocks() {
     let mut front = Front::start(scripted(ScriptedOptions {
-        step_time_us: 200,
+        // Eight seconds in all, so that it is still running when it is cancelled.
+        step_time_us: 20_000,
         ..ScriptedOptions::default()
     }));
     front.generate(&request(1, &prompt(1, 100), 400));
@@ -108,13 +109,13 @@ fn a_deadline_ends_running_and_waiting_sequences() {
     let options = EngineOptions {
         max_num_seqs: 1,
         ..scripted(ScriptedOptions {
-            step_time_us: 1000,
+            step_time_us: 20_000,
             ..ScriptedOptions::default()
         })
     };
     let mut front = Front::start(options);
     let mut running = request(1, &prompt(1, 20), 400);
-    running.deadline_ms = Some(100);
+    running.deadline_ms = Some(1_000);
     let mut waiting = request(2, &prompt(2, 20), 10);
     waiting.deadline_ms = Some(1);
     let patient = request(3, &prompt(3, 20), 10);

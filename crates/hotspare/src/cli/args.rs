@@ -10,15 +10,18 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
 use super::values::{
-    ContextLen, LogFormat, Policy, Secret, parse_interval_ms, parse_positive, parse_size,
+    ContextLen, LogFormat, Policy, Secret, parse_body_size, parse_interval_ms, parse_name,
+    parse_num_connections, parse_num_threads, parse_positive, parse_size,
 };
 
 /// Below the options in `--help`.
 pub(crate) const SERVE_AFTER_HELP: &str = "\
 Every option can also be set in the environment (--max-model-len as HOTSPARE_MAX_MODEL_LEN; several
 values separated by commas) and in the file given by --config (max-model-len = 4096). An argument
-wins over the environment, the environment over the file. A switch is turned off by --no-SWITCH or
+wins over the environment, the environment over the file. `-h` leaves out the bounds that few will
+ever change, `--help` has them. A switch is turned off by --no-SWITCH or
 --SWITCH=false. Flags of vLLM's that mean nothing here are accepted with a warning.
 
 Examples:
@@ -53,6 +56,10 @@ pub(crate) struct ServeArgs {
     pub(crate) supervision: SupervisionArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
+    #[command(flatten)]
+    pub(crate) request_limits: RequestLimitArgs,
+    #[command(flatten)]
+    pub(crate) link_limits: LinkLimitArgs,
 }
 
 /// How clients reach the server.
@@ -89,10 +96,10 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "SECONDS", value_parser = parse_interval_ms)]
     pub(crate) sse_keep_alive_interval: Option<u64>,
     /// Bytes of a request's body at most, such as 4M [default: 4M].
-    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_body_size)]
     pub(crate) max_body_bytes: Option<usize>,
     /// Open connections at most; further ones wait [default: 4096].
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    #[arg(long, value_name = "N", value_parser = parse_num_connections)]
     pub(crate) max_num_connections: Option<usize>,
     /// Name of this node in /ha/status and in the x-hotspare-node header [default: the host's].
     #[arg(long, value_name = "NAME")]
@@ -113,7 +120,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) download_dir: Option<PathBuf>,
     /// Names that requests may use; the first one is reported [default: MODEL].
-    #[arg(long, value_name = "NAME", num_args = 1..)]
+    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = parse_name)]
     pub(crate) served_model_name: Option<Vec<String>>,
     /// Tokens in a sequence at most, such as 4096, 32k (32,000) or 32K (32,768); `auto` is the
     /// model's own [default: auto].
@@ -203,7 +210,7 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "TOKENS", value_parser = parse_positive)]
     pub(crate) block_size: Option<usize>,
     /// Threads of the CPU backend [default: one for each core].
-    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    #[arg(long, value_name = "N", value_parser = parse_num_threads)]
     pub(crate) num_threads: Option<usize>,
     /// Prepare a step while the one before it runs; same tokens either way [default: true].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -246,7 +253,10 @@ pub(crate) struct LogArgs {
     /// One line for people or one JSON object, on standard error [default: human].
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
-    /// Do not log throughput every 10 seconds.
+    /// Seconds between two lines of throughput in the log; 0 for none [default: 10].
+    #[arg(long, value_name = "SECONDS", hide_short_help = true)]
+    pub(crate) stats_log_interval_s: Option<u64>,
+    /// Do not log throughput.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", value_parser = BoolishValueParser::new(),
           hide_possible_values = true)]
@@ -256,6 +266,15 @@ pub(crate) struct LogArgs {
           value_name = "BOOL", value_parser = BoolishValueParser::new(),
           hide_possible_values = true)]
     pub(crate) enable_log_requests: Option<bool>,
+}
+
+/// Arguments of `hotspare render-template`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RenderCommandArgs {
+    /// Bytes of memory beside what the program takes by itself.
+    pub(crate) max_memory_bytes: u64,
+    /// Seconds of processor time.
+    pub(crate) timeout_s: u64,
 }
 
 /// Arguments of `hotspare engine`.
@@ -272,13 +291,6 @@ pub(crate) struct EngineCommandArgs {
     pub(crate) log_format: LogFormat,
 }
 
-/// Takes each field from the first that has it. Names every field, or it does not compile.
-macro_rules! first_of {
-    ($name:ident, $upper:expr, $lower:expr, $($field:ident),+ $(,)?) => {
-        $name { $($field: $upper.$field.or($lower.$field)),+ }
-    };
-}
-
 impl ServeArgs {
     /// These, and where they say nothing, `lower`.
     pub(crate) fn or(self, lower: Self) -> Self {
@@ -290,6 +302,8 @@ impl ServeArgs {
             engine: self.engine.or(lower.engine),
             supervision: self.supervision.or(lower.supervision),
             log: self.log.or(lower.log),
+            request_limits: self.request_limits.or(lower.request_limits),
+            link_limits: self.link_limits.or(lower.link_limits),
         }
     }
 }
@@ -386,6 +400,7 @@ impl LogArgs {
             lower,
             log_level,
             log_format,
+            stats_log_interval_s,
             disable_log_stats,
             enable_log_requests,
         )

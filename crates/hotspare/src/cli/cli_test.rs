@@ -1,41 +1,41 @@
 //! Precedence, spellings and refusals, with the environment as an argument.
 
-use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Write;
 
 use clap::CommandFactory;
 
 use super::*;
 
-fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, CliError> {
+pub(super) fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Settings, CliError> {
     let args: Vec<String> = ["hotspare", "serve"]
         .iter()
         .chain(args)
         .map(|a| a.to_string())
         .collect();
-    let env: BTreeMap<&str, &str> = env.iter().copied().collect();
-    match parse(&args, &|name| env.get(name).map(|value| value.to_string()))? {
+    let env = env
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    match parse(&args, &Environment::new(env))? {
         Command::Serve(settings) => Ok(*settings),
-        Command::Engine(_) | Command::Pull(_) | Command::Inspect(_) => {
-            panic!("`serve` was asked for")
-        }
+        _ => panic!("`serve` was asked for"),
     }
 }
 
-fn message(result: Result<Settings, CliError>) -> String {
+pub(super) fn message(result: Result<Settings, CliError>) -> String {
     match result {
         Ok(settings) => panic!("it was accepted: {settings:?}"),
         Err(error) => error.to_string(),
     }
 }
 
-fn config_file(text: &str) -> tempfile::NamedTempFile {
+pub(super) fn config_file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("it can be written");
     file
 }
 
-fn path(file: &tempfile::NamedTempFile) -> String {
+pub(super) fn path(file: &tempfile::NamedTempFile) -> String {
     file.path().display().to_string()
 }
 
@@ -134,6 +134,45 @@ fn a_port_from_kubernetes_is_no_port_of_ours() {
     let settings = parse_with(&[], &[("HOTSPARE_PORT", "tcp://10.0.0.1:8000")]).unwrap();
     assert_eq!(settings.port, 8000);
     assert!(settings.warnings[0].contains("Kubernetes"));
+    // What else it sets for that service is no mistake of anyone's.
+    let also = [
+        ("HOTSPARE_SERVICE_HOST", "10.0.0.1"),
+        ("HOTSPARE_SERVICE_PORT_HTTP", "8000"),
+        ("HOTSPARE_PORT_8000_TCP_ADDR", "10.0.0.1"),
+    ];
+    assert!(parse_with(&[], &also).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn a_variable_that_nobody_reads_is_named_without_its_value() {
+    let env = [
+        ("HOTSPARE_API_KEYS", "sk-secret"),
+        ("HOTSPARE_FAULTS", "slow-step-ms=1"),
+        ("HOTSPARE_ENGINE_LIFE", "0"),
+        ("HOTSPARE_MAX_NUM_SEQS", "3"),
+        ("HOTSPARE_HOST", ""),
+        ("VLLM_LOGGING_LEVEL", "DEBUG"),
+        ("PATH", "/bin"),
+    ];
+    let settings = parse_with(&[], &env).unwrap();
+    assert_eq!(settings.engine.max_num_seqs, 3);
+    assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
+    let warning = &settings.warnings[0];
+    assert!(warning.contains("HOTSPARE_API_KEYS"), "{warning}");
+    assert!(!warning.contains("secret"), "{warning}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_no_text_is_an_error() {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    let env = [("HOTSPARE_HOST".into(), OsString::from_vec(vec![0xff]))];
+    let args = ["hotspare", "serve"].map(str::to_owned);
+    let Err(error) = parse(&args, &Environment::new(env)) else {
+        panic!("it was accepted");
+    };
+    assert_eq!(error.to_string(), "HOTSPARE_HOST is not UTF-8");
 }
 
 #[test]
@@ -317,4 +356,7 @@ fn the_definition_is_sound_and_the_help_complete() {
     for name in ["--max-model-len", "--api-key", "--device", "--config"] {
         assert!(help.contains(name), "{name} in the help");
     }
+    assert!(help.contains("Request limits:") && help.contains("Engine link limits:"));
+    let short = command.render_help().to_string();
+    assert!(!short.contains("--max-text-queue-bytes"), "{short}");
 }

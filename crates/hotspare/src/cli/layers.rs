@@ -1,8 +1,8 @@
-//! The layers below the arguments: environment variables and the configuration file.
+//! The lowest layer of options, the configuration file, and what it shares with the environment.
 //!
 //! A value from either is handed to clap as `--name=value`, so it means and is checked the same.
 //!
-//! Invariant: an error names the variable, or the file and key, that it is about.
+//! Invariant: an error names the file and the key that it is about.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use toml::Value;
@@ -11,15 +11,13 @@ use super::CliError;
 use super::args::ServeArgs;
 use super::normalize::is_switch;
 
-/// Set where the names are vLLM's own: used when ours is not set.
-const ENV_ALIASES: [(&str, &str); 1] = [("api-key", "VLLM_API_KEY")];
-
 /// The options of `serve`, as a command of its own.
 pub(crate) fn serve_command() -> Command {
     ServeArgs::augment_args(Command::new("serve"))
 }
 
-fn options(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
+/// The options by their long names, but for clap's own.
+pub(super) fn options(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
     command
         .get_arguments()
         .filter_map(|option| Some((option.get_long()?, option)))
@@ -27,13 +25,13 @@ fn options(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
 }
 
 /// Whether several values may follow.
-fn is_list(option: &Arg) -> bool {
+pub(super) fn is_list(option: &Arg) -> bool {
     let num_values = option.get_num_args();
     num_values.is_some_and(|range| range.max_values() > 1)
 }
 
 /// Parses one option's values; the error is one sentence.
-fn parse_one(name: &str, values: &[String]) -> Result<ServeArgs, String> {
+pub(super) fn parse_one(name: &str, values: &[String]) -> Result<ServeArgs, String> {
     let args = values.iter().map(|value| format!("--{name}={value}"));
     let args = std::iter::once("serve".to_owned()).chain(args);
     let matches: Result<ArgMatches, clap::Error> = serve_command().try_get_matches_from(args);
@@ -44,43 +42,6 @@ fn parse_one(name: &str, values: &[String]) -> Result<ServeArgs, String> {
             let sentence = text.lines().next().unwrap_or_default();
             sentence.trim_start_matches("error: ").to_owned()
         })
-}
-
-/// What the environment sets; `env` looks a variable up.
-pub(crate) fn from_env(
-    env: &dyn Fn(&str) -> Option<String>,
-    warnings: &mut Vec<String>,
-) -> Result<ServeArgs, CliError> {
-    let command = serve_command();
-    let mut merged = ServeArgs::default();
-    for (name, option) in options(&command) {
-        let ours = format!("HOTSPARE_{}", name.replace('-', "_").to_uppercase());
-        let alias = ENV_ALIASES.iter().find(|(of, _)| *of == name);
-        let value = env(&ours).map(|value| (ours.as_str(), value)).or_else(|| {
-            let (_, alias) = alias?;
-            env(alias).map(|value| (*alias, value))
-        });
-        let Some((variable, value)) = value.filter(|(_, value)| !value.is_empty()) else {
-            continue;
-        };
-        if name == "port" && value.starts_with("tcp://") {
-            warnings.push(format!(
-                "{variable}={value} was set by Kubernetes for a service named hotspare; ignored."
-            ));
-            continue;
-        }
-        let values: Vec<String> = match is_list(option) {
-            true => value
-                .split(',')
-                .map(|part| part.trim().to_owned())
-                .collect(),
-            false => vec![value],
-        };
-        let parsed = parse_one(name, &values)
-            .map_err(|error| CliError::Message(format!("{variable}: {error}")))?;
-        merged = merged.or(parsed);
-    }
-    Ok(merged)
 }
 
 /// What the file sets; `path` is for messages.

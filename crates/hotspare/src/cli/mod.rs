@@ -6,8 +6,17 @@
 //! Invariant: nothing is ignored silently. Unknown is an error, known to vLLM but without effect
 //! here is a warning, and what would change what is served or how safely is an error too.
 
+/// Takes each field from the first that has it. Names every field, or it does not compile.
+macro_rules! first_of {
+    ($name:ident, $upper:expr, $lower:expr, $($field:ident),+ $(,)?) => {
+        $name { $($field: $upper.$field.or($lower.$field)),+ }
+    };
+}
+
 mod args;
+mod environment;
 mod layers;
+mod limit_args;
 mod normalize;
 mod settings;
 mod tools;
@@ -16,10 +25,14 @@ mod vllm_flags;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use args::EngineCommandArgs;
+pub(crate) use args::{EngineCommandArgs, RenderCommandArgs};
+pub(crate) use environment::Environment;
 pub(crate) use settings::Settings;
 pub(crate) use tools::{InspectArgs, PullArgs};
 pub(crate) use values::LogFormat;
+
+/// The subcommand that renders chat templates of requests.
+pub(crate) const RENDER_COMMAND: &str = "render-template";
 
 /// What to do.
 pub(crate) enum Command {
@@ -31,6 +44,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Be an engine.
     Engine(EngineCommandArgs),
+    /// Render a chat template.
+    Render(RenderCommandArgs),
 }
 
 /// Why the command line does not say what to do.
@@ -74,14 +89,13 @@ enum Subcommands {
     /// Run one engine; started by `hotspare serve`.
     #[command(hide = true)]
     Engine(EngineCommandArgs),
+    /// Render one chat template; started by `hotspare serve`.
+    #[command(hide = true, name = RENDER_COMMAND)]
+    Render(RenderCommandArgs),
 }
 
-/// Reads what to do from the arguments (the program's name first) and the environment (`env` looks
-/// a variable up).
-pub(crate) fn parse(
-    args: &[String],
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<Command, CliError> {
+/// Reads what to do from the arguments (the program's name first) and the environment.
+pub(crate) fn parse(args: &[String], env: &Environment) -> Result<Command, CliError> {
     let is_serve = args.get(1).is_some_and(|arg| arg == "serve");
     let mut warnings = Vec::new();
     let args = match is_serve {
@@ -93,8 +107,9 @@ pub(crate) fn parse(
         Subcommands::Pull(args) => return Ok(Command::Pull(args)),
         Subcommands::Inspect(args) => return Ok(Command::Inspect(args)),
         Subcommands::Engine(args) => return Ok(Command::Engine(args)),
+        Subcommands::Render(args) => return Ok(Command::Render(args)),
     };
-    let from_env = layers::from_env(env, &mut warnings)?;
+    let from_env = env.options(&mut warnings)?;
     let upper = from_args.or(from_env);
     let merged = match &upper.config {
         Some(path) => {
@@ -120,3 +135,7 @@ impl CliError {
 #[cfg(test)]
 #[path = "cli_test.rs"]
 mod cli_test;
+
+#[cfg(test)]
+#[path = "settings_test.rs"]
+mod settings_test;

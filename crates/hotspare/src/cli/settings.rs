@@ -52,10 +52,13 @@ impl Settings {
             engine,
             supervision,
             log,
+            request_limits,
+            link_limits,
         } = args;
         let model_options = model_options(&model, model_tag)?;
-        let engine_options = engine_options(&engine, &model, &model_options, &mut warnings)?;
+        let mut engine_options = engine_options(&engine, &model, &model_options, &mut warnings)?;
         let mut front = front_config(&supervision, &log, &server);
+        link_limits.apply(&mut front, &mut engine_options);
         front.assigned_seed = model.seed;
         let mut http = http_config(&server)?;
         http.max_logprobs = model.max_logprobs.map_or(http.max_logprobs, i64::from);
@@ -65,6 +68,7 @@ impl Settings {
             .shutdown_timeout
             .map_or(defaults.shutdown_timeout_ms, |s| s.saturating_mul(1000));
         http.shutdown_timeout_ms = shutdown_timeout_ms;
+        request_limits.apply(&mut http)?;
         Ok(Self {
             host: server.host.unwrap_or_else(|| "127.0.0.1".to_owned()),
             port: server.port.unwrap_or(8000),
@@ -130,7 +134,9 @@ fn front_config(supervision: &SupervisionArgs, log: &LogArgs, server: &ServerArg
             .unwrap_or(defaults.max_num_engine_failures),
         stats_log_interval_s: match log.disable_log_stats {
             Some(true) => 0,
-            _ => defaults.stats_log_interval_s,
+            _ => log
+                .stats_log_interval_s
+                .unwrap_or(defaults.stats_log_interval_s),
         },
         log_requests: log.enable_log_requests.unwrap_or(false),
         ..defaults

@@ -3,6 +3,7 @@
 //! Invariant: a value that parses is in range; a secret never shows in `Debug`.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -115,6 +116,66 @@ pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
     }
 }
 
+/// [`parse_size`] where 0 means something.
+pub(crate) fn parse_size_or_zero(text: &str) -> Result<usize, String> {
+    usize::try_from(parse_count(text)?).map_err(|_| format!("`{text}` is too large"))
+}
+
+fn parse_within(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+    let value = parse_size_or_zero(text)?;
+    match range.contains(&value) {
+        true => Ok(value),
+        false => Err(format!(
+            "it must be from {} to {}",
+            range.start(),
+            range.end()
+        )),
+    }
+}
+
+/// Bytes of a body; the budget of bodies counts in 32 bits.
+pub(crate) fn parse_body_size(text: &str) -> Result<usize, String> {
+    parse_within(text, 1..=u32::MAX as usize)
+}
+
+/// Bytes of a request's head; less than 8 KiB the HTTP library does not take.
+pub(crate) fn parse_head_size(text: &str) -> Result<usize, String> {
+    parse_within(text, 8 << 10..=16 << 20)
+}
+
+/// Bytes of a message between front and engine.
+pub(crate) fn parse_frame_size(text: &str) -> Result<usize, String> {
+    parse_within(text, 64 << 10..=1 << 30)
+}
+
+/// Threads.
+pub(crate) fn parse_num_threads(text: &str) -> Result<usize, String> {
+    parse_within(text, 1..=1024)
+}
+
+/// A name: some text.
+pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("it is empty".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
+/// Connections; each is a file descriptor.
+pub(crate) fn parse_num_connections(text: &str) -> Result<usize, String> {
+    parse_within(text, 1..=1 << 20)
+}
+
+/// Seconds of processor time, at most an hour.
+pub(crate) fn parse_seconds(text: &str) -> Result<u64, String> {
+    Ok(parse_within(text, 1..=3_600)? as u64)
+}
+
+/// Milliseconds of a wait that has to end, at most a day.
+pub(crate) fn parse_timeout_ms(text: &str) -> Result<u64, String> {
+    Ok(parse_within(text, 1..=86_400_000)? as u64)
+}
+
 /// Seconds, with or without a fraction, as milliseconds.
 pub(crate) fn parse_interval_ms(text: &str) -> Result<u64, String> {
     const MAX_SECONDS: f64 = 86_400.0;
@@ -166,6 +227,28 @@ mod tests {
         ] {
             assert!(parse_count(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn ranges_are_kept_and_named() {
+        let cases = [
+            ("--max-header-bytes", parse_head_size("8191")),
+            ("--max-num-text-threads", parse_num_threads("1025")),
+            ("--max-num-connections", parse_num_connections("9T")),
+            ("--max-frame-bytes", parse_frame_size("1")),
+            ("--max-body-bytes", parse_body_size("4G")),
+            (
+                "--body-timeout-ms",
+                parse_timeout_ms("0").map(|ms| ms as usize),
+            ),
+        ];
+        for (name, outcome) in cases {
+            let error = outcome.expect_err(name);
+            assert!(error.starts_with("it must be from "), "{name}: {error}");
+        }
+        assert_eq!(parse_head_size("8K"), Ok(8192));
+        assert_eq!(parse_timeout_ms("86400000"), Ok(86_400_000));
+        assert_eq!(parse_size_or_zero("0"), Ok(0));
     }
 
     #[test]

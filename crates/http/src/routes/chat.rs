@@ -26,10 +26,12 @@ pub(crate) async fn create(State(app): State<App>, request: Request) -> Response
 async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let name = headers::request_name(request.headers());
     let priority = headers::priority(request.headers())?;
-    let body = body::read_json(request, &app.config).await?;
-    let len = body.len();
-    let plan = app
-        .text_work(TextUse::Generate, len, move |app| plan::chat(app, &body))
+    let body = body::read_json(request, &app).await?;
+    let len = body.bytes.len();
+    let (plan, mut share) = app
+        .text_work(TextUse::Generate, len, move |app| {
+            Ok((plan::chat(app, &body.bytes)?, body.share))
+        })
         .await?;
     let ChatPlan {
         mut request,
@@ -48,11 +50,12 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let head = app.answer_head("chatcmpl", name);
     if request.stream.stream {
         let num_choices = tally.num_choices();
-        let surroundings = sse::Surroundings::new(&app);
+        let surroundings = sse::Surroundings::new(&app, share);
         let events = ChatEvents::new(app, &head, request, tally, prompt_ids);
         return Ok(sse::response(stream, num_choices, events, surroundings));
     }
-    let collected = collect(stream, &mut tally).await?;
+    let max_bytes = app.config.max_whole_answer_bytes;
+    let collected = collect(stream, &mut tally, &mut share, max_bytes).await?;
     let answer = Whole {
         request: &request,
         prompt_text: &prompt_text,
@@ -60,6 +63,7 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
         usage: tally.usage(),
     };
     let body = answer.to_json(&app, &head, collected);
+    drop(share);
     Ok(reply::json(StatusCode::OK, body))
 }
 

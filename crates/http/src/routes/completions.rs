@@ -11,6 +11,7 @@ use hotspare_protocol::{AnswerHead, ApiError, CompletionAnswer, CompletionChoice
 use super::completion_echo::Prompts;
 use super::completion_events::CompletionEvents;
 use crate::app::App;
+use crate::body_budget::BodyShare;
 use crate::collect::{Collected, collect};
 use crate::tally::Tally;
 use crate::text_lanes::TextUse;
@@ -25,11 +26,11 @@ pub(crate) async fn create(State(app): State<App>, request: Request) -> Response
 async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let name = headers::request_name(request.headers());
     let priority = headers::priority(request.headers())?;
-    let body = body::read_json(request, &app.config).await?;
-    let len = body.len();
-    let mut plan = app
+    let body = body::read_json(request, &app).await?;
+    let len = body.bytes.len();
+    let (mut plan, mut share) = app
         .text_work(TextUse::Generate, len, move |app| {
-            plan::completion(app, &body)
+            Ok((plan::completion(app, &body.bytes)?, body.share))
         })
         .await?;
     plan.job.priority = priority.unwrap_or(plan.job.priority);
@@ -41,11 +42,12 @@ async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let head = app.answer_head("cmpl", name);
     if prompts.request.stream.stream {
         let num_choices = tally.num_choices();
-        let surroundings = sse::Surroundings::new(&app);
+        let surroundings = sse::Surroundings::new(&app, share);
         let events = CompletionEvents::new(app, &head, prompts, tally);
         return Ok(sse::response(stream, num_choices, events, surroundings));
     }
-    let body = whole(&app, &head, &prompts, stream, tally).await?;
+    let body = whole(&app, &head, &prompts, stream, tally, &mut share).await?;
+    drop(share);
     Ok(reply::json(StatusCode::OK, body))
 }
 
@@ -55,8 +57,10 @@ async fn whole(
     prompts: &Prompts,
     stream: GenerationStream,
     mut tally: Tally,
+    share: &mut BodyShare,
 ) -> Result<Vec<u8>, ApiError> {
-    let collected = collect(stream, &mut tally).await?;
+    let max_bytes = app.config.max_whole_answer_bytes;
+    let collected = collect(stream, &mut tally, share, max_bytes).await?;
     if prompts.request.echo_only {
         tally.drop_output();
     }

@@ -2,8 +2,9 @@
 //!
 //! Invariant: every name in the list is one that requests may use.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use hotspare_front::ServedModel;
 use hotspare_protocol::{ApiError, ModelCard, model_json, models_json};
@@ -37,8 +38,14 @@ pub(crate) async fn list(State(app): State<App>) -> Response {
 }
 
 /// One name; it may hold slashes.
-pub(crate) async fn get(State(app): State<App>, Path(name): Path<String>) -> Response {
+pub(crate) async fn get(
+    State(app): State<App>,
+    uri: Uri,
+    name: Result<Path<String>, PathRejection>,
+) -> Response {
     let served = app.front.served_model();
+    // A path that is no text names no model either.
+    let name = name.map_or_else(|_| uri.path().to_owned(), |Path(name)| name);
     if !served.is_called(&name) {
         return reply::error(&ApiError::model_not_found(&name, &served.names));
     }

@@ -11,7 +11,7 @@ const REASON: &str = "the server is draining";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draining_server_says_so_and_finishes_what_runs() {
-    let mut rig = Rig::start(slow(20_000)).await;
+    let mut rig = Rig::start(slow(50_000)).await;
     let client = rig.client();
     let mut idle = TcpStream::connect(rig.addr).await.unwrap();
     let version = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -1,11 +1,13 @@
 //! The server's patience: connections that send nothing, too slowly, or too much; what it says of
 //! itself.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::client::read_until;
+use crate::client::{Client, Reply, read_until};
 use crate::rig::{Rig, RigOptions};
 
 /// Reads until the server closes.
@@ -20,7 +22,6 @@ async fn rest(stream: &mut TcpStream) -> String {
 async fn idle_and_slow_connections_are_closed() {
     let mut options = RigOptions::default();
     options.http.header_timeout_ms = 50;
-    options.http.body_timeout_ms = 50;
     let rig = Rig::start(options).await;
     let mut silent = TcpStream::connect(rig.addr).await.unwrap();
     assert_eq!(rest(&mut silent).await, "");
@@ -29,6 +30,10 @@ async fn idle_and_slow_connections_are_closed() {
         .await
         .unwrap();
     assert!(!rest(&mut half).await.contains("200 OK"));
+    // On a server of its own, where the head has time to arrive.
+    let mut options = RigOptions::default();
+    options.http.body_timeout_ms = 50;
+    let rig = Rig::start(options).await;
     let mut slow = TcpStream::connect(rig.addr).await.unwrap();
     slow.write_all(b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
         .await
@@ -68,6 +73,35 @@ async fn a_client_that_asks_first_is_told_before_it_sends() {
     stream.write_all(head).await.unwrap();
     let answer = read_until(&mut stream, "}").await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_is_bounded_in_fields_and_bytes() {
+    let rig = Rig::start(RigOptions::default()).await;
+    let ask = async |fields: String| {
+        let mut stream = TcpStream::connect(rig.addr).await.unwrap();
+        let head = format!("GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n");
+        // The server may answer and close before it has read all.
+        let _ = stream.write_all(head.as_bytes()).await;
+        rest(&mut stream).await
+    };
+    let many = |num: usize| {
+        (0..num)
+            .map(|i| format!("X-{i}: y\r\n"))
+            .collect::<String>()
+    };
+    assert!(ask(many(250)).await.starts_with("HTTP/1.1 200"));
+    assert!(ask(many(260)).await.starts_with("HTTP/1.1 431"));
+    assert!(
+        ask(format!("X: {}\r\n", "y".repeat(60_000)))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    let long = ask(format!("X: {}\r\n", "y".repeat(200_000))).await;
+    assert!(
+        long.is_empty() || long.starts_with("HTTP/1.1 431"),
+        "{long}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,4 +175,52 @@ async fn pages_of_allowed_origins_may_call() {
     assert_eq!(refused.status, 401);
     assert_eq!(refused.header(allow), Some("https://app.example"));
     assert_eq!(refused.header("x-hotspare-node"), Some("test-node"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_all_requests_share_a_budget() {
+    let mut options = RigOptions::default();
+    options.http.max_body_bytes = 100_000;
+    options.http.max_total_body_bytes = 150_000;
+    let rig = Rig::start(options).await;
+    let client = rig.client();
+    let long = json!({"prompt": "a".repeat(60_000)}).to_string();
+    assert_eq!(post(&client, &long).await.status, 400, "too long a prompt");
+    // Two bodies that never end hold what is not free.
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(rig.addr).await.unwrap();
+        let head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 90000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[b' '; 80_000]).await.unwrap();
+        held.push(stream);
+    }
+    let refused = loop {
+        let reply = post(&client, &long).await;
+        match reply.status {
+            // What was sent has not all been read yet.
+            400 => tokio::time::sleep(Duration::from_millis(5)).await,
+            _ => break reply,
+        }
+    };
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(refused.header("x-should-retry"), Some("true"));
+    // A short request does not meet it.
+    let short = json!({"prompt": "a", "max_tokens": 1}).to_string();
+    assert_eq!(post(&client, &short).await.status, 200);
+    drop(held);
+    for _ in 0..6000 {
+        if post(&client, &long).await.status == 400 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the budget never came back");
+}
+
+async fn post(client: &Client, body: &str) -> Reply {
+    client
+        .request("POST", "/v1/completions", body.as_bytes())
+        .await
 }

@@ -4,6 +4,7 @@
 mod answers;
 mod client;
 mod draining;
+mod large_answers;
 mod leaving;
 mod lifecycle;
 mod own_templates;

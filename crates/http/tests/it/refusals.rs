@@ -1,9 +1,8 @@
 //! Everything that is refused: in the right shape, and the server goes on.
 
-use hotspare_engine::ScriptedOptions;
 use serde_json::{Value, json};
 
-use crate::rig::{Rig, RigOptions, eventually};
+use crate::rig::{Rig, RigOptions, endless, eventually};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -140,6 +139,16 @@ async fn unknown_paths_have_fastapis_shapes() {
         (wrong.status, wrong.json()),
         (405, json!({"detail": "Method Not Allowed"}))
     );
+    // What is no text names no model.
+    let odd = client.get("/v1/models/%ff%zz").await;
+    assert_eq!(odd.status, 404);
+    assert_eq!(odd.json()["error"]["type"], "NotFoundError");
+    let slash = client.post("/v1/chat/completions/?a=b", &hello()).await;
+    assert_eq!(slash.status, 307);
+    assert_eq!(slash.header("location"), Some("/v1/chat/completions?a=b"));
+    for path in ["/nope/", "/", "//v1/models/"] {
+        assert_eq!(client.get(path).await.status, 404, "{path}");
+    }
     let form = client.with_header("Content-Type: application/x-www-form-urlencoded");
     let refused = form.post(CHAT, &hello()).await;
     assert_eq!(refused.status, 400);
@@ -182,18 +191,12 @@ async fn keys_guard_v1() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_says_when_to_come_back() {
-    let mut options = RigOptions {
-        scripted: ScriptedOptions {
-            step_time_us: 20_000,
-            ..RigOptions::default().scripted
-        },
-        ..RigOptions::default()
-    };
+    let mut options = endless();
     options.engine.max_num_seqs = 1;
     options.engine.max_num_waiting = 1;
     let rig = Rig::start(options).await;
     let client = rig.client();
-    let long = json!({"prompt": "a", "max_tokens": 200, "n": 1}).to_string();
+    let long = json!({"prompt": "a", "max_tokens": 60_000}).to_string();
     let mut held = Vec::new();
     for load in 1..=2 {
         held.push(

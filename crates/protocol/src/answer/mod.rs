@@ -11,6 +11,7 @@ mod completion_stream;
 mod event;
 mod logprobs;
 mod models;
+mod tokenize_body;
 mod usage;
 
 pub use chat_body::{ChatAnswer, ChatChoice};
@@ -21,7 +22,8 @@ pub use event::{DONE_EVENT, KEEP_ALIVE_EVENT, write_error_event};
 pub use logprobs::{
     ChatLogprobs, CompletionLogprobs, LogprobFormat, PromptLogprob, PromptLogprobs, TokenTexts,
 };
-pub use models::{DetokenizeAnswer, ModelCard, TokenizeAnswer, model_json, models_json};
+pub use models::{ModelCard, model_json, models_json};
+pub use tokenize_body::{DetokenizePieces, TokenizeAnswer, TokenizePieces};
 pub use usage::{PromptTokensDetails, Usage};
 
 use serde::Serialize;
