@@ -134,14 +134,36 @@ impl Report {
         format!("{report:#}")
     }
 
+    /// What people read, each with its name.
     fn lines(&self) -> Vec<(&'static str, String)> {
-        let config = &self.config;
         let (kv_dtype, kv_bytes) = self.kv();
         let mut lines = vec![("model", self.model.clone())];
         if self.path != self.model {
             lines.push(("path", self.path.clone()));
         }
         lines.extend(self.commit.clone().map(|commit| ("commit", commit)));
+        lines.extend(self.model_lines());
+        lines.extend(self.text_lines());
+        let cpu = match &self.cpu {
+            Ok(()) => "yes".to_owned(),
+            Err(reason) => format!("no: {reason}"),
+        };
+        let cuda = "no: this build has no CUDA backend";
+        let kv_cache = format!("{} a token ({kv_dtype})", size(kv_bytes as u64));
+        lines.extend([
+            ("runs on cpu", cpu),
+            ("runs on cuda", cuda.to_owned()),
+            ("KV cache", kv_cache),
+        ]);
+        lines.extend(self.content_hash.clone().map(|hash| ("content hash", hash)));
+        if !self.config.unknown_fields.is_empty() {
+            lines.push(("not known", self.config.unknown_fields.join(", ")));
+        }
+        lines
+    }
+
+    fn model_lines(&self) -> Vec<(&'static str, String)> {
+        let config = &self.config;
         let window = match self.num_window_layers() {
             0 => String::new(),
             n => format!(" ({n} with a window)"),
@@ -159,7 +181,7 @@ impl Report {
                 )
             }
         };
-        lines.extend([
+        vec![
             ("architecture", format!("{:?}", config.architecture)),
             ("parameters", count(self.num_parameters)),
             ("weights", weights),
@@ -182,50 +204,29 @@ impl Report {
                 "vocabulary",
                 format!("{} ids", count(config.vocab_size as u64)),
             ),
-        ]);
-        match &self.text {
-            Ok(None) => lines.push(("tokenizer", "none".to_owned())),
-            Err(error) => lines.push(("tokenizer", format!("cannot be used: {error}"))),
-            Ok(Some(text)) => {
-                lines.push((
-                    "tokenizer",
-                    format!("{} tokens", count(text.num_tokens as u64)),
-                ));
-                let template = if text.has_chat_template {
-                    "yes"
-                } else {
-                    "none"
-                };
-                lines.push(("chat template", template.to_owned()));
-                lines.push((
-                    "sampling",
-                    format!(
-                        "temperature {}, top_p {}, top_k {}, ends with {:?}",
-                        text.temperature, text.top_p, text.top_k, text.eos_token_ids
-                    ),
-                ));
-            }
-        }
-        let cpu = match &self.cpu {
-            Ok(()) => "yes".to_owned(),
-            Err(reason) => format!("no: {reason}"),
+        ]
+    }
+
+    fn text_lines(&self) -> Vec<(&'static str, String)> {
+        let text = match &self.text {
+            Ok(Some(text)) => text,
+            Ok(None) => return vec![("tokenizer", "none".to_owned())],
+            Err(error) => return vec![("tokenizer", format!("cannot be used: {error}"))],
         };
-        lines.extend([
-            ("runs on cpu", cpu),
-            (
-                "runs on cuda",
-                "no: this build has no CUDA backend".to_owned(),
-            ),
-            (
-                "KV cache",
-                format!("{} a token ({kv_dtype})", size(kv_bytes as u64)),
-            ),
-        ]);
-        lines.extend(self.content_hash.clone().map(|hash| ("content hash", hash)));
-        if !config.unknown_fields.is_empty() {
-            lines.push(("not known", config.unknown_fields.join(", ")));
-        }
-        lines
+        let tokens = format!("{} tokens", count(text.num_tokens as u64));
+        let template = match text.has_chat_template {
+            true => "yes",
+            false => "none",
+        };
+        let sampling = format!(
+            "temperature {}, top_p {}, top_k {}, ends with {:?}",
+            text.temperature, text.top_p, text.top_k, text.eos_token_ids
+        );
+        vec![
+            ("tokenizer", tokens),
+            ("chat template", template.to_owned()),
+            ("sampling", sampling),
+        ]
     }
 }
 

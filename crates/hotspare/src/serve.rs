@@ -15,6 +15,7 @@ use std::time::Duration;
 use hotspare_engine::{Backend, EngineOptions};
 use hotspare_front::{Front, FrontHandle, ModelInfo, ProcessLauncher};
 use hotspare_http::HttpConfig;
+use hotspare_hub::Fetched;
 use indicatif::MultiProgress;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -62,9 +63,7 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     if let Some(request) = hub::of_settings(&settings)? {
         // While it is fetched nobody is let wait on a port that does not answer.
         drop(listener);
-        let bars = bars.clone();
-        let fetch = tokio::task::spawn_blocking(move || request.run(bars));
-        let Some(found) = unless_signalled(fetch, &mut signals).await? else {
+        let Some(found) = fetch(request, bars.clone(), &mut signals).await? else {
             return Ok(());
         };
         hub::use_found(&mut settings, &found);
@@ -72,7 +71,6 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     }
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     warn_if_open(address, &settings);
-
     let model_options = settings.model.clone();
     let model = tokio::task::spawn_blocking(move || ModelInfo::load(&model_options)).await;
     let model = model
@@ -130,11 +128,13 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     Ok(())
 }
 
-/// What a download finds; none where a signal came first.
-async fn unless_signalled<T>(
-    fetch: JoinHandle<Result<T, String>>,
+/// Fetches a model of the hub; `None` where a signal came first.
+async fn fetch(
+    request: hub::Request,
+    bars: Option<MultiProgress>,
     signals: &mut Signals,
-) -> Result<Option<T>, String> {
+) -> Result<Option<Fetched>, String> {
+    let fetch = tokio::task::spawn_blocking(move || request.run(bars));
     tokio::select! {
         found = fetch => found.map_err(|e| e.to_string())?.map(Some),
         signal = signals.next() => {

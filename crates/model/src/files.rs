@@ -63,6 +63,7 @@ pub struct ModelFiles {
 impl ModelFiles {
     /// Opens the model in directory `path`.
     pub(crate) fn open_directory(path: &Path) -> Result<Self, ModelError> {
+        // First, so that a directory without a config is said to be one.
         let without_weights = Self::open_without_weights(path)?;
         let (weights, shards) = open_weights(path)?;
         Ok(Self {
@@ -74,12 +75,13 @@ impl ModelFiles {
 
     /// Opens what is in directory `path` beside the weights.
     pub(crate) fn open_without_weights(path: &Path) -> Result<Self, ModelError> {
+        let config = Self::open_config(&path.join("config.json"))?;
         Ok(Self {
             generation_config_json: read_small(path, "generation_config.json")?,
             tokenizer_json: read_small(path, "tokenizer.json")?,
             tokenizer_config_json: read_small(path, "tokenizer_config.json")?,
             chat_template_jinja: read_small(path, "chat_template.jinja")?,
-            ..Self::open_config(&path.join("config.json"))?
+            ..config
         })
     }
 

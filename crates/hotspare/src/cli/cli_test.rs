@@ -360,3 +360,34 @@ fn the_definition_is_sound_and_the_help_complete() {
     let short = command.render_help().to_string();
     assert!(!short.contains("--max-text-queue-bytes"), "{short}");
 }
+
+#[test]
+fn weights_come_from_where_options_say() {
+    let args = ["Llama-3.2-1B", "--load-format", "dummy", "--seed", "5"];
+    let more = [
+        "--revision",
+        "v1",
+        "--download-dir",
+        "/models",
+        "--cache-dir",
+        "/cache",
+    ];
+    let settings = parse_with(&[&args[..], &more].concat(), &[]).unwrap();
+    assert_eq!(settings.model.load_format.name(), "dummy");
+    assert_eq!(settings.engine.load_format, "dummy");
+    assert_eq!(
+        (settings.model.dummy_seed, settings.engine.dummy_seed),
+        (5, 5)
+    );
+    assert_eq!(settings.revision.as_deref(), Some("v1"));
+    let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|p| p.display().to_string());
+    assert_eq!(path(&settings.download_dir).as_deref(), Some("/models"));
+    assert_eq!(path(&settings.engine.cache_dir).as_deref(), Some("/cache"));
+    let error = message(parse_with(&["--load-format", "pt"], &[]));
+    assert!(
+        error.contains("--load-format") && error.contains("dummy"),
+        "{error}"
+    );
+    let from_env = parse_with(&[], &[("HOTSPARE_CACHE_DIR", "/c")]).unwrap();
+    assert_eq!(path(&from_env.engine.cache_dir).as_deref(), Some("/c"));
+}
