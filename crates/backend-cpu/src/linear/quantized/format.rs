@@ -8,6 +8,7 @@
 //! [`crate::linear::blocks`] but for the rounding of that expression.
 
 use super::int_simd::{FloatsOf, IntSimd};
+use crate::simd::{LANES, Simd};
 
 /// Elements for which activations have a scale.
 pub(super) const BLOCK: usize = 32;
@@ -55,6 +56,9 @@ pub(super) struct Rows {
     pub(super) first: *const u8,
     /// Bytes from one row to the next.
     pub(super) stride: usize,
+    /// Where to prefetch: bytes that will be needed when as many as now have been used. Each load
+    /// asks for its share, because a processor that has many to wait for waits at once.
+    pub(super) ahead: *const u8,
 }
 
 impl Rows {
@@ -63,14 +67,51 @@ impl Rows {
     pub(super) fn skip(self, bytes: usize) -> Self {
         Self {
             first: self.first.wrapping_add(bytes),
+            ahead: self.ahead.wrapping_add(LANES * bytes),
             ..self
         }
     }
 
-    /// The address of row `index`.
+    /// Asks for what follows `bytes` bytes of each row from byte `at` on.
     #[inline(always)]
-    pub(super) fn row(self, index: usize) -> *const u8 {
-        self.first.wrapping_add(index * self.stride)
+    fn prefetch<T: IntSimd>(self, t: T, at: usize, bytes: usize) {
+        let ahead = self.ahead.wrapping_add(LANES * at);
+        for line in 0..(LANES * bytes).div_ceil(64) {
+            t.floats().prefetch_far(ahead.wrapping_add(64 * line));
+        }
+    }
+
+    /// [`IntSimd::load_columns`] from byte `at` on.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn columns<T: IntSimd>(self, t: T, at: usize) -> [T::I; 4] {
+        self.prefetch(t, at, 16);
+        // SAFETY: the caller's promise.
+        unsafe { t.load_columns(self.first.wrapping_add(at), self.stride) }
+    }
+
+    /// [`IntSimd::load_words`] from byte `at` on.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn words<T: IntSimd>(self, t: T, at: usize) -> T::I {
+        self.prefetch(t, at, 4);
+        // SAFETY: the caller's promise.
+        unsafe { t.load_words(self.first.wrapping_add(at), self.stride) }
+    }
+
+    /// [`IntSimd::load_halves`] from byte `at` on.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn halves<T: IntSimd>(self, t: T, at: usize) -> FloatsOf<T> {
+        self.prefetch(t, at, 2);
+        // SAFETY: the caller's promise.
+        unsafe { t.load_halves(self.first.wrapping_add(at), self.stride) }
     }
 }
 
@@ -89,7 +130,6 @@ pub(super) struct Piece<T: IntSimd> {
 impl<T: IntSimd> Piece<T> {
     #[inline(always)]
     pub(super) fn new(t: T) -> Self {
-        use crate::simd::Simd;
         let (zero, float_zero) = (t.splat(0), t.floats().splat(0.0));
         Self {
             words: [[zero; BLOCK_WORDS]; PIECE_BLOCKS],

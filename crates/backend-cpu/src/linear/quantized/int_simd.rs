@@ -166,12 +166,14 @@ impl IntSimd for Scalar {
     }
 
     #[inline(always)]
-    fn dot(self, acc: V, w: V, x: V) -> V {
-        std::array::from_fn(|i| {
-            let pairs = w[i].to_le_bytes().into_iter().zip(x[i].to_le_bytes());
-            let products = pairs.map(|(w, x)| i32::from(w) * i32::from(x as i8));
-            acc[i] + products.sum::<i32>()
-        })
+    fn dot(self, mut acc: V, w: V, x: V) -> V {
+        // Shifts of whole lanes: every instruction set has them for vectors.
+        for shift in [0, 8, 16, 24] {
+            for i in 0..LANES {
+                acc[i] += ((w[i] >> shift) & 0xFF) * (x[i] << (24 - shift) >> 24);
+            }
+        }
+        acc
     }
 
     #[inline(always)]
@@ -180,12 +182,13 @@ impl IntSimd for Scalar {
     }
 
     #[inline(always)]
-    fn dot_signed(self, acc: V, w: V, x: V) -> V {
-        std::array::from_fn(|i| {
-            let pairs = w[i].to_le_bytes().into_iter().zip(x[i].to_le_bytes());
-            let products = pairs.map(|(w, x)| i32::from(w as i8) * i32::from(x as i8));
-            acc[i] + products.sum::<i32>()
-        })
+    fn dot_signed(self, mut acc: V, w: V, x: V) -> V {
+        for shift in [0, 8, 16, 24] {
+            for i in 0..LANES {
+                acc[i] += (w[i] << (24 - shift) >> 24) * (x[i] << (24 - shift) >> 24);
+            }
+        }
+        acc
     }
 
     #[inline(always)]

@@ -29,10 +29,7 @@ pub(super) unsafe fn accumulate<T: IntSimd, Q: PackedFormat, const MR: usize>(
 ) {
     let s = t.floats();
     let mut acc = [s.splat(0.0); MR];
-    let sums = &mut sums[..MR];
-    for m in 0..MR {
-        acc[m] = sums[m];
-    }
+    acc.copy_from_slice(&sums[..MR]);
     for block in 0..num_blocks {
         // SAFETY: the caller promises so many blocks of so many rows.
         unsafe {
@@ -65,9 +62,7 @@ pub(super) unsafe fn accumulate<T: IntSimd, Q: PackedFormat, const MR: usize>(
         }
         x = x.next();
     }
-    for m in 0..MR {
-        sums[m] = acc[m];
-    }
+    sums[..MR].copy_from_slice(&acc);
 }
 
 /// Sums of (byte - offset) * activation over a block, or over one half of it where halves have

@@ -189,12 +189,14 @@ fn unpack<T: IntSimd, Q: PackedFormat>(
     let mut copy;
     let rows = if weights.1 == GROUP_ROWS {
         let group = matrix.rows(weights.0, GROUP_ROWS);
-        let rows = Rows {
+        Rows {
             first: group[bytes.start..].as_ptr(),
             stride: matrix.row_bytes,
-        };
-        prefetch(t, rows, &bytes);
-        rows
+            // The next group follows, and the parts of a group are taken to be its bytes in order.
+            ahead: group
+                .as_ptr()
+                .wrapping_add(group.len() + GROUP_ROWS * bytes.start),
+        }
     } else {
         copy = [[0u8; MAX_PIECE_BYTES]; GROUP_ROWS];
         for (i, copy) in copy.iter_mut().enumerate().take(weights.1) {
@@ -204,22 +206,12 @@ fn unpack<T: IntSimd, Q: PackedFormat>(
         Rows {
             first: copy.as_ptr().cast(),
             stride: MAX_PIECE_BYTES,
+            ahead: copy.as_ptr().cast(),
         }
     };
     for (i, at) in (0..blocks.len()).step_by(Q::BLOCKS).enumerate() {
         // SAFETY: sixteen rows of these blocks are in the matrix, or in the copy.
         unsafe { Q::unpack(t, rows.skip(i * Q::BYTES), at, piece) };
-    }
-}
-
-/// Asks for a part of the next group of sixteen rows, as large as this piece: `bytes` of each row
-/// are needed now. Rows follow each other, so that the parts of a group are its bytes in order.
-#[inline(always)]
-fn prefetch<T: IntSimd>(t: T, rows: Rows, bytes: &Range<usize>) {
-    let group = rows.first.wrapping_sub(bytes.start);
-    let next = group.wrapping_add(GROUP_ROWS * (rows.stride + bytes.start));
-    for at in (0..GROUP_ROWS * bytes.len()).step_by(64) {
-        t.floats().prefetch_far(next.wrapping_add(at));
     }
 }
 

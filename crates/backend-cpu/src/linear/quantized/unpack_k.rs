@@ -9,19 +9,14 @@ use super::int_simd::{FloatsOf, IntSimd};
 use crate::linear::blocks::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use crate::simd::Simd;
 
-/// 32 bytes of each row, transposed.
+/// 32 bytes of each row from byte `at` on, transposed.
 ///
 /// # Safety
 /// They are readable.
 #[inline(always)]
-unsafe fn load_block<T: IntSimd>(t: T, rows: Rows) -> [T::I; 8] {
+unsafe fn load_block<T: IntSimd>(t: T, rows: Rows, at: usize) -> [T::I; 8] {
     // SAFETY: the caller's promise.
-    let (a, b) = unsafe {
-        (
-            t.load_columns(rows.first, rows.stride),
-            t.load_columns(rows.skip(16).first, rows.stride),
-        )
-    };
+    let (a, b) = unsafe { (rows.columns(t, at), rows.columns(t, at + 16)) };
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
 }
 
@@ -33,7 +28,7 @@ unsafe fn load_block<T: IntSimd>(t: T, rows: Rows) -> [T::I; 8] {
 unsafe fn scales_and_minimums<T: IntSimd>(t: T, rows: Rows, piece: &mut Piece<T>) {
     let s = t.floats();
     // SAFETY: the caller's promise.
-    let [halves, a, b, c] = unsafe { t.load_columns(rows.first, rows.stride) };
+    let [halves, a, b, c] = unsafe { rows.columns(t, 0) };
     let d = t.low_half(halves);
     let min = s.sub(s.splat(0.0), t.high_half(halves));
     let scales = [
@@ -64,7 +59,7 @@ impl PackedFormat for Q4K {
         unsafe {
             scales_and_minimums(t, rows, piece);
             for pair in 0..PIECE_BLOCKS / 2 {
-                let words = load_block(t, rows.skip(16 + 32 * pair));
+                let words = load_block(t, rows, 16 + 32 * pair);
                 for i in 0..8 {
                     piece.words[2 * pair][i] = t.bits(words[i], 0, 0x0F);
                     piece.words[2 * pair + 1][i] = t.bits(words[i], 4, 0x0F);
@@ -84,9 +79,9 @@ impl PackedFormat for Q5K {
         // SAFETY: 16 + 32 + 4 * 32 bytes are 176.
         unsafe {
             scales_and_minimums(t, rows, piece);
-            let high = load_block(t, rows.skip(16));
+            let high = load_block(t, rows, 16);
             for pair in 0..PIECE_BLOCKS / 2 {
-                let words = load_block(t, rows.skip(48 + 32 * pair));
+                let words = load_block(t, rows, 48 + 32 * pair);
                 for i in 0..8 {
                     let two = t.bits(high[i], 2 * pair as u32, 0x03);
                     let first = t.shl(t.bits(two, 0, 0x01), 4);
@@ -109,8 +104,8 @@ impl PackedFormat for Q6K {
     unsafe fn unpack<T: IntSimd>(t: T, rows: Rows, _: usize, piece: &mut Piece<T>) {
         // SAFETY: 128 + 64 + 16 + 2 bytes are 210.
         unsafe {
-            let d = t.load_halves(rows.skip(208).first, rows.stride);
-            let scales = t.load_columns(rows.skip(192).first, rows.stride);
+            let d = rows.halves(t, 208);
+            let scales = rows.columns(t, 192);
             for block in 0..PIECE_BLOCKS {
                 for half in 0..2 {
                     let byte = t.signed_byte(scales[block / 2], (2 * block + half) as u32 % 4);
@@ -118,9 +113,9 @@ impl PackedFormat for Q6K {
                 }
             }
             for big in 0..2 {
-                let high = load_block(t, rows.skip(128 + 32 * big));
+                let high = load_block(t, rows, 128 + 32 * big);
                 for odd in 0..2 {
-                    let low = load_block(t, rows.skip(64 * big + 32 * odd));
+                    let low = load_block(t, rows, 64 * big + 32 * odd);
                     for i in 0..8 {
                         // Quarters `odd` and `odd + 2`: low nibbles, then high ones.
                         let first = t.shl(t.bits(high[i], 2 * odd as u32, 0x03), 4);
@@ -145,8 +140,8 @@ impl PackedFormat for Q3K {
     unsafe fn unpack<T: IntSimd>(t: T, rows: Rows, _: usize, piece: &mut Piece<T>) {
         // SAFETY: 32 + 64 + 12 + 2 bytes are 110; the scales are read from four bytes before them.
         unsafe {
-            let d = t.load_halves(rows.skip(108).first, rows.stride);
-            let [_, a, b, c] = t.load_columns(rows.skip(92).first, rows.stride);
+            let d = rows.halves(t, 108);
+            let [_, a, b, c] = rows.columns(t, 92);
             let scales = [
                 t.or(t.bits(a, 0, 0x0F), t.shl(t.bits(c, 0, 0x03), 4)),
                 t.or(t.bits(b, 0, 0x0F), t.shl(t.bits(c, 2, 0x03), 4)),
@@ -159,9 +154,9 @@ impl PackedFormat for Q3K {
                     piece.scales[block][half] = scaled(t, d, t.sub(byte, t.splat(32)));
                 }
             }
-            let high = load_block(t, rows);
+            let high = load_block(t, rows, 0);
             for big in 0..2 {
-                let low = load_block(t, rows.skip(32 + 32 * big));
+                let low = load_block(t, rows, 32 + 32 * big);
                 for quarter in 0..4 {
                     let block = 4 * big + quarter;
                     for i in 0..8 {
@@ -186,10 +181,10 @@ impl PackedFormat for Q2K {
         let s = t.floats();
         // SAFETY: 16 + 64 + 4 bytes are 84.
         unsafe {
-            let halves = t.load_words(rows.skip(80).first, rows.stride);
+            let halves = rows.words(t, 80);
             let d = t.low_half(halves);
             let min = s.sub(s.splat(0.0), t.high_half(halves));
-            let both = t.load_columns(rows.first, rows.stride);
+            let both = rows.columns(t, 0);
             for block in 0..PIECE_BLOCKS {
                 let two = t.shr(both[block / 2], 16 * (block as u32 % 2));
                 for half in 0..2 {
@@ -202,7 +197,7 @@ impl PackedFormat for Q2K {
                 piece.minimums[block] = min;
             }
             for big in 0..2 {
-                let words = load_block(t, rows.skip(16 + 32 * big));
+                let words = load_block(t, rows, 16 + 32 * big);
                 for quarter in 0..4 {
                     for i in 0..8 {
                         let two = t.bits(words[i], 2 * quarter as u32, 0x03);

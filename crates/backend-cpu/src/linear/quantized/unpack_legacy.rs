@@ -16,9 +16,9 @@ impl PackedFormat for Q8_0 {
     unsafe fn unpack<T: IntSimd>(t: T, rows: Rows, at: usize, piece: &mut Piece<T>) {
         // SAFETY: 2 + 16 + 16 bytes are 34.
         unsafe {
-            piece.scales[at][0] = t.load_halves(rows.first, rows.stride);
+            piece.scales[at][0] = rows.halves(t, 0);
             for half in 0..2 {
-                let words = t.load_columns(rows.skip(2 + 16 * half).first, rows.stride);
+                let words = rows.columns(t, 2 + 16 * half);
                 for i in 0..4 {
                     piece.words[at][4 * half + i] = t.signed(words[i]);
                 }
@@ -35,8 +35,8 @@ impl PackedFormat for Q4_0 {
     unsafe fn unpack<T: IntSimd>(t: T, rows: Rows, at: usize, piece: &mut Piece<T>) {
         // SAFETY: 2 + 16 bytes are 18.
         unsafe {
-            piece.scales[at][0] = t.load_halves(rows.first, rows.stride);
-            let words = t.load_columns(rows.skip(2).first, rows.stride);
+            piece.scales[at][0] = rows.halves(t, 0);
+            let words = rows.columns(t, 2);
             nibbles(t, &words, &mut piece.words[at]);
         }
     }
@@ -50,10 +50,10 @@ impl PackedFormat for Q4_1 {
     unsafe fn unpack<T: IntSimd>(t: T, rows: Rows, at: usize, piece: &mut Piece<T>) {
         // SAFETY: 4 + 16 bytes are 20.
         unsafe {
-            let halves = t.load_words(rows.first, rows.stride);
+            let halves = rows.words(t, 0);
             piece.scales[at][0] = t.low_half(halves);
             piece.minimums[at] = t.high_half(halves);
-            let words = t.load_columns(rows.skip(4).first, rows.stride);
+            let words = rows.columns(t, 4);
             nibbles(t, &words, &mut piece.words[at]);
         }
     }
@@ -67,9 +67,9 @@ impl PackedFormat for Q5_0 {
     unsafe fn unpack<T: IntSimd>(t: T, rows: Rows, at: usize, piece: &mut Piece<T>) {
         // SAFETY: 2 + 4 + 16 bytes are 22.
         unsafe {
-            piece.scales[at][0] = t.load_halves(rows.first, rows.stride);
-            let high = t.load_words(rows.skip(2).first, rows.stride);
-            let words = t.load_columns(rows.skip(6).first, rows.stride);
+            piece.scales[at][0] = rows.halves(t, 0);
+            let high = rows.words(t, 2);
+            let words = rows.columns(t, 6);
             nibbles(t, &words, &mut piece.words[at]);
             fifth_bits(t, high, &mut piece.words[at]);
         }
@@ -84,11 +84,11 @@ impl PackedFormat for Q5_1 {
     unsafe fn unpack<T: IntSimd>(t: T, rows: Rows, at: usize, piece: &mut Piece<T>) {
         // SAFETY: 4 + 4 + 16 bytes are 24.
         unsafe {
-            let halves = t.load_words(rows.first, rows.stride);
+            let halves = rows.words(t, 0);
             piece.scales[at][0] = t.low_half(halves);
             piece.minimums[at] = t.high_half(halves);
-            let high = t.load_words(rows.skip(4).first, rows.stride);
-            let words = t.load_columns(rows.skip(8).first, rows.stride);
+            let high = rows.words(t, 4);
+            let words = rows.columns(t, 8);
             nibbles(t, &words, &mut piece.words[at]);
             fifth_bits(t, high, &mut piece.words[at]);
         }
