@@ -91,8 +91,8 @@ pub(crate) fn run() {
     }
     println!(
         "\n{} threads; prompts of {PROMPT_TOKENS} tokens; decode from position {}; KV caches in \
-         float16, in the lines that say so in q8_0; hotspare draws each token, llama.cpp's time is without. Best of {NUM_ROUNDS} \
-         rounds in turns.",
+         float16, in the lines that say so in q8_0; hotspare draws each token, llama.cpp's time is \
+         without. Best of {NUM_ROUNDS} rounds in turns.",
         num_threads(),
         SHAPE[1]
     );

@@ -31,8 +31,8 @@ pub struct EngineOptions {
     /// Type of the activations: `auto` or `float32`. A CPU engine takes the names of shorter types
     /// too, and computes in float32. Default `auto`.
     pub dtype: String,
-    /// How keys and values are kept: `auto`, `float32`, `float16` or `q8_0`. Default `auto`: float16
-    /// where the model's weights are of sixteen bits, else float32.
+    /// How keys and values are kept: `auto`, `float32`, `float16` or `q8_0`. Default `auto`:
+    /// float16 where the model's weights are of sixteen bits, else float32.
     pub kv_cache_dtype: String,
     /// Type to which dense weights are quantized while they are loaded: `none`, or one of
     /// [`quantization_names`](crate::quantization_names). Default `none`.

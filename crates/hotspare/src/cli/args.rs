@@ -116,8 +116,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<String>,
     /// How keys and values are kept: auto, float16 (or half, f16), float32 (or f32), or q8_0, which
-    /// takes about half the memory of float16 [default: auto, float16 where the model's weights have
-    /// sixteen bits].
+    /// takes about half the memory of float16 [default: auto, float16 where the model's weights
+    /// have sixteen bits].
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_cache_dtype: Option<String>,
     /// Quantize the weights while they are loaded, so that less memory holds them and each token
