@@ -14,7 +14,7 @@ use hotspare_batch::{
 };
 use hotspare_model::ops::StepLimits;
 use hotspare_model::weights::{WeightDtype, WeightView};
-use hotspare_model::{LoadOptions, ModelConfig, ModelRunner, ModelSource};
+use hotspare_model::{LoadOptions, ModelConfig, ModelRunner, ModelSource, Quantization};
 
 const BLOCK_SIZE: usize = 16;
 
@@ -47,11 +47,14 @@ impl Measured {
 }
 
 impl Device {
-    /// Loads `path` and reads a prompt of `context` tokens into each of `streams` sequences.
+    /// Loads `path`, its weights quantized to a type if one is named, and reads a prompt of
+    /// `context` tokens into each of `streams` sequences.
     pub(crate) fn load(
         path: &Path,
         num_threads: usize,
         [streams, context, room]: [usize; 3],
+        kv_dtype: WeightDtype,
+        quantize_to: Option<WeightDtype>,
     ) -> Result<Self, String> {
         let files = ModelSource::resolve(&path.display().to_string())
             .and_then(|source| source.open())
@@ -66,8 +69,8 @@ impl Device {
             limits: limits.clone(),
             num_blocks: (streams + 1) * room.div_ceil(BLOCK_SIZE),
             block_size: BLOCK_SIZE,
-            kv_dtype: WeightDtype::F16,
-            quantization: None,
+            kv_dtype,
+            quantization: quantize_to.map(|dtype| Quantization { dtype, num_threads }),
         };
         let options_of_ops = CpuOptions {
             num_threads,

@@ -11,6 +11,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
+
+use hotspare_model::Quantization;
+use hotspare_model::weights::WeightDtype;
 
 use crate::device::{Device, Measured};
 use crate::llama::{Llama, PYTHON_VARIABLE};
@@ -47,6 +51,8 @@ const MODEL: [&[&str]; 3] = [
     ],
     &["--theta", "1000000"],
 ];
+/// Names the formats to run, with commas; all where it is not set.
+const FORMATS_VARIABLE: &str = "HOTSPARE_BENCH_FORMATS";
 /// Names the directory of the files.
 const MODELS_VARIABLE: &str = "HOTSPARE_BENCH_MODELS";
 
@@ -74,18 +80,27 @@ pub(crate) fn run() {
          | attention | sample |"
     );
     println!("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|");
-    for format in FORMATS {
+    let wanted = std::env::var(FORMATS_VARIABLE).unwrap_or_else(|_| FORMATS.join(","));
+    for format in FORMATS
+        .into_iter()
+        .filter(|&format| wanted.split(',').any(|w| w == format))
+    {
         if let Err(reason) = run_format(format) {
             println!("| {format} | FAILED: {reason} |");
         }
     }
     println!(
-        "\n{} threads; prompts of {PROMPT_TOKENS} tokens; decode from position {}; float16 KV \
-         cache; hotspare draws each token, llama.cpp's time is without. Best of {NUM_ROUNDS} \
-         rounds in turns.",
+        "\n{} threads; prompts of {PROMPT_TOKENS} tokens; decode from position {}; KV caches in \
+         float16, in the lines that say so in q8_0; hotspare draws each token, llama.cpp's time is \
+         without. Best of {NUM_ROUNDS} rounds in turns.",
         num_threads(),
         SHAPE[1]
     );
+    if wanted.split(',').any(|format| format == "bf16")
+        && let Err(reason) = quantize_at_load()
+    {
+        println!("FAILED: {reason}");
+    }
 }
 
 fn num_threads() -> usize {
@@ -95,7 +110,8 @@ fn num_threads() -> usize {
 fn run_format(format: &str) -> Result<(), String> {
     let path = model_path(format)?;
     let threads = num_threads();
-    let mut device = Device::load(&path, threads, SHAPE)?;
+    let mut device = Device::load(&path, threads, SHAPE, WeightDtype::F16, None)?;
+    let mut eight = Device::load(&path, threads, SHAPE, WeightDtype::Q8_0, None)?;
     let mut llama = Llama::load(&path, threads, SHAPE)?;
     let mut cases = vec![Case::new("prefill".to_owned(), PROMPT_TOKENS, 1)];
     for (streams, steps) in DECODES {
@@ -105,9 +121,16 @@ fn run_format(format: &str) -> Result<(), String> {
             steps,
         ));
     }
+    let last = DECODES[DECODES.len() - 1];
+    let mut with_eight = Case::new(
+        format!("decode {}, q8_0 KV", last.0),
+        last.0 * last.1,
+        last.1,
+    );
     let mut read_seconds = f64::INFINITY;
     for _ in 0..NUM_ROUNDS {
         read_seconds = read_seconds.min(device.read_weights(threads));
+        with_eight.keep_best(eight.decode(last.0, last.1)?);
         for (nth, case) in cases.iter_mut().enumerate() {
             let ours = match nth {
                 0 => device.prefill(PROMPT_TOKENS)?,
@@ -123,6 +146,7 @@ fn run_format(format: &str) -> Result<(), String> {
             }
         }
     }
+    cases.push(with_eight);
     let num_bytes = device.num_weight_bytes() as f64;
     for case in &cases {
         case.print(format, num_bytes, num_bytes / read_seconds);
@@ -132,6 +156,31 @@ fn run_format(format: &str) -> Result<(), String> {
         num_bytes / 1e6,
         num_bytes / read_seconds / 1e9
     );
+    Ok(())
+}
+
+/// Prints how long the dense file takes to load when its weights are quantized meanwhile.
+fn quantize_at_load() -> Result<(), String> {
+    let path = model_path("bf16")?;
+    println!("\n### `--quantization` of the bf16 file at load\n");
+    println!("| type | seconds | million weights/s | MB left |\n|---|---:|---:|---:|");
+    let kept = [None].into_iter().chain(Quantization::OFFERED.map(Some));
+    for dtype in kept {
+        let start = Instant::now();
+        let device = Device::load(&path, num_threads(), [0, 1, 64], WeightDtype::F16, dtype)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let dense_bytes = device.num_weight_bytes() as f64;
+        // The table counts what the type itself takes; the output matrix may have another.
+        let bits = dtype.map_or(16.0, |dtype| {
+            8.0 * dtype.block_bytes() as f64 / dtype.block_len() as f64
+        });
+        println!(
+            "| {} | {seconds:.1} | {:.0} | {:.0} |",
+            dtype.map_or("none", WeightDtype::name),
+            dense_bytes / 2e6 / seconds,
+            dense_bytes / 1e6 * bits / 16.0
+        );
+    }
     Ok(())
 }
 
@@ -165,7 +214,7 @@ impl Case {
                 format!("{:.1}", tokens / theirs),
                 format!("{:.2}", theirs / ours),
             ),
-            None => ("left out".to_owned(), "-".to_owned()),
+            None => ("-".to_owned(), "-".to_owned()),
         };
         let read = num_bytes * self.num_steps as f64 / ours;
         let parts = self.ours.parts.map(|part| 100.0 * part / ours);

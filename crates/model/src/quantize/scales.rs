@@ -28,8 +28,8 @@ pub(super) struct Affine {
 fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; 8];
     for i in (0..N).step_by(8) {
-        for lane in 0..8 {
-            lanes[lane] += term(i + lane);
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(i + lane);
         }
     }
     lanes.iter().sum()
