@@ -40,6 +40,7 @@ fn config(num_running: usize) -> SchedulerConfig {
         max_num_waiting: num_running,
         enable_prefix_caching: true,
         long_prefill_token_threshold: 0,
+        sliding_window: None,
         policy: SchedulingPolicy::Fcfs,
         max_num_in_flight: 1,
     }

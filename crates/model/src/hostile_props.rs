@@ -82,6 +82,7 @@ fn load(config: &ModelConfig, weights: &WeightStore) -> bool {
         num_blocks: 2,
         block_size: 4,
         kv_dtype: WeightDtype::F32,
+        quantization: None,
     };
     let mut ops = NaiveOps::new(1);
     Decoder::load(&mut ops, config, weights, &options, &mut |_| {}).is_ok()

@@ -12,7 +12,7 @@ use super::cli_test::{config_file, message, parse_with, path};
 use super::{Settings, layers};
 
 /// One of these is a value of any option that is not its default. A new kind of value belongs here.
-const CANDIDATES: [&str; 16] = [
+const CANDIDATES: [&str; 17] = [
     "7",
     "true",
     "false",
@@ -21,6 +21,7 @@ const CANDIDATES: [&str; 16] = [
     "cpu",
     "float32",
     "float16",
+    "q8_0",
     "json",
     "priority",
     "safetensors",
@@ -63,7 +64,7 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
     };
     add(
         &fields!(Settings, settings; host, port, shutdown_timeout, http, front, model, engine,
-            log_level, log_format, warnings),
+            revision, download_dir, log_level, log_format, warnings),
     );
     add(
         &fields!(HttpConfig, &settings.http; api_keys, allowed_origins, max_body_bytes,
@@ -86,8 +87,9 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             engine_stable_after_ms, max_num_engine_failures, stats_log_interval_s, log_requests),
     );
     add(
-        &fields!(ModelOptions, &settings.model; model, served_model_names, max_model_len,
-            chat_template, skip_tokenizer_init, generation_config, override_generation_config),
+        &fields!(ModelOptions, &settings.model; model, root, load_format, dummy_seed, served_model_names,
+            max_model_len, chat_template, skip_tokenizer_init, generation_config,
+            override_generation_config),
     );
     let engine = serde_json::to_value(&settings.engine).expect("options are JSON");
     for (name, value) in engine.as_object().expect("an object") {
