@@ -87,9 +87,9 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             engine_stable_after_ms, max_num_engine_failures, stats_log_interval_s, log_requests),
     );
     add(
-        &fields!(ModelOptions, &settings.model; model, root, load_format, dummy_seed, served_model_names,
-            max_model_len, chat_template, skip_tokenizer_init, generation_config,
-            override_generation_config),
+        &fields!(ModelOptions, &settings.model; model, root, load_format, dummy_seed,
+            served_model_names, max_model_len, chat_template, skip_tokenizer_init,
+            generation_config, override_generation_config),
     );
     let engine = serde_json::to_value(&settings.engine).expect("options are JSON");
     for (name, value) in engine.as_object().expect("an object") {
