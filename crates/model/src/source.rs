@@ -124,7 +124,7 @@ impl ModelSource {
         if format != LoadFormat::Auto && format != found {
             let (found, format) = (found.name(), format.name());
             let reason =
-                format!("its weights are {found}, but the load format asked for is {format}");
+                format!("its weights are {found}, which --load-format {format} does not read");
             return Err(unknown(name, &reason));
         }
         Ok(source)

@@ -128,7 +128,8 @@ pub(crate) struct ModelArgs {
     pub(crate) max_model_len: Option<ContextLen>,
     /// Format of the weights: auto, safetensors, gguf, or dummy, which fills the model's shape with
     /// random ones (seeded by --seed): MODEL is then a directory with a config.json, such a file,
-    /// or a known shape such as Llama-3.2-1B [default: auto].
+    /// or a known shape such as Llama-3.2-1B; where there is no tokenizer, each byte of a text is a
+    /// token [default: auto].
     #[arg(long, value_name = "FORMAT")]
     pub(crate) load_format: Option<String>,
     /// Type of the activations: auto or float32 [default: auto].
