@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::SseStream;
 
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// An answer, whole.
 #[derive(Debug)]
