@@ -33,7 +33,7 @@ const CANDIDATES: [&str; 17] = [
 ];
 
 /// Settings without an option, and why.
-const WITHOUT_OPTION: [(&str, &str); 6] = [
+const WITHOUT_OPTION: [(&str, &str); 7] = [
     ("EngineOptions.check_integrity", "costs time; for tests"),
     ("EngineOptions.faults", "HOTSPARE_FAULTS, for drills"),
     ("EngineOptions.life", "the front counts it"),
@@ -43,6 +43,7 @@ const WITHOUT_OPTION: [(&str, &str); 6] = [
         "HttpConfig.template_command",
         "this program, set when it serves",
     ),
+    ("ModelOptions.root", "set when a model comes from a hub"),
 ];
 
 macro_rules! fields {
