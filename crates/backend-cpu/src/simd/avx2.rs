@@ -4,6 +4,7 @@
 
 use std::arch::x86_64::*;
 
+use super::dispatch::intrinsics;
 use super::{LANES, Simd};
 
 /// Proof that the CPU has AVX2, FMA and F16C.
@@ -23,17 +24,6 @@ impl Avx2 {
 /// Lanes 0..8 and 8..16.
 #[derive(Clone, Copy)]
 pub(crate) struct Pair(__m256, __m256);
-
-/// An `#[inline(always)]` method of which the whole body is intrinsics without memory operands.
-macro_rules! intrinsics {
-    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block)*) => {$(
-        #[inline(always)]
-        fn $name(self, $($arg: $ty),*) -> $ret {
-            // SAFETY: `self` proves that the CPU has the instructions; no memory is touched.
-            unsafe { $body }
-        }
-    )*};
-}
 
 impl Simd for Avx2 {
     type F = Pair;

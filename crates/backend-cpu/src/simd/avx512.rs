@@ -7,6 +7,7 @@
 
 use std::arch::x86_64::*;
 
+use super::dispatch::intrinsics;
 use super::{LANES, Simd};
 
 /// Proof that the CPU has AVX-512 F, BW, DQ and VL (and AVX2, FMA, F16C).
@@ -25,17 +26,6 @@ impl Avx512 {
             && is_x86_feature_detected!("f16c");
         has.then_some(Self(()))
     }
-}
-
-/// An `#[inline(always)]` method of which the whole body is intrinsics without memory operands.
-macro_rules! intrinsics {
-    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block)*) => {$(
-        #[inline(always)]
-        fn $name(self, $($arg: $ty),*) -> $ret {
-            // SAFETY: `self` proves that the CPU has the instructions; no memory is touched.
-            unsafe { $body }
-        }
-    )*};
 }
 
 impl Simd for Avx512 {

@@ -82,3 +82,16 @@ macro_rules! isa_entry {
     };
 }
 pub(crate) use isa_entry;
+
+/// `#[inline(always)]` methods of a token, of which the whole body is intrinsics without memory
+/// operands.
+macro_rules! intrinsics {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) -> $ret {
+            // SAFETY: `self` proves that the CPU has the instructions; no memory is touched.
+            unsafe { $body }
+        }
+    )*};
+}
+pub(crate) use intrinsics;

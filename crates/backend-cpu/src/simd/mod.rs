@@ -20,7 +20,7 @@ pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 pub use dispatch::Isa;
-pub(crate) use dispatch::isa_entry;
+pub(crate) use dispatch::{intrinsics, isa_entry};
 pub(crate) use scalar::Scalar;
 
 /// Lanes of a vector.

@@ -8,22 +8,11 @@
 use std::arch::x86_64::*;
 
 use super::int_simd::{FloatsOf, IntSimd};
-use crate::simd::{Avx2, LANES, Simd};
+use crate::simd::{Avx2, LANES, Simd, intrinsics};
 
 /// Lanes 0..8 and 8..16.
 #[derive(Clone, Copy)]
 pub(super) struct IntPair(__m256i, __m256i);
-
-/// An `#[inline(always)]` method of which the whole body is intrinsics without memory operands.
-macro_rules! intrinsics {
-    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block)*) => {$(
-        #[inline(always)]
-        fn $name(self, $($arg: $ty),*) -> $ret {
-            // SAFETY: `self` proves that the CPU has the instructions; no memory is touched.
-            unsafe { $body }
-        }
-    )*};
-}
 
 impl IntSimd for Avx2 {
     type S = Self;

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use super::int_avx2::halves16;
 use super::int_simd::{FloatsOf, IntSimd};
-use crate::simd::{Avx512, LANES};
+use crate::simd::{Avx512, LANES, intrinsics};
 
 /// Proof that the CPU has AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, Debug)]
@@ -18,17 +18,6 @@ impl Vnni {
     pub(super) fn detect(avx512: Avx512) -> Option<Self> {
         is_x86_feature_detected!("avx512vnni").then_some(Self(avx512))
     }
-}
-
-/// An `#[inline(always)]` method of which the whole body is intrinsics without memory operands.
-macro_rules! intrinsics {
-    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty $body:block)*) => {$(
-        #[inline(always)]
-        fn $name(self, $($arg: $ty),*) -> $ret {
-            // SAFETY: `self` proves that the CPU has the instructions; no memory is touched.
-            unsafe { $body }
-        }
-    )*};
 }
 
 impl IntSimd for Vnni {
