@@ -7,14 +7,18 @@
 //! name.
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::{HubConfig, HubError};
 
 /// Time between two looks at a lock that another process has.
 const LOCK_POLL: Duration = Duration::from_millis(100);
+/// How the names of files begin that are about to be renamed.
+const TEMPORARY_PREFIX: &str = ".hotspare-";
 
 /// One repository's part of the cache.
 #[derive(Clone, Debug)]
@@ -48,6 +52,21 @@ impl RepoCache {
         self.root.join("snapshots").join(commit)
     }
 
+    /// The files of a snapshot, by their paths below it; none where there is no snapshot.
+    pub(crate) fn files(&self, commit: &str) -> Vec<String> {
+        let mut files = Vec::new();
+        list_files(&self.snapshot(commit), "", &mut files);
+        files.sort();
+        files
+    }
+
+    /// Whether the snapshot of `commit` has every file that the one of `other` has.
+    pub(crate) fn covers(&self, commit: &str, other: &str) -> bool {
+        let files = self.files(commit);
+        let other = self.files(other);
+        other.iter().all(|file| files.binary_search(file).is_ok())
+    }
+
     /// The commit that a branch or tag named when it was last fetched.
     pub(crate) fn read_ref(&self, revision: &str) -> Option<String> {
         let commit = std::fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
@@ -65,12 +84,13 @@ impl RepoCache {
         let temporary = temporary_of(&path);
         create_parent(&path)?;
         let write = || {
-            let mut file = File::create(&temporary)?;
+            let mut file = File::create_new(&temporary)?;
             file.write_all(commit.as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&temporary, &path)
         };
-        write().map_err(|reason| HubError::Io { path, reason })
+        let is_done = || self.read_ref(revision).as_deref() == Some(commit);
+        settle(write(), &temporary, is_done).map_err(|reason| HubError::Io { path, reason })
     }
 
     /// Makes `file` of the snapshot of `commit` the blob `etag`.
@@ -79,15 +99,16 @@ impl RepoCache {
         create_parent(&path)?;
         let steps_up = "../".repeat(2 + file.matches('/').count());
         let target = format!("{steps_up}blobs/{etag}");
-        if std::fs::read_link(&path).is_ok_and(|found| found == Path::new(&target)) {
+        let is_done = || std::fs::read_link(&path).is_ok_and(|found| found == Path::new(&target));
+        if is_done() || symlink(&target, &path).is_ok() {
             return Ok(());
         }
+        // Something else has the name: it is replaced in one step.
         let temporary = temporary_of(&path);
-        // Left by a process of the same number that was killed between the next two steps.
-        let _ = std::fs::remove_file(&temporary);
-        std::os::unix::fs::symlink(&target, &temporary)
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .map_err(|reason| HubError::Io { path, reason })
+        let replaced =
+            symlink(&target, &temporary).and_then(|()| std::fs::rename(&temporary, &path));
+        let settled = settle(replaced, &temporary, is_done);
+        settled.map_err(|reason| HubError::Io { path, reason })
     }
 
     /// Waits until no other process fetches the blob `etag`; `on_wait` is called once if it must.
@@ -134,11 +155,47 @@ impl RepoCache {
     }
 }
 
-/// A name beside `path` that is this process's alone.
+/// A name beside `path` that nobody else uses. Servers in containers that share a cache have the
+/// same process number, and the threads of one anyway.
 fn temporary_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    PathBuf::from(name)
+    static NUM_NAMES: AtomicU64 = AtomicU64::new(0);
+    let number = NUM_NAMES.fetch_add(1, Ordering::Relaxed);
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let nanos = since_epoch.unwrap_or_default().as_nanos();
+    let process = std::process::id();
+    path.with_file_name(format!("{TEMPORARY_PREFIX}{process}-{number}-{nanos}.tmp"))
+}
+
+/// A failure counts only while the result is not there: another process may have made the same.
+fn settle(result: io::Result<()>, temporary: &Path, is_done: impl Fn() -> bool) -> io::Result<()> {
+    let Err(error) = result else {
+        return Ok(());
+    };
+    // It may never have come to be.
+    let _ = std::fs::remove_file(temporary);
+    match is_done() {
+        true => Ok(()),
+        false => Err(error),
+    }
+}
+
+/// Adds the whole files below `directory`, whose own path is `prefix`.
+fn list_files(directory: &Path, prefix: &str, files: &mut Vec<String>) {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let path = entry.path();
+        // Links to directories are none of a hub's, and could lead in circles.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            list_files(&path, &format!("{prefix}{name}/"), files);
+        } else if path.is_file() && !name.starts_with(TEMPORARY_PREFIX) {
+            files.push(format!("{prefix}{name}"));
+        }
+    }
 }
 
 /// Makes the directories that lead to `path`.
@@ -148,4 +205,63 @@ pub(crate) fn create_parent(path: &Path) -> Result<(), HubError> {
         path: parent.to_owned(),
         reason,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMITS: [&str; 2] = ["aaaaaaaa", "bbbbbbbb"];
+
+    fn cache(directory: &Path) -> RepoCache {
+        let home = directory.to_str().unwrap().to_owned();
+        let config = HubConfig::from_env(&|name| (name == "HF_HOME").then(|| home.clone()));
+        RepoCache::new(&config.unwrap(), "org/model")
+    }
+
+    #[test]
+    fn threads_do_not_disturb_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let cache = &cache;
+                scope.spawn(move || {
+                    for step in 0..50 {
+                        let etag = COMMITS[(thread + step) % 2];
+                        cache.write_ref("main", etag).unwrap();
+                        cache.link("c", "sub/x", etag).unwrap();
+                        cache.link("c", &format!("{step}"), "same").unwrap();
+                    }
+                });
+            }
+        });
+        assert!(COMMITS.contains(&cache.read_ref("main").unwrap().as_str()));
+        let target = std::fs::read_link(cache.snapshot("c").join("sub/x")).unwrap();
+        assert!(COMMITS.iter().any(|etag| target.ends_with(etag)));
+        for place in ["refs", "snapshots/c/sub"] {
+            let num_entries = std::fs::read_dir(cache.root().join(place)).unwrap().count();
+            assert_eq!(num_entries, 1, "nothing temporary stays in {place}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_lists_its_whole_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = cache(directory.path());
+        let blob = cache.blob("here");
+        create_parent(&blob).unwrap();
+        std::fs::write(&blob, "x").unwrap();
+        for (commit, file, etag) in [
+            ("old", "b", "here"),
+            ("old", "sub/a", "here"),
+            ("old", "lost", "gone"),
+            ("new", "b", "here"),
+        ] {
+            cache.link(commit, file, etag).unwrap();
+        }
+        assert_eq!(cache.files("old"), ["b", "sub/a"]);
+        assert!(cache.covers("old", "new") && !cache.covers("new", "old"));
+        assert!(cache.covers("new", "absent") && cache.files("absent").is_empty());
+    }
 }

@@ -159,7 +159,7 @@ impl<'a> Client<'a> {
 
 /// Whether the same request may be answered otherwise soon.
 pub(crate) fn is_transient(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+    matches!(status.as_u16(), 408 | 425 | 429 | 500..)
 }
 
 /// How long the hub asks to wait.

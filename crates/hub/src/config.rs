@@ -1,7 +1,7 @@
 //! Where the hub and its cache are, and how patient to be: read from the environment variables that
 //! Python's `huggingface_hub` reads.
 //!
-//! Invariant: a token shows in no `Debug` output.
+//! Invariant: a token shows in no `Debug` output, and what may hold a password in no error.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -130,9 +130,10 @@ fn endpoint(value: Option<String>) -> Result<String, HubError> {
         .strip_prefix("https://")
         .or_else(|| endpoint.strip_prefix("http://"));
     if rest.is_none_or(|rest| rest.is_empty() || rest.contains(['@', '?', '#', ' '])) {
-        return Err(HubError::Setting(format!(
-            "HF_ENDPOINT = {endpoint:?} is not of the form https://HOST"
-        )));
+        // The value may hold a password: it is not repeated.
+        return Err(HubError::Setting(
+            "HF_ENDPOINT is not of the form https://HOST, without a user and a query".to_owned(),
+        ));
     }
     Ok(endpoint)
 }
@@ -192,12 +193,18 @@ mod tests {
     fn values_without_a_meaning_are_named() {
         for (name, value) in [
             ("HF_ENDPOINT", "ftp://x"),
-            ("HF_ENDPOINT", "https://user:pass@x"),
+            ("HF_ENDPOINT", "https://someone:s3cret@x"),
+            ("HF_ENDPOINT", "https://x?token=s3cret"),
             ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
             ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
         ] {
             let error = config(&[("HF_HOME", "/hf"), (name, value)]).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");
+            let shown = format!("{error} {error:?}");
+            assert!(
+                !shown.contains("s3cret") && !shown.contains("someone"),
+                "{shown}"
+            );
         }
         let set = config(&[
             ("HF_HOME", "/hf"),

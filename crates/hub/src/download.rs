@@ -107,7 +107,8 @@ impl Download<'_> {
         let mut partial = self.open(path).map_err(io_error)?;
         let mut num_failures = 0;
         let mut num_attempts = 0;
-        let mut last_num_bytes = partial.num_bytes;
+        // Bytes that are fetched once more, after a restart, are no progress.
+        let mut best_num_bytes = partial.num_bytes;
         while self.meta.num_bytes != Some(partial.num_bytes) {
             num_attempts += 1;
             let (reason, asked_ms) = match self.attempt(&mut partial, progress) {
@@ -115,8 +116,8 @@ impl Download<'_> {
                 Err(Stop::Failed(error)) => return Err(error),
                 Err(Stop::Cut { reason, asked_ms }) => (reason, asked_ms),
             };
-            let gained = partial.num_bytes.saturating_sub(last_num_bytes);
-            last_num_bytes = partial.num_bytes;
+            let gained = partial.num_bytes.saturating_sub(best_num_bytes);
+            best_num_bytes = best_num_bytes.max(partial.num_bytes);
             num_failures = match gained >= self.config().min_retry_progress_bytes {
                 true => 1,
                 false => num_failures + 1,
@@ -194,17 +195,21 @@ impl Download<'_> {
         }
         let starts_there =
             status.as_u16() == 206 && first_byte(&response) == Some(partial.num_bytes);
-        if partial.num_bytes > 0 && !starts_there {
-            // No range, or one that the storage does not have: from the beginning.
-            self.restart(partial).map_err(|e| self.io_error(e))?;
-            if status.as_u16() != 200 {
-                return Err(Stop::Cut {
-                    reason: format!("the storage does not continue ({status})"),
-                    asked_ms: None,
-                });
+        match status.as_u16() {
+            206 if starts_there => {}
+            // The whole file, another range, or none: what is there is of no use.
+            200 | 206 | 416 if partial.num_bytes > 0 => {
+                self.restart(partial).map_err(|e| self.io_error(e))?;
             }
+            // A refusal says nothing about what is there.
+            _ => self.repo.check_status(&response, Some(self.file))?,
         }
-        self.repo.check_status(&response, Some(self.file))?;
+        if !starts_there && status.as_u16() != 200 {
+            return Err(Stop::Cut {
+                reason: format!("the storage does not continue ({status})"),
+                asked_ms: None,
+            });
+        }
         self.read(response, partial, progress)
     }
 

@@ -1,7 +1,8 @@
 //! From a name to files: asks the hub, fetches what the cache lacks, and says where it is.
 //!
 //! Invariant: a place that is returned holds every file that was asked for; and a branch's name in
-//! the cache points to a commit only after the files of that commit are there.
+//! the cache points to a commit only after the files of that commit are there, and not away from
+//! one that has more of them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use crate::api::{Repo, RepoFile};
 use crate::cache::RepoCache;
 use crate::client::Client;
 use crate::download::Download;
+use crate::glob::matches;
 use crate::reference::{is_commit, is_revision};
 use crate::select::{Choice, INDEX_FILE, SINGLE_FILE, first_files, not_found, shards};
 use crate::{HubConfig, HubError, ModelRef};
@@ -108,13 +110,7 @@ pub fn fetch(
             reason,
         });
     }
-    // A commit never changes: nobody has to be asked.
-    if is_commit(revision)
-        && wanted.include.is_empty()
-        && let Ok(found) = cached.find()
-    {
-        return Ok(found);
-    }
+    // A commit never changes, but only the hub knows whether the cache has all of its files.
     match fetch_online(config, &cached, progress) {
         Err(error) if error.is_outage() && wanted.include.is_empty() => match cached.find() {
             Ok(found) => {
@@ -170,6 +166,9 @@ impl Cached<'_> {
         let snapshot = self.cache.snapshot(&commit);
         let missing = |file: &str| format!("{file} of {} is not in the cache", model.repo);
         let has = |file: &str| snapshot.join(file).is_file();
+        if !self.wanted.include.is_empty() {
+            return self.find_included(&commit);
+        }
         if let Some(file) = &model.file {
             let names = [file.clone(), format!("{file}.gguf")];
             let found = names
@@ -178,18 +177,46 @@ impl Cached<'_> {
                 .ok_or_else(|| missing(file))?;
             return Ok(self.fetched(&commit, &[found]));
         }
-        let mut needed = Vec::new();
-        if self.wanted.include.is_empty() {
-            needed.push("config.json".to_owned());
-            if self.wanted.has_weights && !has(SINGLE_FILE) {
-                let shards = read_index(&snapshot).ok_or_else(|| missing(SINGLE_FILE))?;
-                needed.extend(shards);
-            }
+        let mut needed = vec!["config.json".to_owned()];
+        if self.wanted.has_weights && !has(SINGLE_FILE) {
+            let shards = read_index(&snapshot).ok_or_else(|| missing(SINGLE_FILE))?;
+            needed.extend(shards);
         }
         match needed.iter().find(|file| !has(file)) {
             Some(file) => Err(missing(file)),
             None => Ok(self.fetched(&commit, &[])),
         }
+    }
+
+    /// The files that the patterns choose: each has to choose one, for what a pattern would have
+    /// brought is not known here.
+    fn find_included(&self, commit: &str) -> Result<Fetched, String> {
+        let (repo, include) = (&self.wanted.model.repo, &self.wanted.include);
+        let files = self.cache.files(commit);
+        let has_match = |pattern: &&String| files.iter().any(|file| matches(pattern, file));
+        if let Some(pattern) = include.iter().find(|pattern| !has_match(pattern)) {
+            return Err(format!("no file `{pattern}` of {repo} is in the cache"));
+        }
+        let is_included = |file: &&str| include.iter().any(|pattern| matches(pattern, file));
+        let chosen: Vec<_> = files
+            .iter()
+            .map(String::as_str)
+            .filter(is_included)
+            .collect();
+        Ok(self.fetched(commit, &chosen))
+    }
+
+    /// Remembers that the revision is `commit`, unless the cache has more of what it was before:
+    /// after a few files of a new commit, the model of the old one can still be served offline.
+    fn remember(&self, commit: &str) -> Result<(), HubError> {
+        let wanted = self.wanted;
+        let is_partial =
+            !wanted.include.is_empty() || !wanted.has_weights || wanted.model.file.is_some();
+        let before = self.cache.read_ref(self.revision);
+        if is_partial && before.is_some_and(|before| !self.cache.covers(commit, &before)) {
+            return Ok(());
+        }
+        self.cache.write_ref(self.revision, commit)
     }
 }
 
@@ -227,7 +254,7 @@ fn fetch_online(
         transfer.bring(&shards, progress)?;
     }
     if !is_commit(cached.revision) {
-        cached.cache.write_ref(cached.revision, &info.commit)?;
+        cached.remember(&info.commit)?;
     }
     let names: Vec<&str> = chosen.iter().map(|file| file.name.as_str()).collect();
     Ok(cached.fetched(&info.commit, &names))

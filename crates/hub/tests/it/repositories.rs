@@ -51,10 +51,6 @@ fn a_model_is_fetched_once_in_the_shared_layout() {
     let num_before = rig.hub.requests().len();
     assert_eq!(rig.fetch().unwrap(), fetched);
     assert_eq!(rig.hub.requests().len(), num_before + 1);
-    // A commit: no question at all.
-    let mut pinned = wanted(REPO);
-    pinned.revision = Some(rig.hub.commit().to_owned());
-    assert_eq!(fetch(&rig.config, &pinned, &mut |_| {}).unwrap(), fetched);
     // Offline, and with the hub gone.
     let mut offline = rig.config.clone();
     offline.is_offline = true;
@@ -195,12 +191,75 @@ fn patterns_and_random_weights_choose_other_files() {
     let fetched = fetch(&rig.config, &by_pattern, &mut |_| {}).unwrap();
     assert!(fetched.path.join("README.md").exists());
     assert!(!fetched.path.join("config.json").exists());
+    let mut offline = rig.config.clone();
+    offline.is_offline = true;
+    assert_eq!(fetch(&offline, &by_pattern, &mut |_| {}).unwrap(), fetched);
+    by_pattern.include.push("config.*".to_owned());
+    let error = fetch(&offline, &by_pattern, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("`config.*`"), "{error}");
     let mut without = wanted(REPO);
     without.has_weights = false;
     let fetched = fetch(&rig.config, &without, &mut |_| {}).unwrap();
     assert!(fetched.path.join("config.json").exists());
     assert!(!fetched.path.join(WEIGHTS).exists());
     rig.check_whole(&rig.fetch().unwrap());
+}
+
+#[test]
+fn a_commit_is_completed_online_and_found_offline() {
+    let rig = Rig::new();
+    let mut pinned = wanted(REPO);
+    pinned.revision = Some(rig.hub.commit().to_owned());
+    let fetch_pinned = || fetch(&rig.config, &pinned, &mut |_| {}).unwrap();
+    let fetched = fetch_pinned();
+    rig.check_whole(&fetched);
+    // Nothing that a look at the weights would show.
+    let tokenizer = fetched.path.join("tokenizer.json");
+    std::fs::remove_file(&tokenizer).unwrap();
+    assert_eq!(fetch_pinned(), fetched);
+    assert_eq!(std::fs::read(&tokenizer).unwrap(), b"{}");
+    let num_before = rig.hub.requests().len();
+    let mut offline = rig.config.clone();
+    offline.is_offline = true;
+    assert_eq!(fetch(&offline, &pinned, &mut |_| {}).unwrap(), fetched);
+    assert_eq!(rig.hub.requests().len(), num_before);
+    assert_eq!(fetch_pinned(), fetched);
+    assert_eq!(rig.hub.requests().len(), num_before + 1, "one question");
+}
+
+#[test]
+fn a_part_of_a_new_commit_does_not_hide_the_old_one() {
+    let rig = Rig::new();
+    rig.check_whole(&rig.fetch().unwrap());
+    // As if that had been of another commit, and the branch had moved on since.
+    let (root, old) = (rig.repo_cache(), "f".repeat(40));
+    let snapshots = root.join("snapshots");
+    std::fs::rename(snapshots.join(rig.hub.commit()), snapshots.join(&old)).unwrap();
+    std::fs::write(root.join("refs/main"), &old).unwrap();
+    let branch = || std::fs::read_to_string(root.join("refs/main")).unwrap();
+    let mut by_pattern = wanted(REPO);
+    by_pattern.include = vec!["*.md".to_owned()];
+    let mut without = wanted(REPO);
+    without.has_weights = false;
+    for part in [&by_pattern, &wanted("org/model:config.json"), &without] {
+        let fetched = fetch(&rig.config, part, &mut |_| {}).unwrap();
+        assert_eq!(fetched.commit, rig.hub.commit());
+        assert_eq!(branch(), old);
+    }
+    let mut offline = rig.config.clone();
+    offline.is_offline = true;
+    let found = fetch(&offline, &wanted(REPO), &mut |_| {}).unwrap();
+    assert_eq!(found.commit, old);
+    // A part that makes it as whole as the old one moves the branch, and the whole always does.
+    let weights = format!("{REPO}:{WEIGHTS}");
+    fetch(&rig.config, &wanted(&weights), &mut |_| {}).unwrap();
+    assert_eq!(branch(), rig.hub.commit());
+    std::fs::write(root.join("refs/main"), &old).unwrap();
+    std::fs::write(snapshots.join(&old).join("extra.json"), "{}").unwrap();
+    fetch(&rig.config, &by_pattern, &mut |_| {}).unwrap();
+    assert_eq!(branch(), old);
+    rig.check_whole(&rig.fetch().unwrap());
+    assert_eq!(branch(), rig.hub.commit());
 }
 
 #[test]

@@ -95,7 +95,9 @@ pub(crate) fn config(hub: &HubServer, directory: &Path) -> HubConfig {
     .unwrap();
     config.retry_backoff_min_ms = 1;
     config.retry_backoff_max_ms = 10;
-    config.read_timeout_ms = 5_000;
+    // No machine is so slow that these end a test.
+    config.connect_timeout_ms = 600_000;
+    config.read_timeout_ms = 600_000;
     config
 }
 
