@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,7 +17,15 @@ use tokio::process::{Child, Command};
 pub const ENGINE_LIFE_ENV: &str = "HOTSPARE_ENGINE_LIFE";
 
 /// Environment variables that hold secrets of the front.
-const SECRET_ENVS: [&str; 2] = ["HOTSPARE_API_KEY", "VLLM_API_KEY"];
+const SECRET_ENVS: [&str; 4] = [
+    "HOTSPARE_API_KEY",
+    "VLLM_API_KEY",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+];
+
+/// The file that this process runs, also where another one has its path now.
+const RUNNING: &str = "/proc/self/exe";
 
 /// A started engine.
 #[derive(Debug)]
@@ -41,12 +50,18 @@ pub trait EngineLauncher: Send + Sync + 'static {
 pub struct ProcessLauncher {
     program: PathBuf,
     args: Vec<OsString>,
+    /// Device and inode of the running program, where that is what is started.
+    own_file: Option<(u64, u64)>,
 }
 
 impl ProcessLauncher {
     /// Starts `program` with `args`.
     pub fn new(program: PathBuf, args: Vec<OsString>) -> Self {
-        Self { program, args }
+        Self {
+            program,
+            args,
+            own_file: None,
+        }
     }
 
     /// Starts this very program with `args`.
@@ -54,18 +69,26 @@ impl ProcessLauncher {
     /// # Errors
     /// Where the operating system does not say which program this is.
     pub fn this_program(args: Vec<OsString>) -> io::Result<Self> {
-        Ok(Self::new(std::env::current_exe()?, args))
+        Ok(Self {
+            own_file: file_of(Path::new(RUNNING)),
+            ..Self::new(std::env::current_exe()?, args)
+        })
     }
 
     /// The program; where its file was replaced or removed since this process started, the file
     /// that this process runs, so that a restart never mixes versions by accident.
     fn program(&self) -> &Path {
-        let running = Path::new("/proc/self/exe");
-        if !self.program.exists() && running.exists() {
-            return running;
+        match self.own_file {
+            Some(own) if file_of(&self.program) != Some(own) => Path::new(RUNNING),
+            _ => &self.program,
         }
-        &self.program
     }
+}
+
+/// What tells a file from the one that takes its path.
+fn file_of(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 impl EngineLauncher for ProcessLauncher {

@@ -14,7 +14,7 @@ use hotspare_model::{
 use crate::cli::{InspectArgs, LogFormat};
 use crate::hub::{Request, model_ref};
 use crate::inspect_report::{Memory, Report, TextReport, WeightsReport};
-use crate::{fail, hub_progress, logging};
+use crate::{fail, hub_progress, logging, print_result};
 
 /// Contexts of the table, as far as the model has them; its own bound is added.
 const CONTEXTS: [usize; 4] = [2_048, 8_192, 32_768, 131_072];
@@ -37,11 +37,7 @@ pub(crate) fn run(args: InspectArgs) -> ExitCode {
                 true => report.to_json(),
                 false => report.to_string(),
             };
-            #[expect(clippy::print_stdout, reason = "the report is the command's result")]
-            {
-                println!("{}", text.trim_end());
-            }
-            ExitCode::SUCCESS
+            print_result(text.trim_end())
         }
         Err(message) => {
             tracing::error!("{message}");

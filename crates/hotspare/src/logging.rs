@@ -22,7 +22,12 @@ pub(crate) fn init(
     bars: Option<MultiProgress>,
 ) -> Result<(), String> {
     check_level(level)?;
-    let filter = EnvFilter::try_new(level).map_err(|e| format!("--log-level {level}: {e}"))?;
+    let bad_level = |e: &dyn std::fmt::Display| format!("--log-level {level}: {e}");
+    let mut filter = EnvFilter::try_new(level).map_err(|e| bad_level(&e))?;
+    if level.to_ascii_lowercase().contains("trace") {
+        // At that level it writes whole addresses, and those of a hub's files are signed.
+        filter = filter.add_directive("ureq=debug".parse().map_err(|e| bad_level(&e))?);
+    }
     let is_colored = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -41,6 +41,17 @@ fn main() -> ExitCode {
 }
 
 /// Ends with the status of a usage error. The log is not set up yet.
+/// Writes what a command was asked for to standard output.
+fn print_result(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("standard output: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn fail(message: &str) -> ExitCode {
     // Where nobody reads it, the status says enough.
     let _ = writeln!(std::io::stderr(), "error: {message}");

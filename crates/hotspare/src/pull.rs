@@ -9,7 +9,7 @@ use indicatif::MultiProgress;
 
 use crate::cli::PullArgs;
 use crate::hub::Request;
-use crate::{fail, logging};
+use crate::{fail, logging, print_result};
 
 /// Fetches, and ends.
 pub(crate) fn run(args: PullArgs) -> ExitCode {
@@ -18,13 +18,7 @@ pub(crate) fn run(args: PullArgs) -> ExitCode {
         return fail(&message);
     }
     match pull(args, bars) {
-        Ok(path) => {
-            #[expect(clippy::print_stdout, reason = "the path is the command's result")]
-            {
-                println!("{path}");
-            }
-            ExitCode::SUCCESS
-        }
+        Ok(path) => print_result(&path),
         Err(message) => {
             tracing::error!("{message}");
             ExitCode::FAILURE

@@ -7,7 +7,7 @@
 //! Invariant: the process gets nothing of the server's environment, and is waited for.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use hotspare_protocol::ApiError;
@@ -17,6 +17,10 @@ use crate::HttpConfig;
 
 /// Characters of the text's JSON for each of its bytes, at most.
 const MAX_ESCAPE_LEN: usize = 6;
+
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
 
 /// Beside the text.
 const MAX_FRAME_BYTES: usize = 64 << 10;
@@ -41,7 +45,9 @@ pub(crate) fn render(
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+        .stderr(Stdio::null())
+        // A Ctrl-C on the terminal is for the server, which still answers this request.
+        .process_group(0);
     let max_output_bytes = config.max_request_template_output_bytes;
     let max_answer_bytes = max_output_bytes.saturating_mul(MAX_ESCAPE_LEN) + MAX_FRAME_BYTES;
     let outcome = command
@@ -52,6 +58,10 @@ pub(crate) fn render(
             Some(outcome) => Ok(outcome),
             None => Err(failed(&"its answer is cut off")),
         },
+        // Someone else ended it.
+        Ok((status, _)) if matches!(status.signal(), Some(SIGINT | SIGTERM | SIGHUP)) => {
+            Err(failed(&status))
+        }
         Ok((status, _)) => {
             tracing::info!(%status, "the process of a request's chat template ended early");
             let limit = format!(

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::LinkError;
 
 /// The version this build writes; also the newest it reads.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Versions a side can speak; the connection uses the highest common one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct ProtocolRange {
 impl ProtocolRange {
     /// What this build speaks.
     pub const OURS: Self = Self {
-        min: 1,
+        min: 2,
         max: PROTOCOL_VERSION,
     };
 

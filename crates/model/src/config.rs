@@ -131,7 +131,7 @@ impl ModelConfig {
             tie_word_embeddings: ties.unwrap_or_else(|| decoder::default_tie(architecture)),
             decoder: DecoderConfig::parse(architecture, &fields, hidden_size, head_dim)?,
             layers: layers::parse(architecture, &fields, num_hidden_layers)?,
-            moe: MoeConfig::parse(architecture, &fields, intermediate_size)?,
+            moe: MoeConfig::parse(architecture, &fields, intermediate_size, num_hidden_layers)?,
             rope,
             local_rope,
             max_position_embeddings,

@@ -182,6 +182,11 @@ fn experts_are_read_and_bounded() {
         let error = error.to_string();
         assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
     }
+    // A list of all their tensors would take gigabytes.
+    let many = json!({"num_experts": 4096, "num_experts_per_tok": 2, "moe_intermediate_size": 6,
+        "num_hidden_layers": 4096});
+    let error = parse(&family("Qwen3MoeForCausalLM", many)).unwrap_err();
+    assert!(error.to_string().contains("in 4096 layers"), "{error}");
     let error = parse(&family("LlamaForCausalLM", json!({"num_experts": 8}))).unwrap_err();
     assert!(error.to_string().contains("`num_experts`"), "{error}");
 }

@@ -83,9 +83,11 @@ impl DummyTensor {
             .unwrap_or(usize::MAX)
     }
 
-    /// Makes the numbers.
-    pub(crate) fn make(&self) -> Arc<dyn WeightBytes> {
-        let mut bytes = vec![0; self.num_bytes()];
+    /// Makes the numbers. `None` where there is no memory for them.
+    pub(crate) fn make(&self) -> Option<Arc<dyn WeightBytes>> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(self.num_bytes()).ok()?;
+        bytes.resize(self.num_bytes(), 0);
         let chunk_bytes = CHUNK_ELEMENTS * self.dtype.block_bytes();
         let num_chunks = bytes.len().div_ceil(chunk_bytes).max(1);
         let num_threads = available_parallelism().map_or(1, NonZero::get);
@@ -104,7 +106,7 @@ impl DummyTensor {
                 }
             }),
         }
-        Arc::new(bytes)
+        Some(Arc::new(bytes))
     }
 
     /// Fills chunk number `index`.

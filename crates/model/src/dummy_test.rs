@@ -81,7 +81,7 @@ fn check_logits(logits: &[f32], name: &str) {
 #[test]
 fn numbers_are_uniform_and_do_not_depend_on_chunks() {
     let num_elements = 3 * CHUNK_ELEMENTS + 5;
-    let made = tensor(WeightDtype::F32, num_elements).make();
+    let made = tensor(WeightDtype::F32, num_elements).make().unwrap();
     let bytes = made.bytes();
     let numbers: Vec<f32> = bytes
         .chunks_exact(4)
@@ -110,19 +110,19 @@ fn numbers_are_uniform_and_do_not_depend_on_chunks() {
 
 #[test]
 fn sixteen_bits_are_the_same_numbers_rounded() {
-    let exact = tensor(WeightDtype::F32, 1000).make();
+    let exact = tensor(WeightDtype::F32, 1000).make().unwrap();
     let exact = exact.bytes().chunks_exact(4);
     let exact: Vec<f32> = exact
         .map(|x| f32::from_le_bytes(x.try_into().unwrap()))
         .collect();
-    let half = tensor(WeightDtype::F16, 1000).make();
-    let bf = tensor(WeightDtype::Bf16, 1000).make();
+    let half = tensor(WeightDtype::F16, 1000).make().unwrap();
+    let bf = tensor(WeightDtype::Bf16, 1000).make().unwrap();
     for (index, exact) in exact.into_iter().enumerate() {
         let two = |bytes: &[u8]| [bytes[2 * index], bytes[2 * index + 1]];
         assert_eq!(f16::from_le_bytes(two(half.bytes())), f16::from_f32(exact));
         assert_eq!(bf16::from_le_bytes(two(bf.bytes())), bf16::from_f32(exact));
     }
-    assert_eq!(tensor(WeightDtype::F32, 0).make().bytes().len(), 0);
+    assert_eq!(tensor(WeightDtype::F32, 0).make().unwrap().bytes().len(), 0);
 }
 
 #[test]

@@ -26,6 +26,14 @@ pub enum ModelError {
         /// What the operating system said.
         reason: std::io::Error,
     },
+    /// There is no memory for a tensor that is made, not read.
+    #[error("there is no memory for the {num_bytes} bytes of tensor `{name}`")]
+    NoMemory {
+        /// Its name.
+        name: String,
+        /// Its size.
+        num_bytes: usize,
+    },
     /// A file is larger than any real one of its kind.
     #[error("{} has {num_bytes} bytes, more than the limit of {limit_bytes}", path.display())]
     TooLarge {

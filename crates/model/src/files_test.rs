@@ -76,6 +76,13 @@ fn missing_wrong_and_odd_tensors_are_named() {
     let error = load(&reshaped).err().unwrap().to_string();
     assert!(error.contains(name) && error.contains("[8, 12]") && error.contains("[12, 8]"));
 
+    // Angles of so wide a head would take gigabytes.
+    let mut wide = TinyModel::new();
+    wide.config["head_dim"] = json!(1 << 24);
+    let error = load(&wide).err().unwrap().to_string();
+    let name_of_q = "model.layers.0.self_attn.q_proj.weight";
+    assert!(error.contains(name_of_q), "{error}");
+
     let mut integers = TinyModel::new();
     integers.tensors.get_mut(name).unwrap().0 = Dtype::I32;
     let error = load(&integers).err().unwrap().to_string();

@@ -243,6 +243,18 @@ fn fields_that_nothing_follows_are_refused_by_name() {
             "`llama.rope.scaling.yarn_ext_factor` = 0.5",
         ),
         (
+            tiny().f32("llama.rope.scaling.yarn_attn_factor", 0.5),
+            "`llama.rope.scaling.yarn_attn_factor` is for a scaling of another type",
+        ),
+        (
+            tiny()
+                .string("llama.rope.scaling.type", "yarn")
+                .f32("llama.rope.scaling.factor", 4.0)
+                .f32("llama.rope.scaling.yarn_log_multiplier", 1.0)
+                .f32("llama.rope.scaling.attn_factor", 1.2),
+            "`llama.rope.scaling.yarn_log_multiplier` is not supported beside",
+        ),
+        (
             tiny().f32("llama.rope.scaling.attn_factor", 0.5),
             "`llama.rope.scaling.attn_factor` = 0.5",
         ),

@@ -9,7 +9,7 @@ use hotspare_batch::{
     Batch, ExecutorError, ExecutorInfo, Row, StepOutput, StepRunner, TOKEN_FROM_DEVICE,
 };
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, RopeConfig};
 use crate::families::Decoder;
 use crate::ops::Ops;
 use crate::options::{LoadOptions, LoadProgress};
@@ -63,7 +63,7 @@ impl<O: Ops> ModelRunner<O> {
             model,
             info: executor_info(&config, options),
             max_model_len: options.limits.max_model_len,
-            length_dependence: length_dependence(&config.rope, options.limits.max_model_len),
+            length_dependence: rope_dependence(&config, options.limits.max_model_len),
         })
     }
 
@@ -178,6 +178,18 @@ impl<O: Ops> StepRunner for ModelRunner<O> {
     fn run(&mut self, batch: &Batch) -> Result<StepOutput, ExecutorError> {
         self.step(batch, None)
     }
+}
+
+/// How the rotary tables depend on the context length, if they do.
+fn rope_dependence(config: &ModelConfig, max_model_len: usize) -> Option<String> {
+    let of = |rope: &RopeConfig| length_dependence(rope, max_model_len);
+    let local = config.local_rope.as_ref().and_then(of);
+    let parts = [
+        of(&config.rope),
+        local.map(|local| format!("local-{local}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("-"))
 }
 
 /// What a runner with these options can hold.

@@ -33,7 +33,8 @@ pub struct TensorSpec {
 impl TensorSpec {
     /// Number of elements.
     pub fn num_elements(&self) -> u64 {
-        self.shape.iter().map(|&d| d as u64).product()
+        let dimensions = self.shape.iter().map(|&d| d as u64);
+        dimensions.fold(1, u64::saturating_mul)
     }
 }
 
@@ -59,7 +60,8 @@ impl ModelConfig {
 
     /// Number of parameters; a tied output matrix counts once.
     pub fn num_parameters(&self) -> u64 {
-        self.tensors().iter().map(TensorSpec::num_elements).sum()
+        let sizes = self.tensors().into_iter().map(|spec| spec.num_elements());
+        sizes.fold(0, u64::saturating_add)
     }
 
     fn add_layer(&self, index: usize, list: &mut List) {

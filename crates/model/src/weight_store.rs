@@ -23,9 +23,10 @@ enum Origin {
 }
 
 impl Origin {
-    fn owner(&self) -> Arc<dyn WeightBytes> {
+    /// `None` where there is no memory for it.
+    fn owner(&self) -> Option<Arc<dyn WeightBytes>> {
         match self {
-            Self::Owner(owner) => Arc::clone(owner),
+            Self::Owner(owner) => Some(Arc::clone(owner)),
             Self::Dummy(tensor) => tensor.make(),
         }
     }
@@ -215,37 +216,54 @@ impl WeightStore {
         self.tensors.values().map(|t| t.entry.range.len()).sum()
     }
 
-    /// A view of tensor `name`, which must have `shape`.
+    /// Checks that there is a tensor `name` of `shape`, without a look at its bytes.
     ///
     /// # Errors
-    /// Missing, of another shape, or of a dtype without a kernel.
-    pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView, ModelError> {
+    /// Missing, or of another shape.
+    pub(crate) fn check(&self, name: &str, shape: &[usize]) -> Result<(), ModelError> {
+        self.find(name, shape).map(drop)
+    }
+
+    /// Where tensor `name` is, which must have `shape`: a tensor of the files, or that part of it.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(&Stored, Option<usize>), ModelError> {
         let FileName { name, index } = self.file_name(name);
-        let name = &name;
-        let missing = || ModelError::MissingTensor {
-            name: name.to_owned(),
+        let Some(stored) = self.tensors.get(&name) else {
+            return Err(ModelError::MissingTensor { name });
         };
-        let stored = self.tensors.get(name).ok_or_else(missing)?;
-        let entry = &stored.entry;
-        let found = match (index, &entry.shape[..]) {
+        let found = match (index, &stored.entry.shape[..]) {
             (None, whole) => Some(whole),
             (Some(index), [num_parts, part @ ..]) if index < *num_parts => Some(part),
             (Some(_), _) => None,
         };
         if found != Some(shape) {
             return Err(ModelError::TensorShape {
-                name: name.to_owned(),
+                name,
                 expected: shape.to_vec(),
-                found: entry.shape.clone(),
+                found: stored.entry.shape.clone(),
             });
         }
+        Ok((stored, index))
+    }
+
+    /// A view of tensor `name`, which must have `shape`.
+    ///
+    /// # Errors
+    /// Missing, of another shape, or of a dtype without a kernel.
+    pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView, ModelError> {
+        let (stored, index) = self.find(name, shape)?;
+        let entry = &stored.entry;
+        let name = &entry.name;
         let bad_dtype = || ModelError::TensorDtype {
             name: name.to_owned(),
             dtype: entry.dtype.clone(),
         };
         let dtype = WeightDtype::from_name(&entry.dtype).ok_or_else(bad_dtype)?;
         stored.used.set(true);
-        let owner = stored.origin.owner();
+        let no_memory = || ModelError::NoMemory {
+            name: name.to_owned(),
+            num_bytes: entry.range.len(),
+        };
+        let owner = stored.origin.owner().ok_or_else(no_memory)?;
         let mut range = entry.range.clone();
         if let Some(index) = index {
             // The parts lie one after the other, all of one length.

@@ -24,13 +24,13 @@ pub(crate) struct PullArgs {
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
     /// Branch, tag or commit [default: main].
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, env = "HOTSPARE_REVISION", value_name = "REVISION")]
     pub(crate) revision: Option<String>,
     /// Fetch the files that match (`*` and `?`), in place of those that a server needs.
     #[arg(long, value_name = "GLOB")]
     pub(crate) include: Vec<String>,
     /// Where models are kept [default: as HF_HUB_CACHE and HF_HOME say].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, env = "HOTSPARE_DOWNLOAD_DIR", value_name = "DIR")]
     pub(crate) download_dir: Option<PathBuf>,
     /// As for `serve`.
     #[arg(long, env = "HOTSPARE_LOG_LEVEL", default_value = "info")]
@@ -54,10 +54,10 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     pub(crate) no_hash: bool,
     /// Branch, tag or commit of a model of the hub [default: main].
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, env = "HOTSPARE_REVISION", value_name = "REVISION")]
     pub(crate) revision: Option<String>,
     /// Where models of the hub are kept [default: as HF_HUB_CACHE and HF_HOME say].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, env = "HOTSPARE_DOWNLOAD_DIR", value_name = "DIR")]
     pub(crate) download_dir: Option<PathBuf>,
     /// Where hashes of weight files are kept, as for `serve`.
     #[arg(long, env = "HOTSPARE_CACHE_DIR", value_name = "DIR")]

@@ -200,8 +200,11 @@ impl MoeConfig {
         architecture: Architecture,
         fields: &Fields<'_>,
         intermediate_size: usize,
+        num_layers: usize,
     ) -> Result<Option<Self>, ModelError> {
         const MAX_NUM_EXPERTS: usize = 4096;
+        // In all layers together: each has three tensors, whose list has to stay small.
+        const MAX_NUM_EXPERTS_IN_ALL: usize = 1 << 17;
         let is_mixtral = match architecture {
             Architecture::Mixtral => true,
             Architecture::Qwen3Moe => false,
@@ -213,6 +216,10 @@ impl MoeConfig {
             _ => "num_local_experts",
         };
         let num_experts = fields.required_usize(name, 1..=MAX_NUM_EXPERTS)?;
+        if num_experts * num_layers > MAX_NUM_EXPERTS_IN_ALL {
+            let reason = format!("= {num_experts}, in {num_layers} layers, are too many");
+            return Err(fields.error(name, &reason));
+        }
         let most = num_experts.min(crate::ops::MAX_EXPERTS_PER_TOKEN);
         let width = match is_mixtral {
             true => intermediate_size,

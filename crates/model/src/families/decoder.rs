@@ -17,6 +17,19 @@ use crate::quantize::LinearRole;
 use crate::rope::{no_rope, rope_table};
 use crate::{ModelError, WeightStore};
 
+/// Checks that heads are as wide as the first layer's projection says, before anything is made for
+/// each position: its size is then one that the files really hold.
+fn check_head_width(config: &ModelConfig, weights: &WeightStore) -> Result<(), ModelError> {
+    let (num_heads, num_kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+    let (part, num_heads) = match config.decoder.has_fused_projections {
+        true => ("qkv", num_heads.saturating_add(2 * num_kv_heads)),
+        false => ("q", num_heads),
+    };
+    let name = format!("model.layers.0.self_attn.{part}_proj.weight");
+    let width = num_heads.saturating_mul(config.head_dim);
+    weights.check(&name, &[width, config.hidden_size])
+}
+
 /// A loaded model.
 pub(crate) struct Decoder<O: Ops> {
     embedding: O::Linear,
@@ -51,6 +64,7 @@ impl<O: Ops> Decoder<O> {
             false => LinearRole::Embedding,
         };
         let embedding = loader.linear_of(embedding_role, &embedding, hidden, whole)?;
+        check_head_width(config, weights)?;
         let max_model_len = options.limits.max_model_len;
         let global_rope = Arc::new(rope_table(&config.rope, max_model_len));
         let local_rope = config.local_rope.as_ref();

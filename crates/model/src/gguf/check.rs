@@ -13,7 +13,7 @@ pub(super) const ROPE_FACTORS: [&str; 2] =
     ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// Fields (after the architecture's name) that are read elsewhere, for every architecture.
-const READ: [&str; 24] = [
+const READ: [&str; 26] = [
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
@@ -32,19 +32,19 @@ const READ: [&str; 24] = [
     "rope.dimension_count_swa",
     "rope.freq_base",
     "rope.scale_linear",
+    "rope.scaling.attn_factor",
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
     "rope.scaling.type",
+    "rope.scaling.yarn_attn_factor",
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
     "rope.scaling.yarn_log_multiplier",
 ];
 /// Fields that say nothing about the arithmetic.
-const HARMLESS: [&str; 5] = [
+const HARMLESS: [&str; 3] = [
     "attention.layer_norm_epsilon",
-    "rope.scaling.attn_factor",
     "rope.scaling.finetuned",
-    "rope.scaling.yarn_attn_factor",
     "vocab_size",
 ];
 /// Factors: 1 changes nothing, and 0 is how llama.cpp says that there is none.

@@ -38,6 +38,10 @@ impl GgufFile {
             let reason = format!("= {attention_factor} is not supported");
             return Err(self.field_error(&key("attn_factor"), &reason));
         }
+        if kind != Some("yarn") && number("yarn_attn_factor")?.is_some_and(|own| own != 1.0) {
+            let reason = "is for a scaling of another type";
+            return Err(self.field_error(&key("yarn_attn_factor"), reason));
+        }
         match kind {
             Some("none") => Ok(Value::Null),
             None | Some("linear") => match factor {
@@ -90,6 +94,11 @@ impl GgufFile {
             }
         }
         if let Some(below) = number("yarn_log_multiplier")?.filter(|&below| below != 0.0) {
+            if attention_factor != 1.0 || !scaling["attention_factor"].is_null() {
+                let key = format!("{}.rope.scaling.yarn_log_multiplier", architecture.name());
+                let reason = "is not supported beside attn_factor or yarn_attn_factor";
+                return Err(self.field_error(&key, reason));
+            }
             scaling["mscale"] = 1.0.into();
             scaling["mscale_all_dim"] = below.into();
         }
