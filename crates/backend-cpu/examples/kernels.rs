@@ -8,14 +8,17 @@
 //! Arguments: number of threads (default 2).
 #![allow(clippy::print_stdout)] // Printing is what this program is for.
 
+mod common;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hotspare_backend_cpu::{CpuBuffer, CpuOps, CpuOptions};
-use hotspare_batch::{Batch, Row};
 use hotspare_model::ops::{KvCacheSpec, Ops, OpsError, Parallelism, StepLimits};
 use hotspare_model::weights::{WeightDtype, WeightView};
+
+use self::common::{bf16_ones, one_row};
 
 const SHAPES: [(usize, usize); 6] = [
     (512, 256),
@@ -121,31 +124,4 @@ fn time_candle(m: usize, n: usize, k: usize) -> Result<f64, candle_core::Error> 
     Ok(best_ns(2 * m * n * k, || {
         black_box(x.matmul(&w).ok());
     }))
-}
-
-/// A table of ones to embed from: activations of a known size.
-fn bf16_ones(m: usize, k: usize) -> WeightView {
-    let bytes: Vec<u8> = [0x80, 0x3F].repeat(m * k);
-    let len = bytes.len();
-    WeightView::new(Arc::new(bytes), 0..len, WeightDtype::Bf16, vec![m, k])
-        .expect("the shape fits the bytes")
-}
-
-/// A batch of one row with `m` tokens.
-fn one_row(m: usize) -> Batch {
-    let tokens = 0..m as u32;
-    Batch {
-        rows: vec![Row {
-            slot: 0,
-            num_computed_tokens: 0,
-            tokens: tokens.clone(),
-            blocks: 0..1,
-            samples: false,
-            wants_prompt_logprobs: false,
-            next_prompt_token: None,
-        }],
-        token_ids: tokens.collect(),
-        block_tables: vec![0],
-        ..Batch::default()
-    }
 }

@@ -9,6 +9,8 @@
 //! (default q8_0,q4_k,q6_k), numbers of rows (default 1,4,16,256), and instruction set (the best).
 #![allow(clippy::print_stdout)] // Printing is what this program is for.
 
+mod common;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,9 +18,10 @@ use std::time::Instant;
 use candle_core::quantized::{GgmlDType, QMatMul, ggml_file::qtensor_from_ggml};
 use candle_core::{Device, Module, Tensor};
 use hotspare_backend_cpu::{CpuBuffer, CpuLinear, CpuOps, CpuOptions, Isa};
-use hotspare_batch::{Batch, Row};
 use hotspare_model::ops::{KvCacheSpec, Ops, OpsError, Parallelism, StepLimits};
 use hotspare_model::weights::{WeightDtype, WeightView};
+
+use self::common::{bf16_ones, one_row};
 
 const SHAPES: [(usize, usize); 3] = [(3072, 1024), (1024, 3072), (151_936, 1024)];
 
@@ -181,10 +184,7 @@ impl Products {
     /// `m` rows of activations in a step of their own, and room for their product.
     fn buffers(&self, ops: &mut CpuOps, m: usize) -> Result<(CpuBuffer, CpuBuffer), OpsError> {
         let (n, k) = self.shape;
-        let ones: Vec<u8> = [0x80, 0x3F].repeat(m * k);
-        let len = ones.len();
-        let view = WeightView::new(Arc::new(ones), 0..len, WeightDtype::Bf16, vec![m, k]);
-        let table = ops.new_linear(view.into_iter().collect(), Parallelism::Replicated)?;
+        let table = ops.new_linear(vec![bf16_ones(m, k)], Parallelism::Replicated)?;
         let (mut x, out) = (ops.new_buffer(m, k)?, ops.new_buffer(m, n)?);
         ops.begin(&one_row(m));
         ops.embed(&table, 1.0, &mut x);
@@ -210,23 +210,4 @@ fn read(bytes: &[u8], num_threads: usize) {
     };
     let (first, second) = bytes.split_at(bytes.len() / num_threads.clamp(1, 2));
     black_box(rayon::join(|| sum(first), || sum(second)));
-}
-
-/// A batch of one row with `m` tokens.
-fn one_row(m: usize) -> Batch {
-    let tokens = 0..m as u32;
-    Batch {
-        rows: vec![Row {
-            slot: 0,
-            num_computed_tokens: 0,
-            tokens: tokens.clone(),
-            blocks: 0..1,
-            samples: false,
-            wants_prompt_logprobs: false,
-            next_prompt_token: None,
-        }],
-        token_ids: tokens.collect(),
-        block_tables: vec![0],
-        ..Batch::default()
-    }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use hotspare_batch::{SamplingParams, TokenId};
 use serde_json::Value;
 
-use super::harness::{Harness, assets};
+use super::harness::{Harness, assets, floats, ids};
 use crate::Isa;
 
 /// Files, their names in the golden file, and the difference allowed, of the logits' range.
@@ -35,16 +35,6 @@ struct Case {
     margins: Vec<f32>,
     /// Largest difference allowed.
     tolerance: f32,
-}
-
-fn floats(value: &Value) -> Vec<f32> {
-    let values = value.as_array().unwrap().iter();
-    values.map(|x| x.as_f64().unwrap() as f32).collect()
-}
-
-fn ids(value: &Value) -> Vec<TokenId> {
-    let values = value.as_array().unwrap().iter();
-    values.map(|id| id.as_u64().unwrap() as TokenId).collect()
 }
 
 fn load_cases(golden: &Path, quant: &str, share: f32) -> Vec<Case> {

@@ -11,7 +11,7 @@ use std::path::Path;
 use hotspare_batch::{SamplingParams, TokenId};
 use serde_json::Value;
 
-use super::harness::{BLOCK_SIZE, Harness, assert_close, assets, best_and_margin};
+use super::harness::{BLOCK_SIZE, Harness, assert_close, assets, best_and_margin, ids};
 
 const MIN_MARGIN: f32 = 2e-3;
 
@@ -28,11 +28,6 @@ struct Case {
 fn numbers(value: &Value) -> Option<Vec<f32>> {
     let values = value.as_array()?.iter();
     Some(values.map(|x| x.as_f64().unwrap() as f32).collect())
-}
-
-fn ids(value: &Value) -> Vec<TokenId> {
-    let values = value.as_array().unwrap().iter();
-    values.map(|id| id.as_u64().unwrap() as TokenId).collect()
 }
 
 fn load_cases(path: &Path) -> Vec<Case> {

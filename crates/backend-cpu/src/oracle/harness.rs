@@ -15,6 +15,7 @@ use hotspare_batch::{
 use hotspare_model::ops::StepLimits;
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{LoadOptions, ModelRunner, ModelSource, Quantization};
+use serde_json::Value;
 
 use crate::{CpuOps, CpuOptions, Isa};
 
@@ -299,6 +300,18 @@ impl Harness {
             next_prompt_token: sequence.ids.get(end).copied(),
         });
     }
+}
+
+/// The numbers of a golden file's list.
+pub(crate) fn floats(value: &Value) -> Vec<f32> {
+    let values = value.as_array().unwrap().iter();
+    values.map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+/// The token ids of a golden file's list.
+pub(crate) fn ids(value: &Value) -> Vec<TokenId> {
+    let values = value.as_array().unwrap().iter();
+    values.map(|id| id.as_u64().unwrap() as TokenId).collect()
 }
 
 /// Index of the largest value, and how far the second largest is below it.

@@ -11,11 +11,11 @@
 
 use std::path::Path;
 
-use hotspare_batch::{SamplingParams, TokenId};
+use hotspare_batch::SamplingParams;
 use hotspare_model::weights::WeightDtype;
 use serde_json::Value;
 
-use super::harness::{Harness, assets, best_and_margin};
+use super::harness::{Harness, assets, best_and_margin, floats, ids};
 use crate::Isa;
 
 const FAMILIES: [&str; 10] = [
@@ -39,16 +39,6 @@ struct Change {
     weights: Option<WeightDtype>,
     kv: Option<WeightDtype>,
     tolerance: f32,
-}
-
-fn floats(value: &Value) -> Vec<f32> {
-    let values = value.as_array().unwrap().iter();
-    values.map(|x| x.as_f64().unwrap() as f32).collect()
-}
-
-fn ids(value: &Value) -> Vec<TokenId> {
-    let values = value.as_array().unwrap().iter();
-    values.map(|id| id.as_u64().unwrap() as TokenId).collect()
 }
 
 fn load(path: &Path, change: &Change) -> Harness {
