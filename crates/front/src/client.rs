@@ -16,7 +16,7 @@ use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent};
 use hotspare_link::{EngineHello, EngineMessage, EngineStats, FrontMessage, LinkError};
 use tokio::sync::Notify;
 
-use crate::target::{ArrivalKind, Feed, SubmitError, Target};
+use crate::target::{ArrivalKind, Feed, Loss, SubmitError, Target};
 
 struct Sequence {
     attempt: u32,
@@ -197,12 +197,12 @@ impl EngineClient {
     }
 
     /// The engine is gone: every sequence is lost, and nothing is taken any more.
-    pub(crate) fn close(&self, message: &str) {
+    pub(crate) fn close(&self, loss: &Loss) {
         let at = Instant::now();
         let mut table = lock(&self.table);
         table.is_closed = true;
         for (_, sequence) in table.sequences.drain() {
-            let lost = ArrivalKind::Lost(message.to_owned());
+            let lost = ArrivalKind::Lost(loss.clone());
             sequence.feed.deliver(sequence.attempt, at, lost);
         }
         drop(table);

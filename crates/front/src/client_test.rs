@@ -4,7 +4,7 @@ use hotspare_batch::FinishReason;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::target::Arrival;
+use crate::target::{Arrival, LossCause};
 use crate::testing::{event, hello};
 
 fn client(max_num_unsent_requests: usize) -> EngineClient {
@@ -134,11 +134,15 @@ async fn a_closed_client_tells_everyone_and_takes_nothing() {
     let (sender, mut arrivals) = mpsc::channel(8);
     let feed = Feed::new(7, sender);
     client.submit(request(1, 0), feed.clone()).unwrap();
-    client.close("gone");
+    let loss = Loss {
+        message: "gone".to_owned(),
+        cause: LossCause::Own,
+    };
+    client.close(&loss);
     assert_eq!(client.submit(request(2, 0), feed), Err(SubmitError::Gone));
     let arrival = arrivals.recv().await.expect("the loss is told");
     assert_eq!(arrival.index, 7);
-    assert!(matches!(arrival.kind, ArrivalKind::Lost(message) if message == "gone"));
+    assert!(matches!(arrival.kind, ArrivalKind::Lost(told) if told == loss));
     assert!(arrivals.recv().await.is_none(), "nothing holds the feed");
 }
 

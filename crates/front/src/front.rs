@@ -127,7 +127,7 @@ impl Front {
             reason,
             retry_after_s: shared.config.not_ready_retry_after_s,
         };
-        let client = shared.slot.client().filter(|_| readiness.ready);
+        let client = shared.slot.target(None).filter(|_| readiness.ready);
         let Some(target) = client else {
             return Err(not_ready(readiness.reason));
         };

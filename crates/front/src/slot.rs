@@ -75,6 +75,13 @@ impl EngineSlot {
         self.inner().client.clone()
     }
 
+    /// The engine that takes the attempts of a stream: one that serves `model_hash`, or for a
+    /// stream that has not begun (`None`) the one that takes new requests.
+    pub(crate) fn target(&self, model_hash: Option<&str>) -> Option<Arc<EngineClient>> {
+        self.client()
+            .filter(|client| model_hash.is_none_or(|hash| client.hello().model_hash == hash))
+    }
+
     pub(crate) fn state(&self) -> EngineState {
         self.state.borrow().clone()
     }

@@ -197,11 +197,11 @@ impl GenerationStream {
                 };
                 self.fail(error);
             }
-            ArrivalKind::Lost(message) => {
+            ArrivalKind::Lost(loss) => {
                 sequence.is_live = false;
                 // Nothing of it has run, so the client may safely try again.
                 let error = match sequence.is_admitted {
-                    true => GenerateError::EngineFailed(message),
+                    true => GenerateError::EngineFailed(loss.message),
                     false => self.not_ready("the engine has just ended"),
                 };
                 self.fail(error);

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::client::EngineClient;
 use crate::slot::{EngineSlot, Order};
+use crate::target::{Loss, LossCause};
 use crate::wire::{Receiver, Sender};
 use crate::{EngineLauncher, EngineState, FrontConfig, FrontError, LaunchedEngine, ServedModel};
 
@@ -177,7 +178,13 @@ impl Supervisor {
                 .set_state(EngineState::Backoff { reason, restart_in });
         }
         self.slot.on_disconnect();
-        client.close(LOST_MESSAGE);
+        client.close(&Loss {
+            message: LOST_MESSAGE.to_owned(),
+            cause: match was_drained {
+                true => LossCause::Outside,
+                false => LossCause::Own,
+            },
+        });
         match was_drained {
             true => LifeEnd::Stopped,
             false => LifeEnd::Died {

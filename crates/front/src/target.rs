@@ -25,8 +25,26 @@ pub(crate) enum ArrivalKind {
     Rejected(RejectReason),
     /// Tokens, the end, or both.
     Event(SequenceEvent),
-    /// The target is gone; nothing follows. The text is for the client.
-    Lost(String),
+    /// The target is gone; nothing follows.
+    Lost(Loss),
+}
+
+/// Whether the end of a target is evidence against the requests that it worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LossCause {
+    /// It was ended from outside: killed, told to end, or replaced. Its requests are not to blame.
+    Outside,
+    /// It ended, hung or spoke nonsense by itself, perhaps because of a request.
+    Own,
+}
+
+/// How a target was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Loss {
+    /// For the client, should its stream end with this.
+    pub(crate) message: String,
+    /// Who may be to blame.
+    pub(crate) cause: LossCause,
 }
 
 /// Something that came back, and when.
