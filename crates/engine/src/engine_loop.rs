@@ -12,6 +12,7 @@ use hotspare_batch::{Executor, SequenceEvent, StepTimings};
 use hotspare_link::{EngineMessage, EngineStats, FrontMessage};
 use hotspare_scheduler::Scheduler;
 
+use crate::flush_pacer::FlushPacer;
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::{EngineError, EngineOptions, TokenFault, admission};
@@ -38,6 +39,7 @@ pub(crate) struct EngineLoop<'a, E> {
     /// Whether anything happened since the last report.
     busy: bool,
     draining: bool,
+    pacer: FlushPacer,
     messages: Vec<FrontMessage>,
 }
 
@@ -52,6 +54,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
         let now = Instant::now();
         Self {
             depth: max_num_in_flight(options, executor.info().max_num_in_flight),
+            pacer: FlushPacer::new(options.stream_flush_interval(), now),
             options,
             scheduler,
             executor,
@@ -87,7 +90,9 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
         loop {
             self.receive()?;
             self.submit()?;
-            self.outbox.flush()?;
+            if self.num_in_flight == 0 || self.pacer.is_due(self.step, Instant::now()) {
+                self.outbox.flush()?;
+            }
             if self.num_in_flight > 0 {
                 self.complete()?;
                 continue;
@@ -114,6 +119,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             .take(self.options.max_num_messages_per_step, &mut messages)?;
         for message in messages.drain(..) {
             self.busy = true;
+            self.pacer.on_urgent();
             self.handle(message)?;
         }
         self.messages = messages;
@@ -164,6 +170,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             let Some(batch) = batch else {
                 return Ok(());
             };
+            self.pacer.on_submit(&batch);
             self.executor.submit(batch)?;
             self.num_in_flight += 1;
         }
@@ -193,6 +200,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
 
     fn queue_events(&mut self) -> Result<(), EngineError> {
         let events = self.drain_events();
+        self.pacer.on_events(&events);
         let failed = self.outbox.queue_step(self.step, events)?;
         if !failed.is_empty() {
             for &request_id in &failed {

@@ -12,6 +12,7 @@ mod device_thread;
 mod engine_loop;
 mod error;
 mod faults;
+mod flush_pacer;
 mod inbox;
 mod kv_size;
 mod model_backend;

@@ -4,6 +4,7 @@
 //! Invariant: every bound of the engine is a field here, with its unit last.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,10 @@ pub struct EngineOptions {
     pub backend: Backend,
     /// Time between two reports of counters, while steps run. Default 500 ms.
     pub stats_interval_ms: u64,
+    /// Tokens of steps that follow each other faster than this are written together, so a token may
+    /// arrive that much later; 0 writes each step's at once. First tokens and ends never wait.
+    /// Default 5 ms.
+    pub stream_flush_interval_ms: u64,
     /// Bytes in a message at most. Default 16 MiB.
     pub max_frame_bytes: usize,
     /// Bytes of outgoing messages that are gathered before they are written. Default 1 MiB.
@@ -120,6 +125,7 @@ impl Default for EngineOptions {
             lookahead: true,
             backend: Backend::Model,
             stats_interval_ms: 500,
+            stream_flush_interval_ms: 5,
             max_frame_bytes: hotspare_link::DEFAULT_MAX_FRAME_BYTES,
             max_output_buffer_bytes: 1 << 20,
             max_num_inbox_messages: 1024,
@@ -129,5 +135,11 @@ impl Default for EngineOptions {
             faults: String::new(),
             life: 0,
         }
+    }
+}
+
+impl EngineOptions {
+    pub(crate) fn stream_flush_interval(&self) -> Duration {
+        Duration::from_millis(self.stream_flush_interval_ms)
     }
 }

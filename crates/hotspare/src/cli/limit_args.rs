@@ -130,6 +130,11 @@ pub(crate) struct LinkLimitArgs {
     /// Time between two reports of the engine's counters, which /metrics shows [default: 500].
     #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
     pub(crate) stats_interval_ms: Option<u64>,
+    /// Tokens of steps that follow each other faster than this are sent together; 0 sends each at
+    /// once; at most 1000 [default: 5].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=1000),
+        hide_short_help = true)]
+    pub(crate) stream_flush_interval_ms: Option<u64>,
     /// Retry-After of a 503 because too much waits, seconds [default: 1].
     #[arg(long, value_name = "SECONDS", hide_short_help = true)]
     pub(crate) queue_full_retry_after_s: Option<u32>,
@@ -224,7 +229,7 @@ impl LinkLimitArgs {
         );
         set!(self => engine;
             max_frame_bytes, max_output_buffer_bytes, max_num_inbox_messages, max_inbox_bytes,
-            max_num_messages_per_step, stats_interval_ms,
+            max_num_messages_per_step, stats_interval_ms, stream_flush_interval_ms,
         );
     }
 
@@ -243,6 +248,7 @@ impl LinkLimitArgs {
             max_inbox_bytes,
             max_num_messages_per_step,
             stats_interval_ms,
+            stream_flush_interval_ms,
             queue_full_retry_after_s,
             not_ready_retry_after_s,
             engine_stop_timeout_ms,
