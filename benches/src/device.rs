@@ -75,6 +75,7 @@ impl Device {
         let options_of_ops = CpuOptions {
             num_threads,
             limits,
+            bf16_activations: true,
         };
         let ops = CpuOps::new(options_of_ops).map_err(|e| e.to_string())?;
         let runner = ModelRunner::load(ops, &files, &options, &mut |_| {});

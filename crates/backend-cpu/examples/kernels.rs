@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut ops = CpuOps::new(CpuOptions {
         num_threads,
         limits,
+        bf16_activations: true,
     })?;
     ops.new_kv_cache(&KvCacheSpec {
         num_layers: 0,

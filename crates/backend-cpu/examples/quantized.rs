@@ -57,6 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = CpuOptions {
         num_threads,
         limits,
+        bf16_activations: true,
     };
     let mut ops = CpuOps::with_isa(options, isa.unwrap_or_else(Isa::detect));
     ops.new_kv_cache(&KvCacheSpec {

@@ -101,6 +101,7 @@ impl Model {
         let mut ops = CpuOps::new(CpuOptions {
             num_threads,
             limits,
+            bf16_activations: true,
         })?;
         let kv = ops.new_kv_cache(&KvCacheSpec {
             num_layers: NUM_LAYERS,

@@ -19,8 +19,9 @@ use crate::attention::{self, AttentionCall, Item};
 use crate::buffer::CpuBuffer;
 use crate::elementwise::{self, HeadNorm, NormRows};
 use crate::kv_cache::{CpuKvCache, KvPools};
-use crate::linear::{self, CpuLinear, PackSpace};
+use crate::linear::{self, Arithmetic, CpuLinear, PackSpace};
 use crate::moe::{self, CpuExperts, Machine, MoeSpace};
+use crate::options::CpuOptions;
 use crate::rope::{self, RopeRows};
 use crate::sampling::Sampling;
 use crate::simd::Isa;
@@ -28,19 +29,10 @@ use crate::step::{Step, StepBounds};
 use crate::vector::CpuVector;
 use crate::workers::Workers;
 
-/// How a [`CpuOps`] is made.
-#[derive(Clone, Debug)]
-pub struct CpuOptions {
-    /// Threads an operation may use, the device's own included; at least 1.
-    pub num_threads: usize,
-    /// Bounds of a step.
-    pub limits: StepLimits,
-}
-
 /// The CPU backend.
 #[derive(Debug)]
 pub struct CpuOps {
-    isa: Isa,
+    arithmetic: Arithmetic,
     workers: Workers,
     limits: StepLimits,
     /// Of the KV cache made last.
@@ -73,7 +65,10 @@ impl CpuOps {
     /// all.
     pub fn with_isa(options: CpuOptions, isa: Isa) -> Self {
         Self {
-            isa,
+            arithmetic: Arithmetic {
+                isa,
+                bf16_activations: options.bf16_activations,
+            },
             workers: Workers::new(options.num_threads),
             sampling: Sampling::new(options.limits.max_num_seqs),
             limits: options.limits,
@@ -93,7 +88,7 @@ impl CpuOps {
 
     /// The instruction set in use, for logs.
     pub fn isa(&self) -> Isa {
-        self.isa
+        self.arithmetic.isa
     }
 
     /// Work of an elementwise operation, estimated.
@@ -130,7 +125,7 @@ macro_rules! gated {
         let num_rows = $gate_up.num_rows();
         let rows = rows_of!($self, $out, num_rows, width, "gated activation");
         let work_ns = Self::elementwise_ns(4 * rows.len());
-        let isa = $self.isa;
+        let isa = $self.arithmetic.isa;
         $self.workers.rows(rows, width, work_ns, &|first, rows| {
             let gate_up = &$gate_up.rows()[first * 2 * width..][..2 * rows.len()];
             elementwise::$kernel(isa, gate_up, width, rows);
@@ -153,11 +148,15 @@ impl Ops for CpuOps {
             WeightDtype::Q8_0 => "q8kv",
             _ => "f32kv",
         };
+        let activations = match self.arithmetic.bf16_activations {
+            true => "-bf16act",
+            false => "",
+        };
         match self.block_size {
             size if size.is_multiple_of(crate::simd::LANES) || self.num_blocks == 0 => {
-                format!("cpu-lanes16-{kv}-r3")
+                format!("cpu-lanes16{activations}-{kv}-r4")
             }
-            size => format!("cpu-lanes16-{kv}-block{size}-r3"),
+            size => format!("cpu-lanes16{activations}-{kv}-block{size}-r4"),
         }
     }
 
@@ -238,7 +237,7 @@ impl Ops for CpuOps {
         let fits = usize::from(x.width() == width) * width;
         let rows = rows_of!(self, out, x.num_rows(), fits, "rms_norm");
         let work_ns = Self::elementwise_ns(rows.len());
-        let isa = self.isa;
+        let isa = self.arithmetic.isa;
         self.workers.rows(rows, width, work_ns, &|first, rows| {
             let x = &x.rows()[first * width..][..rows.len()];
             elementwise::rms_norm(isa, &NormRows { x, weight, eps }, rows);
@@ -259,7 +258,7 @@ impl Ops for CpuOps {
         let fits = usize::from(same) * width;
         let rows = rows_of!(self, out, x.num_rows(), fits, "add_rms_norm");
         let work_ns = Self::elementwise_ns(2 * rows.len());
-        let isa = self.isa;
+        let isa = self.arithmetic.isa;
         let outs = [residual.rows_mut(), rows];
         self.workers
             .rows2(outs, [width; 2], work_ns, usize::MAX, &|first,
@@ -276,8 +275,8 @@ impl Ops for CpuOps {
         let start = Instant::now();
         let fits = usize::from(x.width() == weight.num_inputs()) * weight.num_outputs();
         let rows = rows_of!(self, out, x.num_rows(), fits, "linear");
-        let space = &mut self.pack_space;
-        if let Err(error) = weight.forward(self.isa, &self.workers, space, x.rows(), rows) {
+        let (arithmetic, space) = (self.arithmetic, &mut self.pack_space);
+        if let Err(error) = weight.forward(arithmetic, &self.workers, space, x.rows(), rows) {
             return self.fail(error.to_string());
         }
         self.timings.linear_ns += elapsed_ns(start);
@@ -289,7 +288,7 @@ impl Ops for CpuOps {
             return self.fail("add_bias: widths do not fit");
         }
         let work_ns = Self::elementwise_ns(x.rows().len());
-        let isa = self.isa;
+        let isa = self.arithmetic.isa;
         self.workers.rows(x.rows_mut(), width, work_ns, &|_, rows| {
             elementwise::add_bias(isa, bias, rows);
         });
@@ -318,7 +317,7 @@ impl Ops for CpuOps {
             eps,
         };
         let work_ns = Self::elementwise_ns(qkv.rows().len());
-        let isa = self.isa;
+        let isa = self.arithmetic.isa;
         self.workers
             .rows(qkv.rows_mut(), width, work_ns, &|_, rows| {
                 elementwise::head_rms_norm(isa, &args, rows);
@@ -342,7 +341,7 @@ impl Ops for CpuOps {
         }
         let width = qkv.width();
         let work_ns = Self::elementwise_ns(qkv.rows().len());
-        let (isa, positions) = (self.isa, self.step.positions());
+        let (isa, positions) = (self.arithmetic.isa, self.step.positions());
         self.workers
             .rows(qkv.rows_mut(), width, work_ns, &|first, rows| {
                 let args = RopeRows {
@@ -389,7 +388,13 @@ impl Ops for CpuOps {
                     qkv: qkv.rows(),
                     step: &self.step,
                 };
-                attention::attend(self.isa, &self.workers, &call, &mut self.items, rows);
+                attention::attend(
+                    self.arithmetic.isa,
+                    &self.workers,
+                    &call,
+                    &mut self.items,
+                    rows,
+                );
             }};
         }
         match kv.pools() {
@@ -411,7 +416,7 @@ impl Ops for CpuOps {
     fn soft_cap(&mut self, x: &mut CpuBuffer, cap: f32) {
         let width = x.width();
         let work_ns = Self::elementwise_ns(4 * x.rows().len());
-        let isa = self.isa;
+        let isa = self.arithmetic.isa;
         self.workers.rows(x.rows_mut(), width, work_ns, &|_, rows| {
             elementwise::soft_cap(isa, cap, rows);
         });
@@ -421,7 +426,7 @@ impl Ops for CpuOps {
         let fits = usize::from(logits.width() == spec.num_experts) * spec.num_experts;
         let rows = rows_of!(self, routes, logits.num_rows(), fits, "moe_route");
         rows.copy_from_slice(logits.rows());
-        moe::route(self.isa, spec, rows);
+        moe::route(self.arithmetic.isa, spec, rows);
     }
 
     fn moe(
@@ -438,7 +443,7 @@ impl Ops for CpuOps {
         let fits = usize::from(same) * experts.hidden();
         let rows = rows_of!(self, out, x.num_rows(), fits, "moe");
         let mut machine = Machine {
-            isa: self.isa,
+            arithmetic: self.arithmetic,
             workers: &self.workers,
             pack_space: &mut self.pack_space,
         };

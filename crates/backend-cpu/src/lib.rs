@@ -19,6 +19,7 @@ mod kv_cache;
 mod linear;
 mod memory;
 mod moe;
+mod options;
 #[cfg(test)]
 mod oracle;
 mod rope;
@@ -33,9 +34,10 @@ mod vector;
 mod workers;
 
 pub use buffer::CpuBuffer;
-pub use cpu_ops::{CpuOps, CpuOptions};
+pub use cpu_ops::CpuOps;
 pub use kv_cache::CpuKvCache;
 pub use linear::CpuLinear;
 pub use moe::CpuExperts;
+pub use options::CpuOptions;
 pub use simd::Isa;
 pub use vector::CpuVector;

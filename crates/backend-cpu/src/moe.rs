@@ -9,9 +9,9 @@
 use hotspare_model::ops::{ExpertViews, MAX_EXPERTS_PER_TOKEN, MoeSpec, OpsError};
 
 use crate::elementwise;
-use crate::linear::{CpuLinear, PackSpace};
+use crate::linear::{Arithmetic, CpuLinear, PackSpace};
 use crate::memory::AlignedArray;
-use crate::simd::{Isa, LANES, Simd, isa_entry};
+use crate::simd::{LANES, Simd, isa_entry};
 use crate::workers::Workers;
 
 /// The experts of a layer.
@@ -121,7 +121,7 @@ fn first_rows(array: &mut Option<AlignedArray<f32>>, len: usize) -> Result<&mut 
 
 /// The machine that runs it.
 pub(crate) struct Machine<'a> {
-    pub(crate) isa: Isa,
+    pub(crate) arithmetic: Arithmetic,
     pub(crate) workers: &'a Workers,
     pub(crate) pack_space: &'a mut PackSpace,
 }
@@ -137,7 +137,8 @@ pub(crate) fn moe(
     [x, routes]: [&[f32]; 2],
     out: &mut [f32],
 ) -> Result<(), OpsError> {
-    let (isa, workers) = (machine.isa, machine.workers);
+    let (arithmetic, workers) = (machine.arithmetic, machine.workers);
+    let isa = arithmetic.isa;
     let (hidden, width) = (layer.hidden, layer.width);
     out.fill(0.0);
     for (index, expert) in layer.experts.iter().enumerate() {
@@ -157,7 +158,7 @@ pub(crate) fn moe(
         }
         let pack_space = &mut *machine.pack_space;
         let first = &expert.gate_up;
-        first.forward(isa, workers, pack_space, inputs, gate_up)?;
+        first.forward(arithmetic, workers, pack_space, inputs, gate_up)?;
         workers.rows(
             activated,
             width,
@@ -170,7 +171,7 @@ pub(crate) fn moe(
         let outputs = inputs;
         expert
             .down
-            .forward(isa, workers, pack_space, activated, outputs)?;
+            .forward(arithmetic, workers, pack_space, activated, outputs)?;
         for (output, &row) in outputs.chunks_exact(hidden).zip(&space.rows) {
             let row = row as usize;
             let route = routes[row * layer.experts.len() + index];

@@ -91,15 +91,21 @@ pub(crate) fn ops(num_threads: usize) -> CpuOps {
     CpuOps::new(CpuOptions {
         num_threads,
         limits: limits(),
+        bf16_activations: false,
     })
     .expect("nothing to fail")
 }
 
 pub(crate) fn ops_on(isa: Isa) -> CpuOps {
+    ops_with(isa, false)
+}
+
+pub(crate) fn ops_with(isa: Isa, bf16_activations: bool) -> CpuOps {
     CpuOps::with_isa(
         CpuOptions {
             num_threads: 1,
             limits: limits(),
+            bf16_activations,
         },
         isa,
     )

@@ -48,6 +48,7 @@ pub(crate) fn load(
     let ops = CpuOps::new(CpuOptions {
         num_threads: num_threads.max(1),
         limits: limits.clone(),
+        bf16_activations: has_bf16_activations(options),
     });
     let load_options = LoadOptions {
         limits,
@@ -110,6 +111,7 @@ pub fn check_on_cpu(files: &ModelFiles) -> Result<(), ModelError> {
     let ops = CpuOps::new(CpuOptions {
         num_threads: 1,
         limits,
+        bf16_activations: true,
     })?;
     ModelRunner::load(ops, files, &options, &mut |_| {}).map(drop)
 }
@@ -125,17 +127,15 @@ fn check_names(options: &EngineOptions) -> Result<(), EngineError> {
         return unknown("--device", &options.device, "auto and cpu");
     }
     match options.dtype.as_str() {
-        "auto" | "float32" | "float" => {}
-        "bfloat16" | "float16" | "half" => {
-            let dtype = &options.dtype;
-            tracing::warn!(
-                dtype,
-                "the CPU computes in float32; weights keep their type"
-            );
-        }
-        dtype => return unknown("--dtype", dtype, "auto and float32"),
+        "auto" | "bfloat16" | "float32" => Ok(()),
+        dtype => unknown("--dtype", dtype, "auto, bfloat16 and float32"),
     }
-    Ok(())
+}
+
+/// Whether activations are rounded to bfloat16 where they meet weights of that type, as `auto` in
+/// vLLM and as llama.cpp.
+fn has_bf16_activations(options: &EngineOptions) -> bool {
+    options.dtype != "float32"
 }
 
 /// The type that `--kv-cache-dtype` names. As in vLLM, `auto` follows the model's weights.

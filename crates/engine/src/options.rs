@@ -33,8 +33,9 @@ pub struct EngineOptions {
     pub load_format: String,
     /// Seed of dummy weights. Default 0.
     pub dummy_seed: u64,
-    /// Type of the activations: `auto` or `float32`. A CPU engine takes the names of shorter types
-    /// too, and computes in float32. Default `auto`.
+    /// Type of the activations: `auto`, `bfloat16` or `float32`. A CPU engine keeps and adds them
+    /// in float32; unless `float32` is asked for it rounds them to bfloat16 where they are
+    /// multiplied by weights of that type. Default `auto`.
     pub dtype: String,
     /// How keys and values are kept: `auto`, `float32`, `float16` or `q8_0`. Default `auto`:
     /// float16 where the model's weights are of sixteen bits, else float32.

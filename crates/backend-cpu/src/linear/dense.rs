@@ -12,9 +12,9 @@ use hotspare_model::ops::OpsError;
 use hotspare_model::weights::{WeightDtype, WeightView};
 
 use super::columns::Columns;
-use super::format::{Bf16, F16, F32, STEP, WeightFormat, widen_partial_step};
+use super::format::{Bf16, F16, F32, STEP, WeightFormat};
 use super::pack::{PackedRows, TILE_ROWS};
-use super::tile::{self, Operands, TILE_WEIGHTS, Tile};
+use super::tile::{self, Operands, StepProduct, TILE_WEIGHTS, Tile};
 use super::{blocks, unsupported};
 use crate::simd::{Isa, LANES, Simd, isa_entry};
 
@@ -115,8 +115,6 @@ pub(super) struct Job<'a> {
 /// Runs a job whose matrix is dense; a quantized one is left alone.
 pub(super) fn run(isa: Isa, job: &Job<'_>) {
     let matrix = job.matrix;
-    // What the pointers in tiles rely on.
-    assert!(job.outputs.end <= matrix.num_outputs && job.x.padded_k() >= matrix.num_inputs);
     let is_whole = matrix.num_inputs.is_multiple_of(STEP);
     match matrix.dtype() {
         WeightDtype::F32 if is_whole => f32_whole(isa, job),
@@ -140,8 +138,23 @@ isa_entry! { fn bf16_any(job: &Job<'_>) = run_format::<_, Bf16, false> }
 
 #[inline(always)]
 fn run_format<S: Simd, W: WeightFormat, const WHOLE: bool>(s: S, job: &Job<'_>) {
+    run_product::<S, W, WHOLE>(s, W::default(), job);
+}
+
+/// Runs a job with one kind of product. `WHOLE` where all steps are.
+#[inline(always)]
+pub(super) fn run_product<S: Simd, P: StepProduct<S>, const WHOLE: bool>(
+    s: S,
+    p: P,
+    job: &Job<'_>,
+) {
     let num_rows = job.x.num_rows();
-    let block_rows = (MAX_BLOCK_FLOATS / job.matrix.num_inputs)
+    // What the pointers in tiles rely on.
+    let num_steps = job.matrix.num_inputs.div_ceil(STEP);
+    assert!(job.outputs.end <= job.matrix.num_outputs);
+    assert_eq!(job.matrix.row_bytes(), job.matrix.num_inputs * P::SIZE);
+    assert_eq!(job.x.row_len(), num_steps * P::PARTS * LANES);
+    let block_rows = (MAX_BLOCK_FLOATS / job.x.row_len())
         .next_multiple_of(TILE_ROWS)
         .max(4 * TILE_ROWS);
     for first in (0..num_rows).step_by(block_rows) {
@@ -159,11 +172,11 @@ fn run_format<S: Simd, W: WeightFormat, const WHOLE: bool>(s: S, job: &Job<'_>) 
                     row,
                 };
                 match num_rows {
-                    _ if job.matrix.num_outputs < GROUP_ROWS => small_matrix::<S, W>(s, job, row),
-                    1 => group::<S, W, 1, 4, WHOLE>(s, job, x, place),
-                    2 => group::<S, W, 2, 2, WHOLE>(s, job, x, place),
-                    3 => group::<S, W, 3, 1, WHOLE>(s, job, x, place),
-                    _ => group::<S, W, TILE_ROWS, 1, WHOLE>(s, job, x, place),
+                    _ if job.matrix.num_outputs < GROUP_ROWS => small_matrix(s, p, job, row),
+                    1 => group::<S, P, 1, 4, WHOLE>(s, p, job, x, place),
+                    2 => group::<S, P, 2, 2, WHOLE>(s, p, job, x, place),
+                    3 => group::<S, P, 3, 1, WHOLE>(s, p, job, x, place),
+                    _ => group::<S, P, TILE_ROWS, 1, WHOLE>(s, p, job, x, place),
                 }
             }
             n = start + GROUP_ROWS;
@@ -185,8 +198,9 @@ struct Place {
 /// Sixteen outputs of `MR` rows, less those to skip. `TILES` tiles of four weight rows give the
 /// sixteen sums that are taken over lanes together.
 #[inline(always)]
-fn group<S: Simd, W: WeightFormat, const MR: usize, const TILES: usize, const WHOLE: bool>(
+fn group<S: Simd, P: StepProduct<S>, const MR: usize, const TILES: usize, const WHOLE: bool>(
     s: S,
+    p: P,
     job: &Job<'_>,
     x: &[f32],
     place: Place,
@@ -196,13 +210,13 @@ fn group<S: Simd, W: WeightFormat, const MR: usize, const TILES: usize, const WH
         let n = place.start + first;
         // Written out, so that accumulators stay in registers.
         let mut tiles = [[[s.splat(0.0); MR]; TILE_WEIGHTS]; TILES];
-        tiles[0] = direct_tile::<S, W, MR, WHOLE>(s, job, x, n);
+        tiles[0] = direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n);
         if TILES > 1 {
-            tiles[1] = direct_tile::<S, W, MR, WHOLE>(s, job, x, n + TILE_WEIGHTS);
+            tiles[1] = direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n + TILE_WEIGHTS);
         }
         if TILES > 2 {
-            tiles[2] = direct_tile::<S, W, MR, WHOLE>(s, job, x, n + 2 * TILE_WEIGHTS);
-            tiles[3] = direct_tile::<S, W, MR, WHOLE>(s, job, x, n + 3 * TILE_WEIGHTS);
+            tiles[2] = direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n + 2 * TILE_WEIGHTS);
+            tiles[3] = direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n + 3 * TILE_WEIGHTS);
         }
         let mut lanes = [s.splat(0.0); LANES];
         for t in 0..TILES {
@@ -230,24 +244,25 @@ fn group<S: Simd, W: WeightFormat, const MR: usize, const TILES: usize, const WH
 
 /// Four weight rows from `n` on.
 #[inline(always)]
-fn direct_tile<S: Simd, W: WeightFormat, const MR: usize, const WHOLE: bool>(
+fn direct_tile<S: Simd, P: StepProduct<S>, const MR: usize, const WHOLE: bool>(
     s: S,
+    p: P,
     job: &Job<'_>,
     x: &[f32],
     n: usize,
 ) -> Tile<S::F, MR> {
-    let row_bytes = job.matrix.num_inputs * W::SIZE;
+    let row_bytes = job.matrix.num_inputs * P::SIZE;
     let num_steps = job.matrix.num_inputs / STEP;
     let weights = &job.matrix.view.bytes()[n * row_bytes..(n + TILE_WEIGHTS) * row_bytes];
-    let x = &x[..job.matrix.num_inputs.div_ceil(STEP) * STEP * MR];
+    let x = &x[..job.x.row_len() * MR];
     let mut tile = [[s.splat(0.0); MR]; TILE_WEIGHTS];
     if !WHOLE {
-        let x = x[num_steps * STEP * MR..].as_ptr();
+        let x = x[num_steps * P::PARTS * LANES * MR..].as_ptr();
         for i in 0..TILE_WEIGHTS {
-            let row = &weights[i * row_bytes + num_steps * W::STEP_BYTES..(i + 1) * row_bytes];
-            let [a, b] = widen_partial_step::<W>(row);
-            // SAFETY: `x` is the last step of MR rows.
-            unsafe { tile::accumulate_step(s, [s.load(&a), s.load(&b)], x, &mut tile[i]) };
+            let row = &weights[i * row_bytes + num_steps * P::STEP_BYTES..(i + 1) * row_bytes];
+            let step = padded_step(row);
+            // SAFETY: `step` is as long as the longest step, `x` is the last step of MR rows.
+            unsafe { tile::accumulate_step(s, p, step.as_ptr(), x, &mut tile[i]) };
         }
     }
     let operands = Operands {
@@ -259,14 +274,22 @@ fn direct_tile<S: Simd, W: WeightFormat, const MR: usize, const WHOLE: bool>(
         num_steps,
     };
     // SAFETY: `weights` has four rows of k elements, `x` has padded k elements of MR rows.
-    unsafe { tile::accumulate::<S, W, MR>(s, operands, &mut tile) };
+    unsafe { tile::accumulate::<S, P, MR>(s, p, operands, &mut tile) };
     tile
+}
+
+/// A step whose bytes are those of a partial one, then zeros: the number zero in every format.
+#[inline(always)]
+fn padded_step(bytes: &[u8]) -> [u8; STEP * size_of::<f32>()] {
+    let mut step = [0; STEP * size_of::<f32>()];
+    step[..bytes.len()].copy_from_slice(bytes);
+    step
 }
 
 /// All outputs of a matrix of fewer than sixteen, for the tile of rows that starts at `row`.
 #[inline(always)]
-fn small_matrix<S: Simd, W: WeightFormat>(s: S, job: &Job<'_>, row: usize) {
-    let row_bytes = job.matrix.num_inputs * W::SIZE;
+fn small_matrix<S: Simd, P: StepProduct<S>>(s: S, p: P, job: &Job<'_>, row: usize) {
+    let row_bytes = job.matrix.num_inputs * P::SIZE;
     let (x, num_rows) = job.x.tile(row);
     // The order of a tile: the partial step first.
     let (num_steps, tail) = (
@@ -279,11 +302,13 @@ fn small_matrix<S: Simd, W: WeightFormat>(s: S, job: &Job<'_>, row: usize) {
         for m in 0..num_rows {
             let mut acc = s.splat(0.0);
             for step in order.clone() {
-                let from = &weights[step * W::STEP_BYTES..];
-                let from = &from[..from.len().min(W::STEP_BYTES)];
-                for (half, w) in widen_partial_step::<W>(from).iter().enumerate() {
-                    let at = ((2 * step + half) * num_rows + m) * LANES;
-                    acc = s.fma(s.load(w), s.load_partial(&x[at..at + LANES]), acc);
+                let from = &weights[step * P::STEP_BYTES..];
+                let padded = padded_step(&from[..from.len().min(P::STEP_BYTES)]);
+                for part in 0..P::PARTS {
+                    // SAFETY: `padded` is as long as the longest step.
+                    let w = unsafe { p.weights(s, padded.as_ptr(), part) };
+                    let at = ((P::PARTS * step + part) * num_rows + m) * LANES;
+                    acc = p.mul_add(s, w, s.load_partial(&x[at..at + LANES]), acc);
                 }
             }
             // SAFETY: a column of this job, a row of the output.

@@ -1,11 +1,13 @@
 //! Dense products against f64 and candle, and the promise that a row's bits are its own.
 
+use half::bf16;
 use hotspare_model::ops::{Ops, Parallelism};
 use hotspare_model::weights::WeightDtype;
 use proptest::prelude::*;
 
+use super::pack::bf16_bits;
 use crate::simd::Isa;
-use crate::testing::{Random, apply, bits, ops, ops_on, weights, weights_of};
+use crate::testing::{Random, apply, bits, ops, ops_on, ops_with, weights, weights_of};
 
 const DTYPES: [WeightDtype; 3] = [WeightDtype::F32, WeightDtype::F16, WeightDtype::Bf16];
 
@@ -65,6 +67,75 @@ proptest! {
             let reference = reference.get_or_insert_with(|| whole.clone());
             prop_assert_eq!(&*reference, &whole, "{} has other bits", isa.name());
         }
+    }
+
+    #[test]
+    fn rounded_activations_give_the_bits_of_activations_that_were_rounded_before(
+        m in 2usize..40, n in 1usize..70, k in 1usize..150, seed: u64, offset in 0usize..3,
+    ) {
+        let mut random = Random(seed);
+        let (view, w) = weights(&mut random, WeightDtype::Bf16, &[n, k], offset);
+        let x = random.floats(m * k);
+        let rounded: Vec<f32> = x.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+        for isa in Isa::available() {
+            let mut ops = ops_with(isa, true);
+            let linear = ops.new_linear(vec![view.clone()], Parallelism::Replicated).unwrap();
+            let whole = apply(&mut ops, &linear, &x);
+            check(&w, &rounded, k, &whole);
+            let alone: Vec<u32> =
+                x.chunks(k).flat_map(|x| bits(&apply(&mut ops, &linear, x))).collect();
+            prop_assert_eq!(&bits(&whole), &alone, "{} depends on m", isa.name());
+            let mut exact = ops_on(isa);
+            let expected = bits(&apply(&mut exact, &linear, &rounded));
+            prop_assert_eq!(expected, bits(&whole), "{} has other bits", isa.name());
+        }
+    }
+}
+
+#[test]
+fn only_bfloat16_weights_round_activations() {
+    let mut random = Random(8);
+    let x = random.floats(3 * 70);
+    for dtype in DTYPES {
+        let (view, _) = weights(&mut random, dtype, &[20, 70], 0);
+        let [plain, rounding] = [false, true].map(|bf16_activations| {
+            let mut ops = ops_with(Isa::detect(), bf16_activations);
+            let linear = ops
+                .new_linear(vec![view.clone()], Parallelism::Replicated)
+                .unwrap();
+            bits(&apply(&mut ops, &linear, &x))
+        });
+        assert_eq!(plain != rounding, dtype == WeightDtype::Bf16, "{dtype:?}");
+    }
+}
+
+#[test]
+fn strange_activations_are_rounded_as_everywhere() {
+    let strange = [
+        0.0,
+        -0.0,
+        1.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        f32::from_bits(0x7F80_0001),
+        f32::MAX,
+        f32::MIN,
+        f32::MIN_POSITIVE,
+        // Half way between two numbers, of which the even one is below, then above.
+        f32::from_bits(0x3F80_8000),
+        f32::from_bits(0x3F81_8000),
+        3.0e-39,
+        -3.0e-39,
+    ];
+    for x in strange {
+        let ours = f32::from_bits(u32::from(bf16_bits(x)) << 16);
+        let expected = match x.is_subnormal() {
+            true => 0.0_f32.copysign(x),
+            false => bf16::from_f32(x).to_f32(),
+        };
+        assert_eq!(ours.is_nan(), expected.is_nan(), "{x}");
+        assert!(ours.is_nan() || ours.to_bits() == expected.to_bits(), "{x}");
     }
 }
 

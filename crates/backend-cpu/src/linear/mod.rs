@@ -10,6 +10,11 @@ mod dense;
 mod dense_test;
 mod format;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_pairs.rs"]
+mod pairs;
 mod product;
 mod quantized;
 mod tile;
@@ -23,6 +28,14 @@ use crate::workers::Workers;
 use dense::WeightMatrix;
 pub(crate) use pack::PackSpace;
 pub(crate) use product::estimate_ns;
+
+/// How products are computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arithmetic {
+    pub(crate) isa: Isa,
+    /// Whether activations are rounded to bfloat16 where they meet weights of that type.
+    pub(crate) bf16_activations: bool,
+}
 
 /// A linear layer's weights, `[num_outputs, num_inputs]`: matrices one above the other, each in its
 /// own format.
@@ -73,13 +86,13 @@ impl CpuLinear {
     /// Out of memory for scratch.
     pub(crate) fn forward(
         &self,
-        isa: Isa,
+        arithmetic: Arithmetic,
         workers: &Workers,
         space: &mut PackSpace,
         x: &[f32],
         out: &mut [f32],
     ) -> Result<(), OpsError> {
-        product::product(isa, workers, space, &self.parts, x, out)
+        product::product(arithmetic, workers, space, &self.parts, x, out)
     }
 
     /// Writes row `index`, widened and multiplied by `scale`, to `out`; NaN where there is no such

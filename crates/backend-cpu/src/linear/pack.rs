@@ -23,7 +23,7 @@ pub(crate) struct PackSpace {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PackedRows<'a> {
     floats: &'a [f32],
-    padded_k: usize,
+    row_len: usize,
     num_rows: usize,
 }
 
@@ -36,6 +36,8 @@ pub(super) struct Source<'a> {
     pub(super) k: usize,
     /// The order of the weights' format.
     pub(super) is_interleaved: bool,
+    /// Round to bfloat16.
+    pub(super) is_rounded: bool,
 }
 
 impl PackSpace {
@@ -53,13 +55,12 @@ impl PackSpace {
 }
 
 impl<'a> PackedRows<'a> {
-    /// Rows of `k` elements that [`pack`] wrote to `floats`.
-    pub(super) fn new(floats: &'a [f32], num_rows: usize, k: usize) -> Self {
-        let padded_k = k.next_multiple_of(STEP);
-        assert_eq!(floats.len(), num_rows * padded_k, "whole rows");
+    /// Rows of `row_len` floats each.
+    pub(super) fn new(floats: &'a [f32], num_rows: usize, row_len: usize) -> Self {
+        assert_eq!(floats.len(), num_rows * row_len, "whole rows");
         Self {
             floats,
-            padded_k,
+            row_len,
             num_rows,
         }
     }
@@ -68,8 +69,9 @@ impl<'a> PackedRows<'a> {
         self.num_rows
     }
 
-    pub(super) fn padded_k(&self) -> usize {
-        self.padded_k
+    /// Floats of a row.
+    pub(super) fn row_len(&self) -> usize {
+        self.row_len
     }
 
     /// The tile that starts at row `first`, a multiple of four, and its number of rows.
@@ -77,7 +79,7 @@ impl<'a> PackedRows<'a> {
     pub(super) fn tile(&self, first: usize) -> (&'a [f32], usize) {
         let rows = TILE_ROWS.min(self.num_rows - first);
         (
-            &self.floats[first * self.padded_k..][..rows * self.padded_k],
+            &self.floats[first * self.row_len..][..rows * self.row_len],
             rows,
         )
     }
@@ -102,17 +104,46 @@ fn pack_any<S: Simd>(_: S, source: &Source<'_>, out: &mut [f32]) {
         for (m, row) in rows.chunks_exact(k).enumerate() {
             let (steps, tail) = row.as_chunks::<STEP>();
             for (i, step) in steps.iter().enumerate() {
-                let [a, b] = order_step(step, source.is_interleaved);
+                let [a, b] = prepare_step(source, step);
                 vectors[2 * i * num_rows + m] = a;
                 vectors[(2 * i + 1) * num_rows + m] = b;
             }
             if !tail.is_empty() {
                 let mut step = [0.0; STEP];
                 step[..tail.len()].copy_from_slice(tail);
-                let [a, b] = order_step(&step, source.is_interleaved);
+                let [a, b] = prepare_step(source, &step);
                 vectors[2 * steps.len() * num_rows + m] = a;
                 vectors[(2 * steps.len() + 1) * num_rows + m] = b;
             }
         }
     }
+}
+
+#[inline(always)]
+fn prepare_step(source: &Source<'_>, step: &[f32; STEP]) -> [[f32; LANES]; 2] {
+    if source.is_rounded {
+        let rounded = step.map(|x| f32::from_bits(u32::from(bf16_bits(x)) << 16));
+        return order_step(&rounded, source.is_interleaved);
+    }
+    order_step(step, source.is_interleaved)
+}
+
+/// The bits of the nearest bfloat16, ties to even. NaN stays NaN, and numbers below the normal ones
+/// become zero, as in the processor's own products of pairs.
+#[inline(always)]
+pub(super) fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let magnitude = bits & 0x7FFF_FFFF;
+    let rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+    let flushed = if magnitude < 0x0080_0000 {
+        bits >> 16 & 0x8000
+    } else {
+        rounded
+    };
+    let number = if magnitude > 0x7F80_0000 {
+        bits >> 16 | 0x40
+    } else {
+        flushed
+    };
+    number as u16
 }

@@ -15,6 +15,7 @@ use super::dense::{self, GROUP_ROWS, WeightMatrix};
 use super::format::STEP;
 use super::pack::{self, PackSpace, PackedRows};
 use super::quantized::{self, QuantizedRows};
+use super::{Arithmetic, pairs};
 use crate::simd::Isa;
 use crate::workers::Workers;
 
@@ -23,7 +24,7 @@ use crate::workers::Workers;
 /// # Errors
 /// Out of memory for packed activations.
 pub(super) fn product(
-    isa: Isa,
+    arithmetic: Arithmetic,
     workers: &Workers,
     space: &mut PackSpace,
     parts: &[WeightMatrix],
@@ -31,15 +32,17 @@ pub(super) fn product(
     out: &mut [f32],
 ) -> Result<(), OpsError> {
     let num_outputs: usize = parts.iter().map(WeightMatrix::num_outputs).sum();
-    let is_alike = |a: &WeightMatrix, b: &WeightMatrix| Form::of(a) == Form::of(b);
+    let form = |matrix: &WeightMatrix| Form::of(matrix, arithmetic);
+    let is_alike = |a: &WeightMatrix, b: &WeightMatrix| form(a) == form(b);
     let mut first_column = 0;
     for parts in parts.chunk_by(is_alike) {
         let stacked = Stacked {
             parts,
             num_outputs,
             first_column,
+            form: form(&parts[0]),
         };
-        stacked.product(isa, workers, space, x, out)?;
+        stacked.product(arithmetic.isa, workers, space, x, out)?;
         first_column += stacked.width();
     }
     Ok(())
@@ -48,20 +51,29 @@ pub(super) fn product(
 /// The form in which a matrix's format wants activations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Floats, of each step perhaps those of even index first.
-    Dense { is_interleaved: bool },
+    /// Floats, of each step perhaps those of odd index first, perhaps rounded to bfloat16.
+    Dense {
+        is_interleaved: bool,
+        is_rounded: bool,
+    },
+    /// Pairs of bfloat16.
+    Pairs,
     /// Blocks of bytes.
     Quantized,
 }
 
 impl Form {
-    fn of(matrix: &WeightMatrix) -> Self {
+    fn of(matrix: &WeightMatrix, arithmetic: Arithmetic) -> Self {
+        let is_rounded = arithmetic.bf16_activations;
         match matrix.dtype() {
             WeightDtype::F32 | WeightDtype::F16 => Self::Dense {
                 is_interleaved: false,
+                is_rounded: false,
             },
+            WeightDtype::Bf16 if is_rounded && pairs::is_available(arithmetic.isa) => Self::Pairs,
             WeightDtype::Bf16 => Self::Dense {
                 is_interleaved: true,
+                is_rounded,
             },
             _ => Self::Quantized,
         }
@@ -71,6 +83,7 @@ impl Form {
     fn row_len(self, k: usize) -> usize {
         match self {
             Self::Dense { .. } => k.next_multiple_of(STEP),
+            Self::Pairs => k.div_ceil(STEP) * pairs::STEP_FLOATS,
             Self::Quantized => quantized::num_words(1, k),
         }
     }
@@ -78,7 +91,7 @@ impl Form {
     /// Rows that lie together.
     fn tile_rows(self) -> usize {
         match self {
-            Self::Dense { .. } => pack::TILE_ROWS,
+            Self::Dense { .. } | Self::Pairs => pack::TILE_ROWS,
             Self::Quantized => quantized::TILE_ROWS,
         }
     }
@@ -87,22 +100,25 @@ impl Form {
     /// quantized weights, which many rows have to pay for.
     fn min_rows_a_thread(self) -> usize {
         match self {
-            Self::Dense { .. } => 8,
+            Self::Dense { .. } | Self::Pairs => 8,
             Self::Quantized => 64,
         }
     }
 
     /// Brings the rows of `x`, of `k` elements, into this form.
     fn pack(self, isa: Isa, x: &[f32], k: usize, to: &mut [f32]) {
+        let source = |is_interleaved, is_rounded| pack::Source {
+            x,
+            k,
+            is_interleaved,
+            is_rounded,
+        };
         match self {
-            Self::Dense { is_interleaved } => {
-                let source = pack::Source {
-                    x,
-                    k,
-                    is_interleaved,
-                };
-                pack::pack(isa, &source, to);
-            }
+            Self::Dense {
+                is_interleaved,
+                is_rounded,
+            } => pack::pack(isa, &source(is_interleaved, is_rounded), to),
+            Self::Pairs => pairs::pack(isa, &source(false, true), to),
             Self::Quantized => quantized::quantize(isa, &quantized::Source { x, k }, to),
         }
     }
@@ -116,6 +132,7 @@ struct Stacked<'a> {
     num_outputs: usize,
     /// Column of the first part's first output.
     first_column: usize,
+    form: Form,
 }
 
 impl Stacked<'_> {
@@ -135,7 +152,7 @@ impl Stacked<'_> {
         let Some(first) = self.parts.first() else {
             return Ok(());
         };
-        let (k, num_outputs, form) = (first.num_inputs(), self.num_outputs, Form::of(first));
+        let (k, num_outputs, form) = (first.num_inputs(), self.num_outputs, self.form);
         let num_rows = x.len() / k;
         assert_eq!(
             out.len(),
@@ -186,7 +203,14 @@ impl Stacked<'_> {
             let end = groups.end.clamp(first_group, end_group) - first_group;
             if start < end {
                 let outputs = start * GROUP_ROWS..part.num_outputs().min(end * GROUP_ROWS);
-                run_part(isa, part, packed, out.skip(first_column), outputs);
+                run_part(
+                    isa,
+                    self.form,
+                    part,
+                    packed,
+                    out.skip(first_column),
+                    outputs,
+                );
             }
             first_group = end_group;
             first_column += part.num_outputs();
@@ -197,23 +221,28 @@ impl Stacked<'_> {
 /// Computes some outputs of one matrix from all rows of `packed`.
 fn run_part(
     isa: Isa,
+    form: Form,
     matrix: &WeightMatrix,
     packed: &[f32],
     out: Columns<'_>,
     outputs: Range<usize>,
 ) {
-    let (k, form) = (matrix.num_inputs(), Form::of(matrix));
-    let num_rows = packed.len() / form.row_len(k);
+    let k = matrix.num_inputs();
+    let row_len = form.row_len(k);
+    let num_rows = packed.len() / row_len;
     match form {
-        Form::Dense { .. } => {
-            let x = PackedRows::new(packed, num_rows, k);
+        Form::Dense { .. } | Form::Pairs => {
+            let x = PackedRows::new(packed, num_rows, row_len);
             let job = dense::Job {
                 matrix,
                 x,
                 out,
                 outputs,
             };
-            dense::run(isa, &job);
+            match form {
+                Form::Pairs => pairs::run(isa, &job),
+                _ => dense::run(isa, &job),
+            }
         }
         Form::Quantized => {
             let x = QuantizedRows::new(packed, num_rows, k);

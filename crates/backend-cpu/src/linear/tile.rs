@@ -10,7 +10,7 @@
 
 use std::hint::black_box;
 
-use super::format::WeightFormat;
+use super::format::{STEP, WeightFormat};
 use crate::simd::{LANES, Simd};
 
 /// Weight rows of a tile.
@@ -18,6 +18,42 @@ pub(super) const TILE_WEIGHTS: usize = 4;
 
 /// Accumulators of four weight rows times `MR` activation rows.
 pub(super) type Tile<F, const MR: usize> = [[F; MR]; TILE_WEIGHTS];
+
+/// How a step of weights, as their bytes lie in the file, meets a step of packed activations.
+pub(super) trait StepProduct<S: Simd>: Copy {
+    /// Vectors of activations that a step has.
+    const PARTS: usize;
+    /// Bytes of a weight.
+    const SIZE: usize;
+    /// Bytes of a step of weights.
+    const STEP_BYTES: usize = STEP * Self::SIZE;
+
+    /// The weights that meet vector `part` of the activations.
+    ///
+    /// # Safety
+    /// `step` is valid for reading `STEP_BYTES`; any alignment.
+    unsafe fn weights(self, s: S, step: *const u8, part: usize) -> S::F;
+
+    /// `acc` and the products of a vector of weights and one of activations.
+    fn mul_add(self, s: S, weights: S::F, x: S::F, acc: S::F) -> S::F;
+}
+
+/// Weights are widened to floats, and meet floats.
+impl<S: Simd, W: WeightFormat> StepProduct<S> for W {
+    const PARTS: usize = 2;
+    const SIZE: usize = W::SIZE;
+
+    #[inline(always)]
+    unsafe fn weights(self, s: S, step: *const u8, part: usize) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { W::load_half(s, step, part) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, s: S, weights: S::F, x: S::F, acc: S::F) -> S::F {
+        s.fma(weights, x, acc)
+    }
+}
 
 /// Where a tile's operands are.
 #[derive(Clone, Copy)]
@@ -40,14 +76,15 @@ pub(super) struct Operands {
 /// # Safety Four weight rows of the format's steps, and `num_steps` steps of packed activations of
 /// at least `MR` rows, are readable.
 #[inline(always)]
-pub(super) unsafe fn accumulate<S: Simd, W: WeightFormat, const MR: usize>(
+pub(super) unsafe fn accumulate<S: Simd, P: StepProduct<S>, const MR: usize>(
     s: S,
+    p: P,
     o: Operands,
     acc: &mut Tile<S::F, MR>,
 ) {
     if S::HAS_32_REGISTERS || MR == 1 {
         // SAFETY: the caller's promise.
-        unsafe { accumulate_part::<S, W, TILE_WEIGHTS, MR, MR>(s, o, acc, 0, 0) };
+        unsafe { accumulate_part::<S, P, TILE_WEIGHTS, MR, MR>(s, p, o, acc, 0, 0) };
         return;
     }
     // Quarters, or what is left of them, for which sixteen registers are enough; those that are
@@ -57,9 +94,9 @@ pub(super) unsafe fn accumulate<S: Simd, W: WeightFormat, const MR: usize>(
             // SAFETY: parts of the tile the caller promises.
             unsafe {
                 if m + 2 <= MR {
-                    accumulate_part::<S, W, 2, 2, MR>(s, o, acc, n, m);
+                    accumulate_part::<S, P, 2, 2, MR>(s, p, o, acc, n, m);
                 } else {
-                    accumulate_part::<S, W, 2, 1, MR>(s, o, acc, n, m);
+                    accumulate_part::<S, P, 2, 1, MR>(s, p, o, acc, n, m);
                 }
             }
             black_box(&mut *acc);
@@ -74,12 +111,13 @@ pub(super) unsafe fn accumulate<S: Simd, W: WeightFormat, const MR: usize>(
 #[inline(always)]
 unsafe fn accumulate_part<
     S: Simd,
-    W: WeightFormat,
+    P: StepProduct<S>,
     const NP: usize,
     const MP: usize,
     const MR: usize,
 >(
     s: S,
+    p: P,
     o: Operands,
     tile: &mut Tile<S::F, MR>,
     n0: usize,
@@ -97,22 +135,22 @@ unsafe fn accumulate_part<
         for n in 0..NP {
             s.prefetch(w.wrapping_add(n * o.row_bytes + o.ahead_bytes));
         }
-        for half in 0..2 {
+        for part in 0..P::PARTS {
             let mut weights = [s.splat(0.0); NP];
             for n in 0..NP {
                 // SAFETY: a step of row n0 + n < 4.
-                weights[n] = unsafe { W::load_half(s, w.add(n * o.row_bytes), half) };
+                weights[n] = unsafe { p.weights(s, w.add(n * o.row_bytes), part) };
             }
             for m in 0..MP {
                 // SAFETY: a vector of row m0 + m of this step; floats are aligned as floats.
-                let x = s.load(unsafe { &*x.add((half * o.x_rows + m) * LANES).cast() });
+                let x = s.load(unsafe { &*x.add((part * o.x_rows + m) * LANES).cast() });
                 for n in 0..NP {
-                    acc[n][m] = s.fma(weights[n], x, acc[n][m]);
+                    acc[n][m] = p.mul_add(s, weights[n], x, acc[n][m]);
                 }
             }
         }
         // SAFETY: one step on, at most to the end of the operands.
-        (w, x) = unsafe { (w.add(W::STEP_BYTES), x.add(2 * o.x_rows * LANES)) };
+        (w, x) = unsafe { (w.add(P::STEP_BYTES), x.add(P::PARTS * o.x_rows * LANES)) };
     }
     for n in 0..NP {
         for m in 0..MP {
@@ -121,22 +159,25 @@ unsafe fn accumulate_part<
     }
 }
 
-/// Adds one step, whose weights are given, to one weight row of a tile.
+/// Adds one step to one weight row of a tile.
 ///
 /// # Safety
-/// A step of packed activations of `MR` rows is readable at `x`.
+/// A step of weights is readable at `step`, and one of packed activations of `MR` rows at `x`.
 #[inline(always)]
-pub(super) unsafe fn accumulate_step<S: Simd, const MR: usize>(
+pub(super) unsafe fn accumulate_step<S: Simd, P: StepProduct<S>, const MR: usize>(
     s: S,
-    weights: [S::F; 2],
+    p: P,
+    step: *const u8,
     x: *const f32,
     acc: &mut [S::F; MR],
 ) {
-    for (half, w) in weights.into_iter().enumerate() {
+    for part in 0..P::PARTS {
+        // SAFETY: the caller's promise.
+        let weights = unsafe { p.weights(s, step, part) };
         for (m, acc) in acc.iter_mut().enumerate() {
             // SAFETY: the caller's promise; floats are aligned as floats.
-            let x = s.load(unsafe { &*x.add((half * MR + m) * LANES).cast() });
-            *acc = s.fma(w, x, *acc);
+            let x = s.load(unsafe { &*x.add((part * MR + m) * LANES).cast() });
+            *acc = p.mul_add(s, weights, x, *acc);
         }
     }
 }

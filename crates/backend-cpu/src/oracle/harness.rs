@@ -156,6 +156,7 @@ impl Harness {
             CpuOptions {
                 num_threads,
                 limits,
+                bf16_activations: false,
             },
             isa,
         );

@@ -132,7 +132,9 @@ pub(crate) struct ModelArgs {
     /// token [default: auto].
     #[arg(long, value_name = "FORMAT")]
     pub(crate) load_format: Option<String>,
-    /// Type of the activations: auto or float32 [default: auto].
+    /// Type of the activations: auto, bfloat16 or float32. On a CPU they are float32, and rounded
+    /// to bfloat16 where they meet weights of that type, unless float32 is asked for [default:
+    /// auto].
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<String>,
     /// How keys and values are kept: auto, float16 (or half, f16), float32 (or f32), or q8_0, which

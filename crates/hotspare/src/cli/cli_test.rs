@@ -335,10 +335,13 @@ fn values_of_their_own_kind() {
         settings.model.chat_template.as_deref(),
         Some("{{ messages }}")
     );
-    assert_eq!(settings.engine.dtype, "float32");
+    assert_eq!(settings.engine.dtype, "bfloat16");
     assert_eq!(settings.engine.kv_cache_dtype, "float16");
     assert_eq!(settings.engine.quantization, "q4_k");
-    assert_eq!(settings.warnings.len(), 1);
+    assert!(settings.warnings.is_empty(), "{:?}", settings.warnings);
+    let half = parse_with(&["serve", "--dtype", "half"], &[]).unwrap();
+    assert_eq!(half.engine.dtype, "auto");
+    assert_eq!(half.warnings.len(), 1);
 }
 
 #[test]

@@ -299,14 +299,16 @@ fn dtype(name: Option<&str>, warnings: &mut Vec<String>) -> Result<String, CliEr
     match name {
         None | Some("auto") => Ok("auto".to_owned()),
         Some("float32" | "float") => Ok("float32".to_owned()),
-        Some(half @ ("half" | "float16" | "bfloat16")) => {
+        Some("bfloat16") => Ok("bfloat16".to_owned()),
+        Some(half @ ("half" | "float16")) => {
             warnings.push(format!(
-                "--dtype {half}: activations on a CPU are float32, which is more exact."
+                "--dtype {half}: activations on a CPU are float32, rounded to bfloat16 where the \
+                 weights are."
             ));
-            Ok("float32".to_owned())
+            Ok("auto".to_owned())
         }
         Some(other) => Err(CliError::usage(format!(
-            "--dtype {other}: there are `auto` and `float32`"
+            "--dtype {other}: there are `auto`, `bfloat16` and `float32`"
         ))),
     }
 }

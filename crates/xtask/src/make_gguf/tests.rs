@@ -47,6 +47,7 @@ fn logits(files: &ModelFiles) -> Vec<f32> {
     let ops = CpuOps::new(CpuOptions {
         num_threads: 1,
         limits,
+        bf16_activations: false,
     })
     .expect("a backend");
     let mut runner = ModelRunner::load(ops, files, &load, &mut |_| {}).expect("loads");
