@@ -1,8 +1,8 @@
 //! A model hub on loopback: the API and the file addresses that clients of the real one use, with
 //! faults to order.
 //!
-//! Large files (`.safetensors`, `.gguf`) are redirected to a second port, as the real hub does, and
-//! have a SHA-256 as ETag; small ones have git's hash.
+//! Large files (`.safetensors`, `.gguf`) are redirected to a second port, as the real hub does; the
+//! redirect has their SHA-256, the storage an ETag of its own. Small ones have git's hash.
 //!
 //! Invariant: every request is recorded; each connection serves one request.
 
@@ -275,9 +275,13 @@ impl HubServer {
         file: &str,
         mut bytes: Vec<u8>,
     ) -> std::io::Result<()> {
-        let etag = match is_large(file) {
-            true => sha256(&bytes),
-            false => git_hash(&bytes),
+        // A storage knows nothing of repositories, and has names of its own for contents.
+        let names = match is_large(file) {
+            true => "etag: \"storage-1\"\r\n".to_owned(),
+            false => format!(
+                "etag: \"{}\"\r\nx-repo-commit: {COMMIT}\r\n",
+                git_hash(&bytes)
+            ),
         };
         let is_head = request.method == "HEAD";
         let fault = if is_head { None } else { self.next_fault(file) };
@@ -305,8 +309,7 @@ impl HubServer {
         };
         let body = &bytes[first.unwrap_or(0)..];
         let head = format!(
-            "HTTP/1.1 {status}\r\netag: \"{etag}\"\r\nx-repo-commit: {COMMIT}\r\n{range}\
-             content-length: {}\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 {status}\r\n{names}{range}content-length: {}\r\nconnection: close\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes())?;
