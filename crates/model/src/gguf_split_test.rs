@@ -1,4 +1,5 @@
-//! Models in several GGUF files, and files with a tensor for each expert.
+//! Models in several GGUF files, and files whose tensors are laid out as few are: one for each
+//! expert, one for q, k and v.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::gguf::shard_names;
+use crate::gguf_test::logits;
 use crate::testing::{GgufWriter, TinyModel};
 use crate::{GgufFile, ModelError, ModelFiles, ModelSource, WeightStore};
 
@@ -232,4 +234,35 @@ fn experts_with_tensors_of_their_own_are_found() {
             .to_string()
             .contains("blk.0.ffn_gate.")
     );
+}
+
+#[test]
+fn q_k_and_v_may_be_one_tensor() {
+    let plain = GgufWriter::of(&TinyModel::new());
+    let mut fused = plain.clone();
+    for layer in 0..2 {
+        let name = |part: &str| format!("blk.{layer}.attn_{part}.weight");
+        let (mut bytes, mut num_rows, mut width) = (Vec::new(), 0, 0);
+        for part in ["q", "k", "v"] {
+            let name = name(part);
+            let at = fused.tensors.iter().position(|tensor| tensor.0 == name);
+            let tensor = fused.tensors.remove(at.unwrap());
+            (width, num_rows) = (tensor.1[0], num_rows + tensor.1[1]);
+            bytes.extend(tensor.3);
+        }
+        fused = fused.tensor(&name("qkv"), &[width, num_rows], 0, bytes);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let [expected, found] = [("plain.gguf", &plain), ("fused.gguf", &fused)].map(|(name, file)| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, file.bytes()).unwrap();
+        logits(&path)
+    });
+    assert!(expected.iter().any(|&x| x != 0.0));
+    assert_eq!(found, expected);
+    // Only one form may be there.
+    let both = fused.tensor("blk.0.attn_q.weight", &[8, 8], 0, vec![0; 256]);
+    let file = GgufFile::parse("a.gguf", Arc::new(both.bytes())).unwrap();
+    let error = file.config().unwrap_err().to_string();
+    assert!(error.contains("blk.0.attn_q.weight"), "{error}");
 }

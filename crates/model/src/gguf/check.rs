@@ -196,7 +196,7 @@ fn check_widths(file: &GgufFile, config: &ModelConfig) -> Result<(), ModelError>
         return Err(ModelError::MissingTensor { name });
     }
     let heads = config.num_attention_heads;
-    let (part, heads) = match config.decoder.has_fused_projections {
+    let (part, heads) = match config.decoder.has_fused_qkv {
         true => (
             "attn_qkv",
             heads.saturating_add(2 * config.num_key_value_heads),
@@ -236,12 +236,12 @@ fn layer_tensors(config: &ModelConfig, has_experts: bool) -> Vec<String> {
         add(&["attn_q_norm", "attn_k_norm"], false);
     }
     let qkv = ["attn_q", "attn_k", "attn_v"];
-    match decoder.has_fused_projections {
+    match decoder.has_fused_qkv {
         true => add(&["attn_qkv"], decoder.has_qkv_bias),
         false => add(&qkv, decoder.has_qkv_bias),
     }
     add(&["attn_output"], decoder.has_attention_out_bias);
-    match (has_experts, decoder.has_fused_projections) {
+    match (has_experts, decoder.has_fused_gate_up) {
         (true, _) => add(
             &[
                 "ffn_gate_inp",
