@@ -222,6 +222,16 @@ fn what_cannot_be_fetched_ends_with_its_cause() {
         .unwrap();
     let text = stderr(&unreachable);
     assert!(text.contains("cannot be reached"), "{text}");
+    // A bare machine, which trusts nobody.
+    let mut bare = rig.command(binary(), &["pull", REPO]);
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        bare.env(name, "/nonexistent");
+    }
+    let text = stderr(&bare.output().unwrap());
+    assert!(
+        text.contains("ca-certificates") && text.contains("No CA certificates"),
+        "{text}"
+    );
     rig.hub.add_fault(WEIGHTS, HubFault::Damage);
     let text = stderr(&rig.pull(&[REPO]));
     assert!(text.contains("SHA-256") && text.contains(WEIGHTS), "{text}");

@@ -14,7 +14,7 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::{Attempt, Policy};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, innermost};
 use crate::url::{join, origin, without_query};
 use crate::{HubConfig, HubError};
 
@@ -43,7 +43,13 @@ impl<'a> Client<'a> {
             path: config.cache_dir.clone(),
             reason,
         })?;
-        let failed = |error: &dyn std::fmt::Display| HubError::Setting(error.to_string());
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            HubError::Setting(format!(
+                "the client for a hub cannot be made: {}. TLS needs the system's CA certificates: \
+                 install the package ca-certificates, or name a file of them in SSL_CERT_FILE",
+                innermost(error)
+            ))
+        };
         let http = |policy| {
             // Lengths and hashes are those of the plain bytes.
             let identity = (ACCEPT_ENCODING, HeaderValue::from_static("identity"));

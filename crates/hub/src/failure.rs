@@ -174,7 +174,7 @@ fn of_transport(error: &reqwest::Error) -> Failure {
 }
 
 /// The cause behind all causes: those before it repeat the address.
-fn innermost(error: &dyn Error) -> String {
+pub(crate) fn innermost(error: &dyn Error) -> String {
     let Some(mut cause) = error.source() else {
         return "the request cannot be made".to_owned();
     };
