@@ -11,4 +11,5 @@ mod golden;
 mod harness;
 mod invariance;
 mod quantized;
+mod quantized_types;
 mod transformers;

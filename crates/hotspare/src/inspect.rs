@@ -12,7 +12,7 @@ use hotspare_model::{
 };
 
 use crate::cli::{InspectArgs, LogFormat};
-use crate::hub::{Request, model_ref};
+use crate::hub::{HubOptions, Request, model_ref};
 use crate::inspect_report::{Memory, Report, TextReport, WeightsReport};
 use crate::{fail, hub_progress, logging, print_result};
 
@@ -106,7 +106,7 @@ fn find(args: &InspectArgs) -> Result<Found, String> {
         return Ok(found(name.clone(), LoadFormat::Auto, None));
     };
     let (revision, directory) = (args.revision.clone(), args.download_dir.clone());
-    let mut request = Request::new(model, revision, directory)?;
+    let mut request = Request::new(model, revision, directory, &HubOptions::default())?;
     request.config.is_offline = true;
     let cached = hotspare_hub::fetch(&request.config, &request.wanted, &mut |_| {});
     let cached = cached.map_err(|_| {

@@ -24,9 +24,15 @@ pub(crate) fn init(
     check_level(level)?;
     let bad_level = |e: &dyn std::fmt::Display| format!("--log-level {level}: {e}");
     let mut filter = EnvFilter::try_new(level).map_err(|e| bad_level(&e))?;
-    if level.to_ascii_lowercase().contains("trace") {
-        // At that level it writes whole addresses, and those of a hub's files are signed.
-        filter = filter.add_directive("ureq=debug".parse().map_err(|e| bad_level(&e))?);
+    // They write whole addresses, and those of a hub's files are signed.
+    for secretive in [
+        "hf_hub=off",
+        "reqwest=info",
+        "hyper_util=info",
+        "h2=info",
+        "xet=warn",
+    ] {
+        filter = filter.add_directive(secretive.parse().map_err(|e| bad_level(&e))?);
     }
     let is_colored = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()

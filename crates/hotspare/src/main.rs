@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     };
     match cli::parse(&args, &cli::Environment::new(std::env::vars_os())) {
         Ok(cli::Command::Serve(settings)) => serve::run(*settings),
-        Ok(cli::Command::Pull(args)) => pull::run(args),
+        Ok(cli::Command::Pull(args, hub)) => pull::run(args, &hub),
         Ok(cli::Command::Inspect(args)) => inspect::run(args),
         Ok(cli::Command::Engine(args)) => engine_command::run(args),
         Ok(cli::Command::Render(args)) => render_command::run(&args),

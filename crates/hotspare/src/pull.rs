@@ -8,16 +8,16 @@ use std::process::ExitCode;
 use indicatif::MultiProgress;
 
 use crate::cli::PullArgs;
-use crate::hub::Request;
+use crate::hub::{HubOptions, Request};
 use crate::{fail, logging, print_result};
 
 /// Fetches, and ends.
-pub(crate) fn run(args: PullArgs) -> ExitCode {
+pub(crate) fn run(args: PullArgs, hub: &HubOptions) -> ExitCode {
     let bars = logging::can_show_bars(args.log_format).then(MultiProgress::new);
     if let Err(message) = logging::init(&args.log_level, args.log_format, bars.clone()) {
         return fail(&message);
     }
-    match pull(args, bars) {
+    match pull(args, hub, bars) {
         Ok(path) => print_result(&path),
         Err(message) => {
             tracing::error!("{message}");
@@ -26,10 +26,10 @@ pub(crate) fn run(args: PullArgs) -> ExitCode {
     }
 }
 
-fn pull(args: PullArgs, bars: Option<MultiProgress>) -> Result<String, String> {
+fn pull(args: PullArgs, hub: &HubOptions, bars: Option<MultiProgress>) -> Result<String, String> {
     let model = args.model.parse();
     let model = model.map_err(|e: hotspare_hub::HubError| e.to_string())?;
-    let mut request = Request::new(model, args.revision, args.download_dir)?;
+    let mut request = Request::new(model, args.revision, args.download_dir, hub)?;
     request.wanted.include = args.include;
     let found = request.run(bars)?;
     Ok(found.path.display().to_string())

@@ -2,14 +2,12 @@
 //!
 //! Invariant: a commit, a file's name and an ETag that are returned are safe as parts of a path.
 
-use std::io::Read;
-
-use serde_json::Value;
-use ureq::Body;
-use ureq::http::{Method, Response};
+use futures::TryFutureExt;
+use hf_hub::repository::{RepoSibling, RepoTreeEntry};
 
 use crate::HubError;
-use crate::client::{Client, Follow, MAX_ANSWER_BYTES};
+use crate::client::{ByteStream, Client};
+use crate::failure::Failure;
 use crate::reference::is_file_name;
 use crate::url::escape;
 
@@ -32,11 +30,18 @@ pub(crate) struct RepoInfo {
 /// One file's bytes, before they are fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileMeta {
-    /// Where it is.
-    pub(crate) url: String,
+    /// The commit that it is of.
+    pub(crate) commit: String,
     /// What names its content.
     pub(crate) etag: String,
     pub(crate) num_bytes: Option<u64>,
+}
+
+/// Bytes of a file that arrive.
+pub(crate) struct FileBytes {
+    /// Of this answer, as far as it says.
+    pub(crate) num_bytes: Option<u64>,
+    pub(crate) stream: ByteStream,
 }
 
 /// One repository of a hub.
@@ -50,36 +55,51 @@ pub(crate) struct Repo<'a> {
 impl Repo<'_> {
     /// The commit that the revision names, and its files.
     pub(crate) fn info(&self) -> Result<RepoInfo, HubError> {
-        let endpoint = &self.client.config.endpoint;
-        let (name, revision) = (self.name, escape(self.revision, false));
-        let url = format!("{endpoint}/api/models/{name}/revision/{revision}?blobs=true");
-        let mut response = self.client.ask(&Method::GET, &url, Follow::All)?;
-        self.check_status(&response, None)?;
-        let mut body = Vec::new();
-        let reader = response.body_mut().as_reader();
-        let read = reader.take(MAX_ANSWER_BYTES).read_to_end(&mut body);
-        read.map_err(|e| self.client.unreachable(e.to_string()))?;
-        let answer: Value = serde_json::from_slice(&body)
-            .map_err(|e| self.not_a_hub(format!("its list of files is no JSON ({e})")))?;
-        let commit = answer["sha"].as_str().unwrap_or_default();
+        let repo = self.client.model(self.name);
+        let ask = async || Ok(repo.info().revision(self.revision).send().await?);
+        let info = self.client.ask("list of files", ask);
+        let info = info.map_err(|failure| self.explain(failure, None))?;
+        let commit = info.sha.unwrap_or_default();
         let is_hex = commit.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !is_hex || !(7..=64).contains(&commit.len()) {
             return Err(self.not_a_hub("it names no commit".to_owned()));
         }
-        let siblings = answer["siblings"].as_array();
+        let siblings = info.siblings;
         let siblings = siblings.ok_or_else(|| self.not_a_hub("it lists no files".to_owned()))?;
-        let file = |sibling: &Value| {
-            let name = sibling["rfilename"].as_str()?;
-            // A name that would leave the snapshot is never asked for.
-            is_file_name(name).then(|| RepoFile {
-                name: name.to_owned(),
-                num_bytes: sibling["size"].as_u64(),
-            })
+        // A name that would leave the snapshot is never asked for.
+        let siblings = siblings.into_iter().filter(|s| is_file_name(&s.rfilename));
+        let file = |sibling: RepoSibling| RepoFile {
+            name: sibling.rfilename,
+            num_bytes: sibling.size,
         };
         Ok(RepoInfo {
-            commit: commit.to_owned(),
-            files: siblings.iter().filter_map(file).collect(),
+            commit,
+            files: siblings.map(file).collect(),
         })
+    }
+
+    /// How long `names` are at `commit`, as far as the hub says: a list of files has no lengths.
+    pub(crate) fn lengths(&self, commit: &str, names: &[&str]) -> Vec<(String, u64)> {
+        let paths: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let repo = self.client.model(self.name);
+        let ask = async || {
+            let paths = paths.clone();
+            let call = repo.get_paths_info().paths(paths).revision(commit);
+            Ok(call.send().await?)
+        };
+        let entries = match self.client.ask("lengths of files", ask) {
+            Ok(entries) => entries,
+            // Some mirrors cannot tell. What is in the cache was whole when it got there.
+            Err(reason) => {
+                tracing::debug!(%reason, "the hub does not say how long its files are");
+                Vec::new()
+            }
+        };
+        let file = |entry| match entry {
+            RepoTreeEntry::File { path, size, .. } => Some((path, size)),
+            RepoTreeEntry::Directory { .. } => None,
+        };
+        entries.into_iter().filter_map(file).collect()
     }
 
     /// What the hub promises about `file` at `commit`.
@@ -87,12 +107,12 @@ impl Repo<'_> {
         let endpoint = &self.client.config.endpoint;
         let path = escape(&file.name, true);
         let url = format!("{endpoint}/{}/resolve/{commit}/{path}", self.name);
-        let response = self.client.ask(&Method::HEAD, &url, Follow::Hub)?;
-        self.check_status(&response, Some(&file.name))?;
-        let header = |name: &str| {
-            let value = response.headers().get(name)?.to_str().ok()?;
-            Some(value.trim().to_owned())
-        };
+        let answer = self
+            .client
+            .ask(&file.name, async || self.client.head(&url).await);
+        let (headers, is_elsewhere) =
+            answer.map_err(|failure| self.explain(failure, Some(&file.name)))?;
+        let header = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim().to_owned());
         let etag = header("x-linked-etag").or_else(|| header("etag"));
         let etag = etag.unwrap_or_default();
         let etag = etag.strip_prefix("W/").unwrap_or(&etag).trim_matches('"');
@@ -101,36 +121,50 @@ impl Repo<'_> {
             return Err(self.not_a_hub(format!("{} has no usable ETag", file.name)));
         }
         // The length of a redirect's own body says nothing.
-        let length = || match response.status().is_redirection() {
+        let length = || match is_elsewhere {
             true => None,
             false => header("content-length"),
         };
         let num_bytes = header("x-linked-size").or_else(length);
         Ok(FileMeta {
-            url,
+            commit: commit.to_owned(),
             etag: etag.to_owned(),
             num_bytes: num_bytes.and_then(|n| n.parse().ok()).or(file.num_bytes),
         })
     }
 
-    /// Turns a status that is none of success into what it means.
-    pub(crate) fn check_status(
+    /// Begins to read `file` at byte `first`.
+    pub(crate) fn open(
         &self,
-        response: &Response<Body>,
-        file: Option<&str>,
-    ) -> Result<(), HubError> {
-        let status = response.status();
-        if status.is_success() || status.is_redirection() {
-            return Ok(());
-        }
-        let code = response.headers().get("x-error-code");
-        let code = code.and_then(|code| code.to_str().ok()).unwrap_or_default();
+        file: &str,
+        meta: &FileMeta,
+        first: u64,
+    ) -> Result<FileBytes, Failure> {
+        let repo = self.client.model(self.name);
+        // Of a file whose length nobody says: all there is.
+        let end = meta.num_bytes.unwrap_or(i64::MAX as u64);
+        let call = repo
+            .download_file_stream()
+            .filename(file)
+            .revision(&meta.commit)
+            .maybe_range((first > 0).then_some(first..end));
+        let (num_bytes, stream) = self.client.once(file, call.send().err_into())?;
+        Ok(FileBytes { num_bytes, stream })
+    }
+
+    /// What a failure means for who asked.
+    pub(crate) fn explain(&self, failure: Failure, file: Option<&str>) -> HubError {
         let (repo, endpoint) = (self.name.to_owned(), self.client.config.endpoint.clone());
+        let (status, code) = match failure {
+            Failure::Refused { status, code, .. } => (status, code),
+            Failure::NoAnswer { reason, .. } => return HubError::Unreachable { endpoint, reason },
+            Failure::Nonsense(reason) => return self.not_a_hub(reason),
+        };
         let remedy = match self.client.config.token {
             Some(_) => "check that HF_TOKEN is a valid token of an account that may read it",
             None => "set HF_TOKEN to a token of an account that may read it",
         };
-        Err(match (status.as_u16(), code, file) {
+        match (status, code.as_str(), file) {
             (401 | 403, "GatedRepo", _) | (403, ..) => HubError::Gated {
                 repo,
                 endpoint,
@@ -159,7 +193,7 @@ impl Repo<'_> {
                     file.map(|f| format!("/{f}")).unwrap_or_default()
                 ),
             },
-        })
+        }
     }
 
     pub(crate) fn not_a_hub(&self, reason: String) -> HubError {

@@ -61,6 +61,10 @@ pub struct HubConfig {
     pub retry_backoff_max_ms: u64,
     /// Time to wait for another process that fetches the same file. Default 6 h.
     pub lock_timeout_ms: u64,
+    /// Bytes of a list of shards that are read, at most. Default 64 MiB.
+    pub max_index_bytes: u64,
+    /// Files of one model, at most. Default 4096.
+    pub max_num_files: usize,
 }
 
 impl HubConfig {
@@ -119,6 +123,8 @@ impl HubConfig {
             retry_backoff_min_ms: 500,
             retry_backoff_max_ms: 30_000,
             lock_timeout_ms: 6 * 3600 * 1000,
+            max_index_bytes: 64 << 20,
+            max_num_files: 4096,
         })
     }
 }

@@ -11,13 +11,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ureq::Body;
-use ureq::http::{Method, Response};
-
-use crate::api::{FileMeta, Repo};
+use crate::api::{FileBytes, FileMeta, Repo};
 use crate::cache::{RepoCache, create_parent};
-use crate::client::{Follow, is_transient, retry_after_ms};
 use crate::digest::{Digest, EtagKind};
+use crate::failure::Failure;
 use crate::fetch::HubProgress;
 use crate::{HubConfig, HubError};
 
@@ -180,37 +177,36 @@ impl Download<'_> {
         partial: &mut Partial,
         progress: &mut dyn FnMut(HubProgress<'_>),
     ) -> Result<(), Stop> {
-        let client = self.repo.client;
-        let sent = client.send(&Method::GET, &self.meta.url, partial.num_bytes, Follow::All);
-        let response = sent.map_err(|error| Stop::Cut {
-            reason: error.reason,
-            asked_ms: None,
-        })?;
-        let status = response.status();
-        if is_transient(status) {
-            return Err(Stop::Cut {
-                reason: status.to_string(),
-                asked_ms: retry_after_ms(&response),
-            });
-        }
-        let starts_there =
-            status.as_u16() == 206 && first_byte(&response) == Some(partial.num_bytes);
-        match status.as_u16() {
-            206 if starts_there => {}
-            // The whole file, another range, or none: what is there is of no use.
-            200 | 206 | 416 if partial.num_bytes > 0 => {
+        let opened = self.repo.open(self.file, self.meta, partial.num_bytes);
+        let bytes = match opened {
+            Ok(bytes) => bytes,
+            Err(failure) if failure.status() == Some(416) && partial.num_bytes > 0 => {
+                // What is there is of no use.
                 self.restart(partial).map_err(|e| self.io_error(e))?;
+                return Err(cut("the storage does not continue (416)".to_owned()));
+            }
+            Err(failure @ Failure::NoAnswer { .. }) => return Err(cut(failure.to_string())),
+            Err(failure) if failure.is_transient() => {
+                return Err(Stop::Cut {
+                    reason: failure.to_string(),
+                    asked_ms: failure.retry_after_ms(),
+                });
             }
             // A refusal says nothing about what is there.
-            _ => self.repo.check_status(&response, Some(self.file))?,
+            Err(failure) => return Err(self.repo.explain(failure, Some(self.file)).into()),
+        };
+        // `hf-hub` does not say whether the storage heeded where to begin. As long as the whole
+        // file is the whole file; where that is wrong, the next attempt begins at nothing.
+        let is_whole = partial.num_bytes > 0 && bytes.num_bytes == self.meta.num_bytes;
+        if is_whole {
+            self.restart(partial).map_err(|e| self.io_error(e))?;
         }
-        if !starts_there && status.as_u16() != 200 {
-            return Err(Stop::Cut {
-                reason: format!("the storage does not continue ({status})"),
-                asked_ms: None,
-            });
+        let result = self.read(bytes, partial, progress);
+        let is_over = self.meta.num_bytes == Some(partial.num_bytes);
+        if is_whole && !is_over && matches!(result, Err(Stop::Cut { .. })) {
+            self.restart(partial).map_err(|e| self.io_error(e))?;
         }
-        self.read(response, partial, progress)
+        result
     }
 
     fn restart(&self, partial: &mut Partial) -> io::Result<()> {
@@ -223,41 +219,36 @@ impl Download<'_> {
 
     fn read(
         &self,
-        response: Response<Body>,
+        mut bytes: FileBytes,
         partial: &mut Partial,
         progress: &mut dyn FnMut(HubProgress<'_>),
     ) -> Result<(), Stop> {
-        let cut = |reason: String| Stop::Cut {
-            reason,
-            asked_ms: None,
-        };
-        let mut body = response.into_body().into_reader();
-        let mut buffer = vec![0; BUFFER_BYTES];
+        let client = self.repo.client;
+        let was_resumed = partial.num_bytes > 0;
         loop {
-            let len = match body.read(&mut buffer) {
-                Ok(0) if self.meta.num_bytes.is_some_and(|n| partial.num_bytes < n) => {
+            let chunk = match client.next_bytes(&mut bytes.stream) {
+                None if self.meta.num_bytes.is_some_and(|n| partial.num_bytes < n) => {
                     return Err(cut("the connection ended early".to_owned()));
                 }
-                Ok(0) => return Ok(()),
-                Ok(len) => len,
-                Err(error) => return Err(cut(error.to_string())),
+                None => return Ok(()),
+                Some(Ok(chunk)) => chunk,
+                Some(Err(failure)) => return Err(cut(failure.to_string())),
             };
-            let num_bytes = partial.num_bytes + len as u64;
+            let num_bytes = partial.num_bytes + chunk.len() as u64;
             if self.meta.num_bytes.is_some_and(|n| num_bytes > n) {
                 self.restart(partial).map_err(|e| self.io_error(e))?;
-                return Err(Stop::Failed(
-                    self.damaged("more bytes than announced".to_owned()),
-                ));
+                return Err(match was_resumed {
+                    true => cut("the storage does not continue where it was asked to".to_owned()),
+                    false => self.damaged("more bytes than announced".to_owned()).into(),
+                });
             }
-            let written = partial.file.write_all(&buffer[..len]);
-            if let Err(error) = written {
-                return Err(Stop::Failed(self.io_error(error)));
-            }
-            partial.digest.update(&buffer[..len]);
+            let written = partial.file.write_all(&chunk);
+            written.map_err(|e| self.io_error(e))?;
+            partial.digest.update(&chunk);
             partial.num_bytes = num_bytes;
             progress(HubProgress::Bytes {
                 file: self.file,
-                num_new: len as u64,
+                num_new: chunk.len() as u64,
             });
         }
     }
@@ -317,9 +308,9 @@ impl Download<'_> {
     }
 }
 
-/// Where a partial answer begins: `Content-Range: bytes FIRST-LAST/ALL`.
-fn first_byte(response: &Response<Body>) -> Option<u64> {
-    let range = response.headers().get("content-range")?.to_str().ok()?;
-    let (first, _) = range.strip_prefix("bytes ")?.split_once('-')?;
-    first.trim().parse().ok()
+fn cut(reason: String) -> Stop {
+    Stop::Cut {
+        reason,
+        asked_ms: None,
+    }
 }

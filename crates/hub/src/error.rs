@@ -80,6 +80,19 @@ pub enum HubError {
         /// Their names.
         files: String,
     },
+    /// More files than one model is expected to have.
+    #[error(
+        "{repo} would need {num_files} files, more than {limit}: --include chooses some, and \
+         HOTSPARE_HUB_MAX_NUM_FILES moves the bound"
+    )]
+    TooManyFiles {
+        /// `ORG/NAME`.
+        repo: String,
+        /// How many.
+        num_files: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// Nothing that can be served.
     #[error("{repo} cannot be served: {reason}")]
     NoWeights {

@@ -13,13 +13,11 @@ use crate::client::Client;
 use crate::download::Download;
 use crate::glob::matches;
 use crate::reference::{is_commit, is_revision};
-use crate::select::{Choice, INDEX_FILE, SINGLE_FILE, first_files, not_found, shards};
+use crate::select::{Choice, INDEX_FILE, SINGLE_FILE, first_files, named_files, not_found, shards};
 use crate::{HubConfig, HubError, ModelRef};
 
 /// The branch of a model that names none.
 const DEFAULT_REVISION: &str = "main";
-/// Largest list of shards that is read.
-const MAX_INDEX_BYTES: u64 = 256 << 20;
 
 /// What to fetch.
 #[derive(Clone, Debug)]
@@ -100,6 +98,7 @@ pub fn fetch(
         });
     }
     let cached = Cached {
+        config,
         cache: RepoCache::new(config, &wanted.model.repo),
         wanted,
         revision,
@@ -127,6 +126,7 @@ pub fn fetch(
 
 /// What the cache has of a model.
 struct Cached<'a> {
+    config: &'a HubConfig,
     cache: RepoCache,
     wanted: &'a Wanted,
     revision: &'a str,
@@ -145,6 +145,8 @@ impl Cached<'_> {
         let snapshot = self.cache.snapshot(commit);
         let path = match (&self.wanted.model.file, files) {
             (Some(_), [file]) => snapshot.join(file),
+            // Of a model in several the first leads to the others.
+            (Some(_), [file, ..]) if self.wanted.include.is_empty() => snapshot.join(file),
             _ => snapshot,
         };
         Fetched {
@@ -170,16 +172,18 @@ impl Cached<'_> {
             return self.find_included(&commit);
         }
         if let Some(file) = &model.file {
-            let names = [file.clone(), format!("{file}.gguf")];
-            let found = names
-                .iter()
-                .find(|name| has(name))
-                .ok_or_else(|| missing(file))?;
-            return Ok(self.fetched(&commit, &[found]));
+            let files = self.cache.files(&commit);
+            let found = named_files(file, files.iter().map(String::as_str), has);
+            let found = found.ok_or_else(|| missing(file))?;
+            if let Some(part) = found.iter().find(|part| !has(part)) {
+                return Err(missing(part));
+            }
+            let found: Vec<&str> = found.iter().map(String::as_str).collect();
+            return Ok(self.fetched(&commit, &found));
         }
         let mut needed = vec!["config.json".to_owned()];
         if self.wanted.has_weights && !has(SINGLE_FILE) {
-            let shards = read_index(&snapshot).ok_or_else(|| missing(SINGLE_FILE))?;
+            let shards = read_index(self.config, &snapshot).ok_or_else(|| missing(SINGLE_FILE))?;
             needed.extend(shards);
         }
         match needed.iter().find(|file| !has(file)) {
@@ -225,7 +229,7 @@ fn fetch_online(
     cached: &Cached<'_>,
     progress: &mut dyn FnMut(HubProgress<'_>),
 ) -> Result<Fetched, HubError> {
-    let client = Client::new(config);
+    let client = Client::new(config)?;
     let repo = Repo {
         client: &client,
         name: &cached.wanted.model.repo,
@@ -242,7 +246,7 @@ fn fetch_online(
     let has_index = chosen.iter().any(|file| file.name == INDEX_FILE);
     if has_index && cached.wanted.include.is_empty() {
         let snapshot = cached.cache.snapshot(&info.commit);
-        let names = read_index(&snapshot).ok_or_else(|| HubError::NoWeights {
+        let names = read_index(config, &snapshot).ok_or_else(|| HubError::NoWeights {
             repo: repo.name.to_owned(),
             reason: format!("{INDEX_FILE} names no shards"),
         })?;
@@ -261,11 +265,13 @@ fn fetch_online(
 }
 
 /// The shards that a snapshot's index names.
-fn read_index(snapshot: &Path) -> Option<Vec<String>> {
+fn read_index(config: &HubConfig, snapshot: &Path) -> Option<Vec<String>> {
     use std::io::Read;
     let file = std::fs::File::open(snapshot.join(INDEX_FILE)).ok()?;
     let mut index = Vec::new();
-    file.take(MAX_INDEX_BYTES).read_to_end(&mut index).ok()?;
+    file.take(config.max_index_bytes)
+        .read_to_end(&mut index)
+        .ok()?;
     shards(&index)
 }
 
@@ -284,12 +290,32 @@ impl Transfer<'_> {
         progress: &mut dyn FnMut(HubProgress<'_>),
     ) -> Result<(), HubError> {
         let snapshot = self.cache.snapshot(self.commit);
-        let is_missing = |file: &&&RepoFile| {
+        let length = |file: &RepoFile| {
             let metadata = std::fs::metadata(snapshot.join(&file.name));
-            let length = metadata.map(|metadata| metadata.len()).ok();
-            length.is_none() || file.num_bytes.is_some_and(|n| length != Some(n))
+            metadata.map(|metadata| metadata.len()).ok()
+        };
+        let is_unsure = |file: &&&RepoFile| file.num_bytes.is_none() && length(file).is_some();
+        let unsure = files.iter().filter(is_unsure).map(|file| &*file.name);
+        let unsure: Vec<&str> = unsure.collect();
+        let lengths = match unsure.is_empty() {
+            true => Vec::new(),
+            false => self.repo.lengths(self.commit, &unsure),
+        };
+        let is_missing = |file: &&&RepoFile| {
+            let known = lengths.iter().find(|(name, _)| *name == file.name);
+            let expected = file.num_bytes.or(known.map(|(_, num_bytes)| *num_bytes));
+            let found = length(file);
+            found.is_none() || expected.is_some_and(|expected| found != Some(expected))
         };
         let missing: Vec<_> = files.iter().filter(is_missing).collect();
+        let limit = self.repo.client.config.max_num_files;
+        if missing.len() > limit {
+            return Err(HubError::TooManyFiles {
+                repo: self.repo.name.to_owned(),
+                num_files: missing.len(),
+                limit,
+            });
+        }
         if missing.is_empty() {
             return Ok(());
         }

@@ -4,9 +4,9 @@
 //! files: `models--ORG--NAME/{blobs,refs,snapshots}`. Downloads resume, are verified against the
 //! hub's own hashes, and appear under their names only when whole and on disk.
 //!
-//! Written over a small HTTP client and not over the `hf-hub` crate: that one (1.0.0) starts a cut
-//! download anew, checks no hash, cannot bound the time of its metadata requests, and needs two
-//! hundred further crates.
+//! Written over the `hf-hub` crate, which speaks the API and brings the bytes. Added here is what
+//! it (1.0.0) does not do: it starts a cut download anew, checks no hash, bounds no call in time,
+//! and shows signed addresses in its errors. So a file's place in the cache is filled here.
 //!
 //! Invariant: whatever happens, no file of a snapshot is incomplete; and the token goes to the
 //! configured endpoint only, and to no log.
@@ -19,6 +19,7 @@ mod config;
 mod digest;
 mod download;
 mod error;
+mod failure;
 mod fetch;
 mod glob;
 mod reference;

@@ -56,8 +56,13 @@ pub(crate) fn first_files<'a>(
     }
     let find = |name: &str| files.iter().find(|file| file.name == name);
     if let Some(name) = &choice.model.file {
-        let found = find(name).or_else(|| find(&format!("{name}.gguf")));
-        return Ok(vec![found.ok_or_else(|| not_found(repo, name, files))?]);
+        let names = |name: &str| files.iter().any(|file| file.name == *name);
+        let found = named_files(name, files.iter().map(|file| file.name.as_str()), names);
+        let found = found.ok_or_else(|| not_found(repo, name, files))?;
+        let each = found
+            .iter()
+            .map(|part| find(part).ok_or_else(|| not_found(repo, part, files)));
+        return each.collect();
     }
     let mut chosen: Vec<_> = SMALL_FILES.into_iter().filter_map(find).collect();
     let weights = find(SINGLE_FILE).or_else(|| find(INDEX_FILE));
@@ -73,6 +78,42 @@ pub(crate) fn first_files<'a>(
             reason: "it has no config.json".to_owned(),
         }),
     }
+}
+
+/// The files that `name` stands for, in order: that file, with or without its ending; where it is
+/// one of a GGUF model's several files (`NAME-00001-of-00003.gguf`), or what is common to their
+/// names, all of these. `None` where there is nothing of that name among `all`.
+pub(crate) fn named_files<'a>(
+    name: &str,
+    mut all: impl Iterator<Item = &'a str>,
+    is_there: impl Fn(&str) -> bool,
+) -> Option<Vec<String>> {
+    let with_ending = format!("{name}.gguf");
+    let whole = [name, &with_ending].into_iter().find(|name| is_there(name));
+    if let Some(whole) = whole {
+        return Some(gguf_shards(whole).unwrap_or_else(|| vec![whole.to_owned()]));
+    }
+    let stem = name.strip_suffix(".gguf").unwrap_or(name);
+    all.find_map(|file| {
+        let shards = gguf_shards(file)?;
+        let common = shards[0].rsplit_once("-00001-of-")?.0;
+        (common == stem).then_some(shards)
+    })
+}
+
+/// The files of a GGUF model in several, one of which is `name`; `None` where that is another name.
+fn gguf_shards(name: &str) -> Option<Vec<String>> {
+    const MAX_NUM_SHARDS: usize = 1024;
+    let (stem, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (stem, number) = stem.rsplit_once('-')?;
+    let parse = |digits: &str| {
+        let is_number = digits.len() == 5 && digits.bytes().all(|b| b.is_ascii_digit());
+        is_number.then(|| digits.parse::<usize>().ok()).flatten()
+    };
+    let (number, count) = (parse(number)?, parse(count)?);
+    let is_usable = (1..=MAX_NUM_SHARDS).contains(&count) && (1..=count).contains(&number);
+    let of = |number| format!("{stem}-{number:05}-of-{count:05}.gguf");
+    is_usable.then(|| (1..=count).map(of).collect())
 }
 
 /// The shards that an index names, each once, sorted.
@@ -215,6 +256,25 @@ mod tests {
             error.contains("x.gguf") && error.contains("m-Q8_0.gguf"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn all_files_of_a_gguf_model_are_fetched() {
+        let part = |number| format!("q/m-Q4_K_M-0000{number}-of-00003.gguf");
+        let parts = [part(1), part(2), part(3)];
+        let names: Vec<&str> = parts.iter().map(String::as_str).collect();
+        for name in [&*part(1), &*part(3), "q/m-Q4_K_M", "q/m-Q4_K_M.gguf"] {
+            let chosen = choose(&format!("a/b:{name}"), &[], &names).unwrap();
+            assert_eq!(chosen, parts, "{name}");
+        }
+        let error = choose("a/b:q/m-Q4_K_M", &[], &names[..2]).unwrap_err();
+        assert!(
+            error.contains("no file `q/m-Q4_K_M-00003-of-00003.gguf`"),
+            "{error}"
+        );
+        assert!(choose("a/b:q/m", &[], &names).is_err());
+        let odd = ["m-00004-of-00003.gguf"];
+        assert_eq!(choose("a/b:m-00004-of-00003", &[], &odd).unwrap(), odd);
     }
 
     #[test]

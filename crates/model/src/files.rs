@@ -16,14 +16,19 @@ use serde_json::Value;
 
 use crate::dummy::{DUMMY_VERSION, Dummy};
 use crate::embedded::EmbeddedModel;
-use crate::gguf::GgufFile;
+use crate::gguf::{GgufFile, shard_names};
 use crate::hash::{FileBytes, hash_files};
 use crate::mmap::MappedFile;
 use crate::weights::WeightBytes;
 use crate::{ContentHash, GenerationConfig, HashCache, ModelConfig, ModelError, WeightStore};
 
-/// Bound on each JSON file and template; tokenizers of large vocabularies reach tens of megabytes.
-const MAX_SMALL_FILE_BYTES: u64 = 256 << 20;
+/// Bound on a JSON file that grows with the vocabulary or the number of tensors; large ones reach
+/// tens of megabytes.
+const MAX_LARGE_JSON_BYTES: u64 = 256 << 20;
+/// Bound on what is beside a vocabulary: lists of added tokens take a megabyte or two.
+const MAX_TOKENIZER_CONFIG_BYTES: u64 = 16 << 20;
+/// Bound on a config and a template, which have some kilobytes.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Weights in one file.
 const SINGLE_FILE: &str = "model.safetensors";
 /// List of shards, where the weights are in several files.
@@ -127,11 +132,11 @@ impl ModelFiles {
         self.dummy.is_some()
     }
 
-    /// Opens the GGUF file `path`. A tokenizer, template or generation config that lies beside it
-    /// is taken; `config.json` is not, for the file says itself what its weights mean.
+    /// Opens the GGUF file `path`, and where it is the first of several, all of them. A tokenizer,
+    /// template or generation config that lies beside it is taken; `config.json` is not, for the
+    /// file says itself what its weights mean.
     pub(crate) fn open_gguf(path: &Path) -> Result<Self, ModelError> {
-        let owner: Arc<dyn WeightBytes> = Arc::new(MappedFile::open(path)?);
-        let gguf = GgufFile::parse(&path.display().to_string(), Arc::clone(&owner))?;
+        let (gguf, weights) = open_gguf_files(path)?;
         let beside = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -142,7 +147,7 @@ impl ModelFiles {
             tokenizer_json: read_small(beside, "tokenizer.json")?,
             tokenizer_config_json: read_small(beside, "tokenizer_config.json")?,
             chat_template_jinja: read_small(beside, "chat_template.jinja")?,
-            weights: vec![(GGUF_FILE.to_owned(), owner)],
+            weights,
             shards: None,
             gguf: Some(Arc::new(gguf)),
             dummy: None,
@@ -250,6 +255,15 @@ impl ModelFiles {
     }
 }
 
+/// Bytes of a small file of that name, at most.
+fn max_bytes(name: &str) -> u64 {
+    match name {
+        "tokenizer.json" | SHARD_INDEX => MAX_LARGE_JSON_BYTES,
+        "tokenizer_config.json" => MAX_TOKENIZER_CONFIG_BYTES,
+        _ => MAX_CONFIG_BYTES,
+    }
+}
+
 /// Reads `directory/name` if it is there.
 fn read_small(directory: &Path, name: &str) -> Result<Option<Cow<'static, [u8]>>, ModelError> {
     let path = directory.join(name);
@@ -262,17 +276,62 @@ fn read_small(directory: &Path, name: &str) -> Result<Option<Cow<'static, [u8]>>
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io_error(e)),
     };
+    let limit_bytes = max_bytes(name);
     let mut bytes = Vec::new();
-    let mut bounded = file.take(MAX_SMALL_FILE_BYTES + 1);
+    let mut bounded = file.take(limit_bytes + 1);
     bounded.read_to_end(&mut bytes).map_err(io_error)?;
-    if bytes.len() as u64 > MAX_SMALL_FILE_BYTES {
+    if bytes.len() as u64 > limit_bytes {
         return Err(ModelError::TooLarge {
             path: path.clone(),
             num_bytes: bytes.len() as u64,
-            limit_bytes: MAX_SMALL_FILE_BYTES,
+            limit_bytes,
         });
     }
     Ok(Some(Cow::Owned(bytes)))
+}
+
+/// Maps the GGUF file `path`, and the others of its model where there are any.
+fn open_gguf_files(path: &Path) -> Result<(GgufFile, Vec<WeightFile>), ModelError> {
+    let open = |path: &Path| {
+        let owner: Arc<dyn WeightBytes> = Arc::new(MappedFile::open(path)?);
+        let file = GgufFile::parse(&path.display().to_string(), Arc::clone(&owner))?;
+        Ok::<_, ModelError>((file, owner))
+    };
+    let (first, owner) = open(path)?;
+    let count = first.split_count()?;
+    if count == 1 {
+        return Ok((first, vec![(GGUF_FILE.to_owned(), owner)]));
+    }
+    let name = path.file_name().and_then(|name| name.to_str());
+    let names = name.and_then(shard_names).unwrap_or_default();
+    if names.len() as u64 != count {
+        let reason = format!(
+            "says that the model is in {count} files, but is not named as one of them \
+             (NAME-00001-of-{count:05}.gguf)"
+        );
+        return Err(first.field_error("split.count", &reason));
+    }
+    if name != Some(&names[0]) {
+        let number = first.u64("split.no")?.unwrap_or(0) + 1;
+        let reason = format!(
+            "says that this is file {number} of {count}: name {}",
+            names[0]
+        );
+        return Err(first.field_error("split.no", &reason));
+    }
+    let mut weights = vec![(format!("model-00001-of-{count:05}.gguf"), owner)];
+    let mut others = Vec::new();
+    for (index, name) in names.iter().enumerate().skip(1) {
+        let beside = path.with_file_name(name);
+        if !beside.exists() {
+            let reason = format!("says that the model is in {count} files, and {name} is missing");
+            return Err(first.field_error("split.count", &reason));
+        }
+        let (file, owner) = open(&beside)?;
+        others.push(file);
+        weights.push((format!("model-{:05}-of-{count:05}.gguf", index + 1), owner));
+    }
+    Ok((first.join(others)?, weights))
 }
 
 /// Maps the weight files of `directory`: the single file, or all shards of the index, which comes

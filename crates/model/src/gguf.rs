@@ -14,6 +14,7 @@ mod config;
 mod names;
 mod reader;
 mod rope;
+mod split;
 mod tensors;
 mod value;
 
@@ -25,6 +26,7 @@ pub(crate) use architecture::GgufArchitecture;
 pub(crate) use names::FileName;
 #[cfg(test)]
 pub(crate) use names::tensor_name;
+pub(crate) use split::shard_names;
 pub use value::{GgufArray, GgufValue};
 
 use crate::ModelError;
@@ -44,12 +46,18 @@ const MAX_METADATA_BYTES: usize = 1 << 28;
 /// Where tensor data starts, unless the file says otherwise: a multiple of this.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// The header of a GGUF file, and the file.
+/// A file, and the tensors in it in its header's order.
+pub(crate) struct GgufShard {
+    pub(crate) owner: Arc<dyn WeightBytes>,
+    pub(crate) tensors: Vec<TensorEntry>,
+}
+
+/// The header of a GGUF file, and the file; of a model in several, all of them.
 pub struct GgufFile {
     name: String,
-    owner: Arc<dyn WeightBytes>,
     metadata: BTreeMap<String, GgufValue>,
-    tensors: Vec<TensorEntry>,
+    /// The first one has the metadata.
+    shards: Vec<GgufShard>,
 }
 
 impl GgufFile {
@@ -65,9 +73,8 @@ impl GgufFile {
         let (metadata, tensors) = parse_header(owner.bytes()).map_err(damaged)?;
         Ok(Self {
             name: name.to_owned(),
-            owner,
             metadata,
-            tensors,
+            shards: vec![GgufShard { owner, tensors }],
         })
     }
 
@@ -139,7 +146,7 @@ impl GgufFile {
         let Some(array) = self.array(key)? else {
             return Ok(None);
         };
-        let strings = array.strings(self.owner.bytes());
+        let strings = array.strings(self.bytes());
         strings
             .map(Some)
             .map_err(|reason| self.field_error(key, &reason))
@@ -153,7 +160,7 @@ impl GgufFile {
         let Some(array) = self.array(key)? else {
             return Ok(None);
         };
-        let numbers = array.numbers(self.owner.bytes());
+        let numbers = array.numbers(self.bytes());
         numbers
             .map(Some)
             .map_err(|reason| self.field_error(key, &reason))
@@ -167,7 +174,7 @@ impl GgufFile {
         let Some(array) = self.array(key)? else {
             return Ok(None);
         };
-        let bools = array.bools(self.owner.bytes());
+        let bools = array.bools(self.bytes());
         bools
             .map(Some)
             .map_err(|reason| self.field_error(key, &reason))
@@ -203,19 +210,32 @@ impl GgufFile {
         }
     }
 
-    /// The file's bytes.
-    pub(crate) fn owner(&self) -> &Arc<dyn WeightBytes> {
-        &self.owner
+    /// The bytes of the file that has the metadata.
+    fn bytes(&self) -> &[u8] {
+        self.shards.first().map_or(&[], |shard| shard.owner.bytes())
     }
 
-    /// The tensors, in the header's order.
-    pub(crate) fn tensors(&self) -> &[TensorEntry] {
-        &self.tensors
+    /// The files.
+    pub(crate) fn shards(&self) -> &[GgufShard] {
+        &self.shards
     }
 
-    /// The tensor of that name in the file.
+    /// The tensors of all files, in their headers' order.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &TensorEntry> {
+        self.shards.iter().flat_map(|shard| &shard.tensors)
+    }
+
+    /// The tensor of that name in the files.
     pub(crate) fn tensor(&self, name: &str) -> Option<&TensorEntry> {
-        self.tensors.iter().find(|tensor| tensor.name == name)
+        self.tensors().find(|tensor| tensor.name == name)
+    }
+
+    /// The bytes of the tensor of that name.
+    pub(crate) fn tensor_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.shards.iter().find_map(|shard| {
+            let tensor = shard.tensors.iter().find(|tensor| tensor.name == name)?;
+            shard.owner.bytes().get(tensor.range.clone())
+        })
     }
 }
 
@@ -224,7 +244,7 @@ impl fmt::Debug for GgufFile {
         f.debug_struct("GgufFile")
             .field("name", &self.name)
             .field("num_fields", &self.metadata.len())
-            .field("num_tensors", &self.tensors.len())
+            .field("num_tensors", &self.tensors().count())
             .finish_non_exhaustive()
     }
 }

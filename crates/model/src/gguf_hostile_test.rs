@@ -38,7 +38,7 @@ fn every_truncation_is_an_error() {
 /// Where tensor data starts.
 fn data_start(bytes: &[u8]) -> usize {
     let file = GgufFile::parse("a.gguf", Arc::new(bytes.to_vec())).unwrap();
-    let starts = file.tensors().iter().map(|tensor| tensor.range.start);
+    let starts = file.tensors().map(|tensor| tensor.range.start);
     starts.min().unwrap()
 }
 

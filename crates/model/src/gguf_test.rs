@@ -27,7 +27,7 @@ fn open(path: &Path) -> ModelFiles {
 }
 
 /// Logits of the last of five tokens.
-fn logits(path: &Path) -> Vec<f32> {
+pub(crate) fn logits(path: &Path) -> Vec<f32> {
     let ids = [1, 5, 9, 3, 7];
     let options = LoadOptions {
         limits: StepLimits {

@@ -27,6 +27,8 @@ mod gguf;
 #[cfg(test)]
 mod gguf_hostile_test;
 #[cfg(test)]
+mod gguf_split_test;
+#[cfg(test)]
 mod gguf_test;
 mod hash;
 mod hash_cache;

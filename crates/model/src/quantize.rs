@@ -47,7 +47,7 @@ pub(crate) enum LinearRole {
 
 impl Quantization {
     /// The types that there are encoders for.
-    pub const OFFERED: [WeightDtype; 8] = [
+    pub const OFFERED: [WeightDtype; 10] = [
         WeightDtype::Q8_0,
         WeightDtype::Q6K,
         WeightDtype::Q5K,
@@ -56,6 +56,8 @@ impl Quantization {
         WeightDtype::Q4K,
         WeightDtype::Q4_1,
         WeightDtype::Q4_0,
+        WeightDtype::Q3K,
+        WeightDtype::Q2K,
     ];
 
     /// The offered type of that name, in any case: `q8_0`, `Q4_K`.
@@ -103,6 +105,8 @@ pub fn encode(dtype: WeightDtype, values: &[f32], out: &mut [u8]) {
         WeightDtype::Q4_1 => blocks::encode_all(values, out, blocks::q4_1),
         WeightDtype::Q5_0 => blocks::encode_all(values, out, blocks::q5_0),
         WeightDtype::Q5_1 => blocks::encode_all(values, out, blocks::q5_1),
+        WeightDtype::Q2K => blocks::encode_all(values, out, k_blocks::q2_k),
+        WeightDtype::Q3K => blocks::encode_all(values, out, k_blocks::q3_k),
         WeightDtype::Q4K => blocks::encode_all(values, out, k_blocks::q4_k),
         WeightDtype::Q5K => blocks::encode_all(values, out, k_blocks::q5_k),
         WeightDtype::Q6K => blocks::encode_all(values, out, k_blocks::q6_k),
@@ -132,7 +136,7 @@ mod tests {
             Quantization::dtype_from_name("Q8_0"),
             Some(WeightDtype::Q8_0)
         );
-        for name in ["awq", "f16", "q2_k", "", "none"] {
+        for name in ["awq", "f16", "q8_k", "", "none"] {
             assert_eq!(Quantization::dtype_from_name(name), None, "{name}");
         }
         assert!(Quantization::offered_names().starts_with("q8_0, q6_k"));

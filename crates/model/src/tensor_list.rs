@@ -87,7 +87,7 @@ impl ModelConfig {
         let q_width = self.num_attention_heads * self.head_dim;
         let kv_width = self.num_key_value_heads * self.head_dim;
         let has_bias = decoder.has_qkv_bias;
-        match decoder.has_fused_projections {
+        match decoder.has_fused_qkv {
             true => {
                 let width = q_width + 2 * kv_width;
                 list.linear(&format!("{attention}.qkv_proj"), width, hidden, has_bias);
@@ -109,7 +109,7 @@ impl ModelConfig {
     fn add_mlp(&self, prefix: &str, list: &mut List) {
         let (hidden, width) = (self.hidden_size, self.intermediate_size);
         let has_bias = self.decoder.has_mlp_bias;
-        match self.decoder.has_fused_projections {
+        match self.decoder.has_fused_gate_up {
             true => list.linear(
                 &format!("{prefix}.mlp.gate_up_proj"),
                 2 * width,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::ModelError;
 use crate::config::ModelConfig;
 use crate::dummy::{Dummy, DummyTensor};
-use crate::gguf::{FileName, GgufFile};
+use crate::gguf::{FileName, GgufFile, GgufShard};
 use crate::safetensors::{TensorEntry, parse_header};
 use crate::tensor_list::TensorSpec;
 use crate::weights::{WeightBytes, WeightDtype, WeightView};
@@ -141,7 +141,12 @@ impl WeightStore {
     fn file_name(&self, name: &str) -> FileName {
         match self.naming {
             Naming::Plain => FileName::whole(name),
-            Naming::Gguf(file_name) => file_name(name),
+            Naming::Gguf(file_name) => {
+                let stacked = file_name(name);
+                let separate = stacked.separate_expert();
+                let is_there = |name: &FileName| self.tensors.contains_key(&name.name);
+                separate.filter(is_there).unwrap_or(stacked)
+            }
             Naming::Inside(prefix) => match name.strip_prefix("model.") {
                 Some(rest) => FileName::whole(&format!("{prefix}{rest}")),
                 None if self.tensors.contains_key(name) => FileName::whole(name),
@@ -150,20 +155,22 @@ impl WeightStore {
         }
     }
 
-    /// The tensors of a GGUF file.
+    /// The tensors of a GGUF model.
     pub(crate) fn from_gguf(file: &GgufFile) -> Self {
         let name: Arc<str> = "model.gguf".into();
-        let stored = |entry: &TensorEntry| {
+        let stored = |(shard, entry): (&GgufShard, &TensorEntry)| {
             let stored = Stored {
                 file: Arc::clone(&name),
-                origin: Origin::Owner(Arc::clone(file.owner())),
+                origin: Origin::Owner(Arc::clone(&shard.owner)),
                 entry: entry.clone(),
                 used: Cell::new(false),
             };
             (entry.name.clone(), stored)
         };
+        let shards = file.shards().iter();
+        let tensors = shards.flat_map(|shard| shard.tensors.iter().map(move |t| (shard, t)));
         Self {
-            tensors: file.tensors().iter().map(stored).collect(),
+            tensors: tensors.map(stored).collect(),
             naming: Naming::Gguf(file.naming()),
         }
     }

@@ -1,18 +1,18 @@
 //! A model hub on loopback: the API and the file addresses that clients of the real one use, with
 //! faults to order.
 //!
-//! Large files (`.safetensors`, `.gguf`) are redirected to a second port, as the real hub does, and
-//! have a SHA-256 as ETag; small ones have git's hash.
+//! Large files (`.safetensors`, `.gguf`) are redirected to a second port, as the real hub does; the
+//! redirect has their SHA-256, the storage an ETag of its own. Small ones have git's hash.
 //!
 //! Invariant: every request is recorded; each connection serves one request.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
@@ -37,7 +37,7 @@ pub enum HubFault {
 /// A request that came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubRequest {
-    /// `GET` or `HEAD`.
+    /// `GET`, `HEAD` or `POST`.
     pub method: String,
     /// With its query.
     pub path: String,
@@ -47,6 +47,8 @@ pub struct HubRequest {
     pub authorization: Option<String>,
     /// The value of `range`.
     pub range: Option<String>,
+    /// What came after the headers.
+    pub body: String,
 }
 
 #[derive(Default)]
@@ -134,6 +136,13 @@ impl HubServer {
         self.lock().api_statuses.push_back(status);
     }
 
+    /// The status of the API's answer after `num_right` right ones.
+    pub fn fail_api_after(&self, num_right: usize, status: u16) {
+        let mut state = self.lock();
+        let statuses = std::iter::repeat_n(200, num_right).chain([status]);
+        state.api_statuses.extend(statuses);
+    }
+
     /// What came so far.
     pub fn requests(&self) -> Vec<HubRequest> {
         self.lock().requests.clone()
@@ -159,8 +168,7 @@ impl HubServer {
         };
         self.lock().requests.push(request.clone());
         if let Some(rest) = request.path.strip_prefix("/api/models/") {
-            let path = rest.split('?').next().unwrap_or_default();
-            return self.answer_api(&mut stream, &request, path);
+            return self.answer_api(&mut stream, &request, rest);
         }
         let path = request.path.trim_start_matches('/').to_owned();
         let Some((repo, rest)) = path.split_once("/resolve/") else {
@@ -207,7 +215,8 @@ impl HubServer {
         }
     }
 
-    /// `ORG/NAME/revision/REVISION`.
+    /// `ORG/NAME/revision/REVISION`, and `ORG/NAME/paths-info/REVISION`. As with the real one,
+    /// a list of files has their lengths only where `blobs` are asked for.
     fn answer_api(
         &self,
         stream: &mut TcpStream,
@@ -215,10 +224,14 @@ impl HubServer {
         path: &str,
     ) -> std::io::Result<()> {
         let next_status = self.lock().api_statuses.pop_front();
-        if let Some(status) = next_status {
+        if let Some(status) = next_status.filter(|&status| status != 200) {
             return write_status(stream, status, "");
         }
-        let (repo, revision) = path.split_once("/revision/").unwrap_or((path, "main"));
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (repo, kind, revision) = ["/revision/", "/paths-info/"]
+            .into_iter()
+            .find_map(|kind| path.split_once(kind).map(|(repo, rest)| (repo, kind, rest)))
+            .unwrap_or((path, "/revision/", "main"));
         if let Some((status, code)) = self.refusal(repo, request) {
             return write_status(stream, status, code);
         }
@@ -228,10 +241,24 @@ impl HubServer {
         if !["main", COMMIT].contains(&revision) {
             return write_status(stream, 404, "RevisionNotFound");
         }
-        let sibling =
-            |(name, bytes): (&String, &Vec<u8>)| json!({"rfilename": name, "size": bytes.len()});
-        let siblings: Vec<_> = files.iter().map(sibling).collect();
-        let body = json!({"id": repo, "sha": COMMIT, "siblings": siblings}).to_string();
+        let body = if kind == "/paths-info/" {
+            let asked: Value = serde_json::from_str(&request.body).unwrap_or_default();
+            let asked = asked["paths"].as_array().cloned().unwrap_or_default();
+            let asked = asked.iter().filter_map(Value::as_str);
+            let entry = |name: &str| {
+                let bytes = files.get(name)?;
+                Some(json!({"type": "file", "path": name, "size": bytes.len(), "oid": "0"}))
+            };
+            Value::Array(asked.filter_map(entry).collect())
+        } else {
+            let sibling = |(name, bytes): (&String, &Vec<u8>)| match query.contains("blobs=true") {
+                true => json!({"rfilename": name, "size": bytes.len()}),
+                false => json!({"rfilename": name}),
+            };
+            let siblings: Vec<_> = files.iter().map(sibling).collect();
+            json!({"id": repo, "sha": COMMIT, "siblings": siblings})
+        };
+        let body = body.to_string();
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
              connection: close\r\n\r\n",
@@ -248,9 +275,13 @@ impl HubServer {
         file: &str,
         mut bytes: Vec<u8>,
     ) -> std::io::Result<()> {
-        let etag = match is_large(file) {
-            true => sha256(&bytes),
-            false => git_hash(&bytes),
+        // A storage knows nothing of repositories, and has names of its own for contents.
+        let names = match is_large(file) {
+            true => "etag: \"storage-1\"\r\n".to_owned(),
+            false => format!(
+                "etag: \"{}\"\r\nx-repo-commit: {COMMIT}\r\n",
+                git_hash(&bytes)
+            ),
         };
         let is_head = request.method == "HEAD";
         let fault = if is_head { None } else { self.next_fault(file) };
@@ -261,11 +292,8 @@ impl HubServer {
             *last ^= 1;
         }
         let first = request.range.as_deref().and_then(|range| {
-            range
-                .strip_prefix("bytes=")?
-                .strip_suffix('-')?
-                .parse::<usize>()
-                .ok()
+            let (first, _) = range.strip_prefix("bytes=")?.split_once('-')?;
+            first.parse::<usize>().ok()
         });
         let first = first.filter(|_| !matches!(fault, Some(HubFault::IgnoreRange)));
         let (status, range) = match first {
@@ -281,8 +309,7 @@ impl HubServer {
         };
         let body = &bytes[first.unwrap_or(0)..];
         let head = format!(
-            "HTTP/1.1 {status}\r\netag: \"{etag}\"\r\nx-repo-commit: {COMMIT}\r\n{range}\
-             content-length: {}\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 {status}\r\n{names}{range}content-length: {}\r\nconnection: close\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes())?;
@@ -329,9 +356,10 @@ fn git_hash(bytes: &[u8]) -> String {
 }
 
 fn read_request(stream: &TcpStream, is_storage: bool) -> std::io::Result<Option<HubRequest>> {
-    let mut lines = BufReader::new(stream).lines();
-    let first = lines.next().transpose()?.unwrap_or_default();
-    let mut words = first.split(' ');
+    let mut reader = BufReader::new(stream);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut words = first.trim_end().split(' ');
     let (Some(method), Some(path)) = (words.next(), words.next()) else {
         return Ok(None);
     };
@@ -341,18 +369,25 @@ fn read_request(stream: &TcpStream, is_storage: bool) -> std::io::Result<Option<
         is_storage,
         authorization: None,
         range: None,
+        body: String::new(),
     };
-    for line in lines {
-        let line = line?;
+    let mut num_body_bytes = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let line = line.trim_end();
         let Some((name, value)) = line.split_once(':') else {
             break;
         };
         match name.to_ascii_lowercase().as_str() {
             "authorization" => request.authorization = Some(value.trim().to_owned()),
             "range" => request.range = Some(value.trim().to_owned()),
+            "content-length" => num_body_bytes = value.trim().parse().unwrap_or(0),
             _ => {}
         }
     }
+    let mut body = reader.take(num_body_bytes);
+    body.read_to_string(&mut request.body)?;
     Ok(Some(request))
 }
 

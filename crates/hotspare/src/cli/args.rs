@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use super::hub_args::HubLimitArgs;
 use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
 use super::values::{
     ContextLen, LogFormat, Policy, Secret, parse_body_size, parse_interval_ms, parse_name,
-    parse_num_connections, parse_num_threads, parse_positive, parse_size,
+    parse_num_connections, parse_num_threads, parse_positive, parse_size, parse_timeout_ms,
 };
 
 /// Below the options in `--help`.
@@ -60,6 +61,8 @@ pub(crate) struct ServeArgs {
     pub(crate) request_limits: RequestLimitArgs,
     #[command(flatten)]
     pub(crate) link_limits: LinkLimitArgs,
+    #[command(flatten)]
+    pub(crate) hub_limits: HubLimitArgs,
 }
 
 /// How clients reach the server.
@@ -119,6 +122,10 @@ pub(crate) struct ModelArgs {
     /// Where models from the hub are kept [default: as HF_HUB_CACHE and HF_HOME say].
     #[arg(long, value_name = "DIR")]
     pub(crate) download_dir: Option<PathBuf>,
+    /// Time without a byte from the hub after which a download counts as cut [default:
+    /// HF_HUB_DOWNLOAD_TIMEOUT, which is in seconds, or 30000].
+    #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
+    pub(crate) hub_read_timeout_ms: Option<u64>,
     /// Names that requests may use; the first one is reported [default: MODEL].
     #[arg(long, value_name = "NAME", num_args = 1.., value_parser = parse_name)]
     pub(crate) served_model_name: Option<Vec<String>>,
@@ -143,7 +150,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_cache_dtype: Option<String>,
     /// Quantize the weights while they are loaded, so that less memory holds them and each token
-    /// reads fewer bytes: none, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1 or q4_0 [default: none].
+    /// reads fewer bytes: none, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, q3_k or q2_k
+    /// [default: none].
     #[arg(long, short = 'q', value_name = "TYPE")]
     pub(crate) quantization: Option<String>,
     /// A chat template in place of the model's: a file, or the template itself.
@@ -307,6 +315,7 @@ impl ServeArgs {
             log: self.log.or(lower.log),
             request_limits: self.request_limits.or(lower.request_limits),
             link_limits: self.link_limits.or(lower.link_limits),
+            hub_limits: self.hub_limits.or(lower.hub_limits),
         }
     }
 }
@@ -341,6 +350,7 @@ impl ModelArgs {
             model,
             revision,
             download_dir,
+            hub_read_timeout_ms,
             served_model_name,
             max_model_len,
             load_format,

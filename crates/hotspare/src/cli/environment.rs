@@ -55,17 +55,32 @@ impl Environment {
 
     /// What it sets.
     pub(super) fn options(&self, warnings: &mut Vec<String>) -> Result<ServeArgs, CliError> {
+        let merged = self.options_of("", warnings)?;
+        let command = serve_command();
+        let mut known = vec![FAULTS_VARIABLE.to_owned(), LIFE_VARIABLE.to_owned()];
+        known.extend(options(&command).map(|(name, _)| variable(name)));
+        self.warn_of_unknown(&known, warnings);
+        Ok(merged)
+    }
+
+    /// What it sets of the options whose names begin with `prefix`.
+    pub(super) fn options_of(
+        &self,
+        prefix: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<ServeArgs, CliError> {
         let command = serve_command();
         let mut merged = ServeArgs::default();
-        let mut known = vec![FAULTS_VARIABLE.to_owned(), LIFE_VARIABLE.to_owned()];
         for (name, option) in options(&command) {
+            if !name.starts_with(prefix) {
+                continue;
+            }
             let ours = variable(name);
             let alias = ALIASES.iter().find(|(of, _)| *of == name);
             let (variable, value) = match (self.get(&ours)?, alias) {
                 (None, Some((_, alias))) => ((*alias).to_owned(), self.get(alias)?),
-                (value, _) => (ours.clone(), value),
+                (value, _) => (ours, value),
             };
-            known.push(ours);
             let Some(value) = value else {
                 continue;
             };
@@ -86,7 +101,6 @@ impl Environment {
                 .map_err(|error| CliError::Message(format!("{variable}: {error}")))?;
             merged = merged.or(parsed);
         }
-        self.warn_of_unknown(&known, warnings);
         Ok(merged)
     }
 

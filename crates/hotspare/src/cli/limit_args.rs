@@ -155,6 +155,7 @@ macro_rules! set {
         $(if let Some(value) = $from.$field { $to.$field = value; })+
     };
 }
+pub(crate) use set;
 
 impl RequestLimitArgs {
     /// Writes these over `http`, whose other bounds are final already.

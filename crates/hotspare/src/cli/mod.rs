@@ -15,6 +15,7 @@ macro_rules! first_of {
 
 mod args;
 mod environment;
+mod hub_args;
 mod layers;
 mod limit_args;
 mod normalize;
@@ -31,6 +32,8 @@ pub(crate) use settings::Settings;
 pub(crate) use tools::{InspectArgs, PullArgs};
 pub(crate) use values::LogFormat;
 
+use crate::hub::HubOptions;
+
 /// The subcommand that renders chat templates of requests.
 pub(crate) const RENDER_COMMAND: &str = "render-template";
 
@@ -39,7 +42,7 @@ pub(crate) enum Command {
     /// Serve a model.
     Serve(Box<Settings>),
     /// Fetch a model.
-    Pull(PullArgs),
+    Pull(PullArgs, HubOptions),
     /// Say what a model is.
     Inspect(InspectArgs),
     /// Be an engine.
@@ -104,7 +107,10 @@ pub(crate) fn parse(args: &[String], env: &Environment) -> Result<Command, CliEr
     };
     let from_args = match Cli::try_parse_from(args)?.command {
         Subcommands::Serve(args) => *args,
-        Subcommands::Pull(args) => return Ok(Command::Pull(args)),
+        Subcommands::Pull(args) => {
+            let hub = hub_args::hub_options(&env.options_of("hub-", &mut warnings)?);
+            return Ok(Command::Pull(args, hub));
+        }
         Subcommands::Inspect(args) => return Ok(Command::Inspect(args)),
         Subcommands::Engine(args) => return Ok(Command::Engine(args)),
         Subcommands::Render(args) => return Ok(Command::Render(args)),

@@ -15,7 +15,9 @@ use serde_json::{Map, Value};
 
 use super::CliError;
 use super::args::{EngineArgs, LogArgs, ModelArgs, ServeArgs, ServerArgs, SupervisionArgs};
+use super::hub_args::hub_options;
 use super::values::{ContextLen, LogFormat, Policy, Secret};
+use crate::hub::HubOptions;
 
 /// The model of a server that names none.
 const DEFAULT_MODEL: &str = "spark";
@@ -35,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) revision: Option<String>,
     /// Where models from the hub are kept.
     pub(crate) download_dir: Option<PathBuf>,
+    /// How patient downloads are.
+    pub(crate) hub: HubOptions,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     /// To be logged once there is a log.
@@ -44,6 +48,7 @@ pub(crate) struct Settings {
 impl Settings {
     /// Applies defaults to `args`.
     pub(crate) fn resolve(args: ServeArgs, mut warnings: Vec<String>) -> Result<Self, CliError> {
+        let hub = hub_options(&args);
         let ServeArgs {
             model_tag,
             config: _,
@@ -54,6 +59,7 @@ impl Settings {
             log,
             request_limits,
             link_limits,
+            hub_limits: _,
         } = args;
         let model_options = model_options(&model, model_tag)?;
         let mut engine_options = engine_options(&engine, &model, &model_options, &mut warnings)?;
@@ -79,6 +85,7 @@ impl Settings {
             engine: engine_options,
             revision: model.revision,
             download_dir: model.download_dir,
+            hub,
             log_level: log.log_level.unwrap_or_else(|| "info".to_owned()),
             log_format: log.log_format.unwrap_or(LogFormat::Human),
             warnings,

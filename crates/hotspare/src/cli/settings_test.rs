@@ -10,6 +10,7 @@ use hotspare_http::HttpConfig;
 
 use super::cli_test::{config_file, message, parse_with, path};
 use super::{Settings, layers};
+use crate::hub::HubOptions;
 
 /// One of these is a value of any option that is not its default. A new kind of value belongs here.
 const CANDIDATES: [&str; 17] = [
@@ -65,7 +66,12 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
     };
     add(
         &fields!(Settings, settings; host, port, shutdown_timeout, http, front, model, engine,
-            revision, download_dir, log_level, log_format, warnings),
+            revision, download_dir, hub, log_level, log_format, warnings),
+    );
+    add(
+        &fields!(HubOptions, &settings.hub; hub_read_timeout_ms, hub_connect_timeout_ms,
+            hub_max_num_retries, hub_min_retry_progress_bytes, hub_retry_backoff_min_ms,
+            hub_retry_backoff_max_ms, hub_lock_timeout_ms, hub_max_index_bytes, hub_max_num_files),
     );
     add(
         &fields!(HttpConfig, &settings.http; api_keys, allowed_origins, max_body_bytes,

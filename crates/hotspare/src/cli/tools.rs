@@ -15,7 +15,8 @@ checked against the hub's hash.
 
 Environment: HF_HOME or HF_HUB_CACHE (where it is kept), HF_ENDPOINT (which hub), HF_TOKEN (for
 private and gated models), HF_HUB_OFFLINE (only look into the cache), HF_HUB_DOWNLOAD_TIMEOUT
-(seconds of silence after which a connection counts as cut), HTTPS_PROXY.";
+(seconds of silence after which a connection counts as cut), HTTPS_PROXY; and HOTSPARE_HUB_… for
+the bounds that `serve --help` lists as hub limits.";
 
 /// Arguments of `hotspare pull`.
 #[derive(Args, Clone, Debug)]

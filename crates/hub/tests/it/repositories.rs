@@ -47,10 +47,12 @@ fn a_model_is_fetched_once_in_the_shared_layout() {
         std::fs::read_to_string(root.join("refs/main")).unwrap(),
         rig.hub.commit()
     );
-    // Again: one question, no file.
-    let num_before = rig.hub.requests().len();
+    // Again: what there is and how long it is, and no file.
+    let num_downloads = rig.hub.downloads().len();
+    let num_before = rig.hub.requests().len() + 2;
     assert_eq!(rig.fetch().unwrap(), fetched);
-    assert_eq!(rig.hub.requests().len(), num_before + 1);
+    assert_eq!(rig.hub.requests().len(), num_before);
+    assert_eq!(rig.hub.downloads().len(), num_downloads);
     // Offline, and with the hub gone.
     let mut offline = rig.config.clone();
     offline.is_offline = true;
@@ -58,7 +60,7 @@ fn a_model_is_fetched_once_in_the_shared_layout() {
         fetch(&offline, &wanted(REPO), &mut |_| {}).unwrap(),
         fetched
     );
-    assert_eq!(rig.hub.requests().len(), num_before + 1);
+    assert_eq!(rig.hub.requests().len(), num_before);
     let mut gone = rig.config.clone();
     gone.endpoint = "http://127.0.0.1:1".to_owned();
     let mut reason = String::new();
@@ -155,6 +157,45 @@ fn a_named_gguf_file_is_fetched_alone() {
 }
 
 #[test]
+fn a_gguf_model_in_several_files_is_fetched_whole() {
+    let rig = Rig::new();
+    for number in 1..=3 {
+        let name = format!("m-Q8_0-0000{number}-of-00003.gguf");
+        rig.hub
+            .add_file("org/split", &name, format!("GGUF {number}").as_bytes());
+    }
+    rig.hub.add_file("org/split", "other.gguf", b"GGUF");
+    let mut offline = rig.config.clone();
+    offline.is_offline = true;
+    let model = wanted("org/split:m-Q8_0-00001-of-00003.gguf");
+    let fetched = fetch(&rig.config, &model, &mut |_| {}).unwrap();
+    assert!(fetched.path.ends_with("m-Q8_0-00001-of-00003.gguf"));
+    let third = fetched.path.with_file_name("m-Q8_0-00003-of-00003.gguf");
+    assert_eq!(std::fs::read(&third).unwrap(), b"GGUF 3");
+    assert!(!fetched.path.with_file_name("other.gguf").exists());
+    for name in ["m-Q8_0", "m-Q8_0-00002-of-00003.gguf"] {
+        let model = wanted(&format!("org/split:{name}"));
+        assert_eq!(fetch(&offline, &model, &mut |_| {}).unwrap(), fetched);
+    }
+    std::fs::remove_file(&third).unwrap();
+    let error = fetch(&offline, &model, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("00003-of-00003.gguf"), "{error}");
+    assert_eq!(fetch(&rig.config, &model, &mut |_| {}).unwrap(), fetched);
+    assert!(third.exists());
+}
+
+#[test]
+fn a_mirror_that_cannot_tell_lengths_is_enough() {
+    let rig = Rig::new();
+    rig.check_whole(&rig.fetch().unwrap());
+    let num_before = rig.hub.requests().len();
+    // The list of files, and the question how long they are.
+    rig.hub.fail_api_after(1, 404);
+    rig.check_whole(&rig.fetch().unwrap());
+    assert_eq!(rig.hub.requests().len(), num_before + 2);
+}
+
+#[test]
 fn shards_are_those_of_the_index() {
     let rig = Rig::new();
     let index = br#"{"weight_map": {"x": "m-1.safetensors", "y": "m-2.safetensors"}}"#;
@@ -224,7 +265,11 @@ fn a_commit_is_completed_online_and_found_offline() {
     assert_eq!(fetch(&offline, &pinned, &mut |_| {}).unwrap(), fetched);
     assert_eq!(rig.hub.requests().len(), num_before);
     assert_eq!(fetch_pinned(), fetched);
-    assert_eq!(rig.hub.requests().len(), num_before + 1, "one question");
+    assert_eq!(
+        rig.hub.requests().len(),
+        num_before + 2,
+        "what there is, how long"
+    );
 }
 
 #[test]

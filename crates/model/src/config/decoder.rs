@@ -42,8 +42,10 @@ pub struct DecoderConfig {
     pub has_attention_out_bias: bool,
     /// The feed-forward layer's products have biases.
     pub has_mlp_bias: bool,
-    /// q, k and v are one tensor, gate and up another.
-    pub has_fused_projections: bool,
+    /// q, k and v are one tensor, in this order.
+    pub has_fused_qkv: bool,
+    /// gate and up are one tensor, in this order.
+    pub has_fused_gate_up: bool,
 }
 
 impl DecoderConfig {
@@ -67,7 +69,8 @@ impl DecoderConfig {
             has_qkv_bias: false,
             has_attention_out_bias: false,
             has_mlp_bias: false,
-            has_fused_projections: false,
+            has_fused_qkv: false,
+            has_fused_gate_up: false,
         };
         Ok(match architecture {
             Architecture::Mistral | Architecture::Mixtral => plain,
@@ -88,7 +91,8 @@ impl DecoderConfig {
                 ..plain
             },
             Architecture::Phi3 => Self {
-                has_fused_projections: true,
+                has_fused_qkv: true,
+                has_fused_gate_up: true,
                 ..plain
             },
             Architecture::Gemma2 | Architecture::Gemma3 => {

@@ -21,7 +21,7 @@ use crate::{ModelError, WeightStore};
 /// each position: its size is then one that the files really hold.
 fn check_head_width(config: &ModelConfig, weights: &WeightStore) -> Result<(), ModelError> {
     let (num_heads, num_kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
-    let (part, num_heads) = match config.decoder.has_fused_projections {
+    let (part, num_heads) = match config.decoder.has_fused_qkv {
         true => ("qkv", num_heads.saturating_add(2 * num_kv_heads)),
         false => ("q", num_heads),
     };

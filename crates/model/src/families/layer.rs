@@ -214,7 +214,7 @@ fn load_qkv<O: Ops>(
 ) -> Result<Projection<O>, ModelError> {
     let q_width = config.num_attention_heads * config.head_dim;
     let kv_width = config.num_key_value_heads * config.head_dim;
-    let parts = match config.decoder.has_fused_projections {
+    let parts = match config.decoder.has_fused_qkv {
         true => vec![(name("self_attn.qkv_proj"), q_width + 2 * kv_width)],
         false => vec![
             (name("self_attn.q_proj"), q_width),
@@ -238,7 +238,7 @@ fn load_dense<O: Ops>(
     name: &impl Fn(&str) -> String,
 ) -> Result<Mlp<O>, ModelError> {
     let (hidden, width) = (config.hidden_size, config.intermediate_size);
-    let gate_up = match config.decoder.has_fused_projections {
+    let gate_up = match config.decoder.has_fused_gate_up {
         true => vec![(name("mlp.gate_up_proj"), 2 * width)],
         false => vec![(name("mlp.gate_proj"), width), (name("mlp.up_proj"), width)],
     };

@@ -113,10 +113,13 @@ pub(super) fn check_fields(
     {
         return refuse("general.type", value);
     }
-    if file.u64("split.count")?.is_some_and(|count| count > 1) {
-        let reason = "says that the model is in several files; merge them first \
-                      (`llama-gguf-split --merge`)";
-        return Err(file.field_error("split.count", reason));
+    let num_files = file.split_count()?;
+    if num_files != file.shards().len() as u64 {
+        let reason = format!(
+            "says that the model is in {num_files} files, named NAME-00001-of-{num_files:05}.gguf \
+             and so on: this is one of them"
+        );
+        return Err(file.field_error("split.count", &reason));
     }
     Ok(())
 }
@@ -129,13 +132,14 @@ pub(super) fn check_tensors(file: &GgufFile, config: &ModelConfig) -> Result<(),
     let without_experts = layer_tensors(config, false);
     let is_known = |name: &str| {
         let in_layer = || {
-            let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-            let layer = config.layers.get(layer.parse::<usize>().ok()?)?;
+            let (layer_name, part) = name.strip_prefix("blk.")?.split_once('.')?;
+            let layer = config.layers.get(layer_name.parse::<usize>().ok()?)?;
             let parts = match layer.has_experts {
                 true => &with_experts,
                 false => &without_experts,
             };
-            Some(parts.iter().any(|known| known == part))
+            let is_whole = parts.iter().any(|known| known == part);
+            Some(is_whole || (layer.has_experts && is_expert(file, config, layer_name, part)))
         };
         matches!(
             name,
@@ -160,6 +164,27 @@ pub(super) fn check_tensors(file: &GgufFile, config: &ModelConfig) -> Result<(),
     Ok(())
 }
 
+/// Whether `part` is one expert's, in a file that has a tensor for each and none for all.
+fn is_expert(file: &GgufFile, config: &ModelConfig, layer: &str, part: &str) -> bool {
+    let num_experts = config.moe.as_ref().map_or(0, |moe| moe.num_experts);
+    let expert = || {
+        let (part, index) = part.strip_suffix(".weight")?.rsplit_once('.')?;
+        // Without a sign or zeros in front: as it is asked for.
+        let number = index
+            .parse::<usize>()
+            .ok()
+            .filter(|n| n.to_string() == index);
+        Some((part, number?))
+    };
+    expert().is_some_and(|(part, index)| {
+        ["ffn_gate", "ffn_up", "ffn_down"].contains(&part)
+            && index < num_experts
+            && file
+                .tensor(&format!("blk.{layer}.{part}_exps.weight"))
+                .is_none()
+    })
+}
+
 /// The last layer is there, and heads are as wide as the first layer's projection says: what is
 /// made for each position before the weights are read then has a width that the file really holds.
 fn check_widths(file: &GgufFile, config: &ModelConfig) -> Result<(), ModelError> {
@@ -171,7 +196,7 @@ fn check_widths(file: &GgufFile, config: &ModelConfig) -> Result<(), ModelError>
         return Err(ModelError::MissingTensor { name });
     }
     let heads = config.num_attention_heads;
-    let (part, heads) = match config.decoder.has_fused_projections {
+    let (part, heads) = match config.decoder.has_fused_qkv {
         true => (
             "attn_qkv",
             heads.saturating_add(2 * config.num_key_value_heads),
@@ -211,12 +236,12 @@ fn layer_tensors(config: &ModelConfig, has_experts: bool) -> Vec<String> {
         add(&["attn_q_norm", "attn_k_norm"], false);
     }
     let qkv = ["attn_q", "attn_k", "attn_v"];
-    match decoder.has_fused_projections {
+    match decoder.has_fused_qkv {
         true => add(&["attn_qkv"], decoder.has_qkv_bias),
         false => add(&qkv, decoder.has_qkv_bias),
     }
     add(&["attn_output"], decoder.has_attention_out_bias);
-    match (has_experts, decoder.has_fused_projections) {
+    match (has_experts, decoder.has_fused_gate_up) {
         (true, _) => add(
             &[
                 "ffn_gate_inp",

@@ -66,6 +66,8 @@ impl GgufFile {
         let decoder = &mut config.decoder;
         decoder.norm_offset = 0.0;
         let has_bias = |part: &str| self.tensor(&format!("blk.0.{part}.bias")).is_some();
+        // llama.cpp takes q, k and v as one tensor in files of every architecture.
+        decoder.has_fused_qkv |= self.tensor("blk.0.attn_qkv.weight").is_some();
         decoder.has_qkv_bias = has_bias("attn_q") || has_bias("attn_qkv");
         decoder.has_attention_out_bias = has_bias("attn_output");
         decoder.has_mlp_bias = has_bias("ffn_up");

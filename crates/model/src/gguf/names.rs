@@ -1,6 +1,7 @@
 //! Tensor names: what transformers calls so is called so in GGUF files.
 //!
-//! The experts of a layer lie in one tensor, one after the other.
+//! The experts of a layer lie in one tensor, one after the other; files of before that was so have
+//! a tensor for each.
 //!
 //! Invariant: no two names that a family asks for lead to the same weights.
 
@@ -33,6 +34,9 @@ const EXPERT_PARTS: [(&str, &str); 6] = [
     ("w2", "ffn_down_exps"),
 ];
 
+/// What ends the names of tensors of all experts, before `.weight`.
+const STACKED_EXPERTS: &str = "_exps";
+
 /// Where the files have the tensor that a family asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileName {
@@ -49,6 +53,12 @@ impl FileName {
             name: name.to_owned(),
             index: None,
         }
+    }
+
+    /// Where a file that has a tensor for each expert has this part of all experts'.
+    pub(crate) fn separate_expert(&self) -> Option<Self> {
+        let (part, kind) = self.name.split_once(STACKED_EXPERTS)?;
+        Some(Self::whole(&format!("{part}.{}{kind}", self.index?)))
     }
 }
 
@@ -154,6 +164,10 @@ mod tests {
             let found = tensor_name(&format!("model.layers.1.{name}.weight"));
             assert_eq!(found.name, format!("blk.1.{part}.weight"));
             assert_eq!(found.index, Some(index));
+            let part = part.strip_suffix("_exps").unwrap();
+            let separate = found.separate_expert().unwrap();
+            let expected = format!("blk.1.{part}.{index}.weight");
+            assert_eq!(separate, FileName::whole(&expected));
         }
     }
 }

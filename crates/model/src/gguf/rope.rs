@@ -161,7 +161,7 @@ impl GgufFile {
         let tensor = self.tensor(name).ok_or_else(|| ModelError::MissingTensor {
             name: name.to_owned(),
         })?;
-        let bytes = self.owner().bytes().get(tensor.range.clone());
+        let bytes = self.tensor_bytes(name);
         let (divisors, _) = bytes.unwrap_or_default().as_chunks::<4>();
         let is_usable = |d: &f32| d.is_finite() && *d > 0.0;
         let divisors = divisors.iter().map(|&bytes| f32::from_le_bytes(bytes));

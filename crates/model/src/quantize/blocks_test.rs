@@ -17,6 +17,8 @@ fn candle_type(dtype: WeightDtype) -> GgmlDType {
         WeightDtype::Q4_1 => GgmlDType::Q4_1,
         WeightDtype::Q5_0 => GgmlDType::Q5_0,
         WeightDtype::Q5_1 => GgmlDType::Q5_1,
+        WeightDtype::Q2K => GgmlDType::Q2K,
+        WeightDtype::Q3K => GgmlDType::Q3K,
         WeightDtype::Q4K => GgmlDType::Q4K,
         WeightDtype::Q5K => GgmlDType::Q5K,
         WeightDtype::Q6K => GgmlDType::Q6K,
@@ -155,6 +157,8 @@ proptest! {
             (WeightDtype::Q4K, 7.0),
             (WeightDtype::Q4_1, 7.0),
             (WeightDtype::Q4_0, 8.0),
+            (WeightDtype::Q3K, 3.0),
+            (WeightDtype::Q2K, 1.5),
         ] {
             let found = decoded(dtype, &encoded(dtype, &values), values.len());
             for (x, y) in values.iter().zip(&found) {
