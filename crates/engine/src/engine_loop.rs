@@ -164,6 +164,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             let Some(batch) = batch else {
                 return Ok(());
             };
+            self.outbox.check_step(&batch)?;
             self.executor.submit(batch)?;
             self.num_in_flight += 1;
         }

@@ -201,7 +201,18 @@ impl EngineClient {
         let at = Instant::now();
         let mut table = lock(&self.table);
         table.is_closed = true;
-        for (_, sequence) in table.sequences.drain() {
+        let lost: Vec<(RequestId, Sequence)> = table.sequences.drain().collect();
+        let replays = lost.iter().find_map(|(_, lost)| lost.feed.replays());
+        if let Some(replays) = replays {
+            // All that it worked on, before any of it is told.
+            let live = lost
+                .iter()
+                .filter(|(_, lost)| lost.feed.replays().is_some());
+            let mut live: Vec<RequestId> = live.map(|(id, _)| *id).collect();
+            live.sort_unstable();
+            replays.on_loss(&self.hello.model_hash, loss.cause, &live);
+        }
+        for (_, sequence) in lost {
             let lost = ArrivalKind::Lost(loss.clone());
             sequence.feed.deliver(sequence.attempt, at, lost);
         }

@@ -11,6 +11,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
+use super::replay_args::ReplayLimitArgs;
 use super::values::{
     ContextLen, LogFormat, Policy, Secret, parse_body_size, parse_interval_ms, parse_name,
     parse_num_connections, parse_num_threads, parse_positive, parse_size,
@@ -60,6 +61,8 @@ pub(crate) struct ServeArgs {
     pub(crate) request_limits: RequestLimitArgs,
     #[command(flatten)]
     pub(crate) link_limits: LinkLimitArgs,
+    #[command(flatten)]
+    pub(crate) replay_limits: ReplayLimitArgs,
 }
 
 /// How clients reach the server.
@@ -305,6 +308,7 @@ impl ServeArgs {
             log: self.log.or(lower.log),
             request_limits: self.request_limits.or(lower.request_limits),
             link_limits: self.link_limits.or(lower.link_limits),
+            replay_limits: self.replay_limits.or(lower.replay_limits),
         }
     }
 }
