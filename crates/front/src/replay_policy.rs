@@ -97,19 +97,20 @@ impl ReplayPolicy {
         }
     }
 
-    /// An engine ended while it worked on `live`; `is_own` where it ended by itself.
-    pub(crate) fn on_loss(&mut self, live: &[RequestId], is_own: bool) {
+    /// An engine ended that had the sequences `lost`; `is_own` where it ended by itself. Those in
+    /// `live`, a part of them, may have been in its last step; it had not taken in the others.
+    pub(crate) fn on_loss(&mut self, lost: &[RequestId], live: &[RequestId], is_own: bool) {
         let is_trial = live.iter().any(|id| self.trial.contains_key(id));
         let accused: Vec<RequestId> = live
             .iter()
             .copied()
             .filter(|id| !is_trial || self.trial.contains_key(id))
             .collect();
-        for id in live {
+        for id in lost {
             self.running.remove(id);
             self.cases.entry(*id).or_default().was_narrowed = false;
         }
-        if is_trial {
+        if lost.iter().any(|id| self.trial.contains_key(id)) {
             self.trial.clear();
         }
         if !is_own {

@@ -13,10 +13,34 @@ fn ids(numbers: impl IntoIterator<Item = u64>) -> Vec<RequestId> {
     numbers.into_iter().map(RequestId).collect()
 }
 
+/// All were in the last step.
+fn on_loss(policy: &mut ReplayPolicy, live: &[RequestId], is_own: bool) {
+    policy.on_loss(live, live, is_own);
+}
+
+#[test]
+fn what_was_not_taken_in_is_no_suspect_and_counts_its_attempts() {
+    let mut policy = ReplayPolicy::new(LIMITS);
+    let [new, running] = [RequestId(1), RequestId(2)];
+    policy.on_loss(&[new], &[], true);
+    assert_eq!(policy.verdict(new), Verdict::Open);
+    policy.enlist(new, 0, 1);
+    assert!(!policy.holds_new());
+    assert_eq!(policy.admit(), [new]);
+    policy.on_loss(&[new, running], &[running], true);
+    assert_eq!(policy.verdict(new), Verdict::Open);
+    // The other one was alone in the step.
+    policy.enlist(running, 0, 1);
+    assert_eq!(policy.admit(), [running]);
+    policy.on_loss(&[new, running], &[running], true);
+    assert_eq!(policy.verdict(running), Verdict::Convicted);
+    assert_eq!(policy.verdict(new), Verdict::Open);
+}
+
 #[test]
 fn the_urgent_and_then_the_short_go_first_and_few_at_a_time() {
     let mut policy = ReplayPolicy::new(LIMITS);
-    policy.on_loss(&ids(0..6), false);
+    on_loss(&mut policy, &ids(0..6), false);
     for (id, priority, num_ids) in [
         (0, 0, 50),
         (1, 0, 10),
@@ -40,7 +64,7 @@ fn the_urgent_and_then_the_short_go_first_and_few_at_a_time() {
 #[test]
 fn suspects_are_tried_in_halves_while_all_others_wait() {
     let mut policy = ReplayPolicy::new(LIMITS);
-    policy.on_loss(&ids(0..4), true);
+    on_loss(&mut policy, &ids(0..4), true);
     assert_eq!(policy.verdict(RequestId(0)), Verdict::Open);
     policy.announce(RequestId(0));
     assert!(policy.holds_new());
@@ -52,17 +76,17 @@ fn suspects_are_tried_in_halves_while_all_others_wait() {
     assert!(policy.on_progress(RequestId(0), 1, false));
     assert_eq!(policy.admit(), [], "its neighbour has not passed");
     // The engine dies again: only those on trial are accused, though another runs there.
-    policy.on_loss(&ids([0, 1, 9]), true);
+    on_loss(&mut policy, &ids([0, 1, 9]), true);
     assert_eq!(policy.verdict(RequestId(1)), Verdict::Narrowed);
     assert_eq!(policy.verdict(RequestId(9)), Verdict::Open);
     policy.enlist(RequestId(9), 0, 1);
     policy.enlist(RequestId(1), 0, 1);
     assert_eq!(policy.admit(), ids([1]), "the most suspect first");
-    policy.on_loss(&ids([1]), true);
+    on_loss(&mut policy, &ids([1]), true);
     assert_eq!(policy.verdict(RequestId(1)), Verdict::Narrowed);
     policy.enlist(RequestId(1), 0, 1);
     assert_eq!(policy.admit(), ids([1]));
-    policy.on_loss(&ids([1]), true);
+    on_loss(&mut policy, &ids([1]), true);
     assert_eq!(policy.verdict(RequestId(1)), Verdict::Convicted);
     policy.forget(RequestId(1));
     assert_eq!(policy.admit(), ids([2, 3]));
@@ -79,7 +103,7 @@ fn suspects_are_tried_in_halves_while_all_others_wait() {
 fn a_kill_from_outside_accuses_nobody() {
     let mut policy = ReplayPolicy::new(LIMITS);
     for _ in 0..10 {
-        policy.on_loss(&ids([7]), false);
+        on_loss(&mut policy, &ids([7]), false);
         assert_eq!(policy.verdict(RequestId(7)), Verdict::Open);
         policy.enlist(RequestId(7), 0, 1);
         assert!(!policy.holds_new());
@@ -92,7 +116,7 @@ fn a_token_takes_back_the_first_strike_but_not_for_ever() {
     let mut policy = ReplayPolicy::new(LIMITS);
     let id = RequestId(7);
     for loss in 1..=LIMITS.max_num_solo_losses {
-        policy.on_loss(&[id], true);
+        on_loss(&mut policy, &[id], true);
         let is_convicted = policy.verdict(id) == Verdict::Convicted;
         assert_eq!(is_convicted, loss == LIMITS.max_num_solo_losses, "{loss}");
         policy.enlist(id, 0, 1);
@@ -133,7 +157,8 @@ fn simulate(num_requests: u64, len: u32, poison: &BTreeMap<u64, u32>) -> Outcome
         if live.iter().any(kills) {
             outcome.num_deaths += 1;
             let lost = std::mem::take(&mut live);
-            policy.on_loss(&ids(lost.iter().copied()), true);
+            let lost_ids = ids(lost.iter().copied());
+            policy.on_loss(&lost_ids, &lost_ids, true);
             for id in lost {
                 let request_id = RequestId(id);
                 if policy.verdict(request_id) == Verdict::Convicted {

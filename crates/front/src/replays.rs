@@ -105,15 +105,18 @@ impl Replays {
         result
     }
 
-    /// An engine ended while it worked on `live`.
-    pub(crate) fn on_loss(&self, model_hash: &str, cause: LossCause, live: &[RequestId]) {
+    /// An engine ended that had these sequences, and had taken in those with `true`.
+    pub(crate) fn on_loss(&self, model_hash: &str, cause: LossCause, lost: &[(RequestId, bool)]) {
+        let all: Vec<RequestId> = lost.iter().map(|(id, _)| *id).collect();
+        let taken_in = lost.iter().filter(|(_, is_admitted)| *is_admitted);
+        let live: Vec<RequestId> = taken_in.map(|(id, _)| *id).collect();
         let is_own = cause == LossCause::Own;
         tracing::warn!(
-            num_sequences = live.len(),
+            num_sequences = lost.len(),
             is_own,
             "An engine is gone; what it worked on is continued on another."
         );
-        self.with(model_hash, |policy| policy.on_loss(live, is_own));
+        self.with(model_hash, |policy| policy.on_loss(&all, &live, is_own));
     }
 
     /// What the last loss of a sequence means for it.
