@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hotspare_batch::{Generate, RequestId, TokenId};
+use hotspare_batch::{Generate, RequestId, SamplingParams, TokenId};
+use hotspare_journal::{ChoiceStart, JobParams, Journal, JournalConfig, RequestRecord};
 use hotspare_link::EngineHello;
 use hotspare_protocol::GenerationDefaults;
 use hotspare_text::{Detokenizer, StopBuffer, TextModel};
@@ -17,26 +18,30 @@ use tokio::task::JoinHandle;
 use crate::choice::{Choice, ChoiceText};
 use crate::in_flight::InFlight;
 use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::replays::Replays;
 use crate::seeds::Seeds;
 use crate::slot::{EngineSlot, Order};
-use crate::stream::{RetryAfter, Start, StreamContext};
+use crate::stream::{Start, StreamJob};
 use crate::supervisor::Supervisor;
 use crate::{
     EngineLauncher, EngineState, EngineStatus, FrontConfig, FrontError, GenerateError,
     GenerationJob, GenerationStream, ModelInfo, NodeStatus, Readiness, ServedModel,
 };
 
-struct Shared {
-    config: FrontConfig,
-    served: Arc<ServedModel>,
-    text: Option<Arc<TextModel>>,
-    defaults: GenerationDefaults,
-    slot: Arc<EngineSlot>,
-    metrics: Arc<Metrics>,
-    seeds: Seeds,
-    num_request_ids: AtomicU64,
-    in_flight: InFlight,
-    is_draining: AtomicBool,
+/// What clones of a front share.
+pub(crate) struct Shared {
+    pub(crate) config: FrontConfig,
+    pub(crate) served: Arc<ServedModel>,
+    pub(crate) text: Option<Arc<TextModel>>,
+    pub(crate) defaults: GenerationDefaults,
+    pub(crate) slot: Arc<EngineSlot>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) journal: Journal,
+    pub(crate) replays: Arc<Replays>,
+    pub(crate) seeds: Seeds,
+    pub(crate) num_request_ids: AtomicU64,
+    pub(crate) in_flight: InFlight,
+    pub(crate) is_draining: AtomicBool,
 }
 
 /// The stop strings of a job, built once: its choices share the memory.
@@ -49,7 +54,7 @@ struct Stops {
 /// Cheap to clone; see the module.
 #[derive(Clone)]
 pub struct Front {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// The running parts of a front. Dropping it ends the engine without ceremony.
@@ -68,7 +73,16 @@ impl Front {
     ) -> FrontHandle {
         let slot = Arc::new(EngineSlot::new());
         let served = Arc::new(model.served);
-        let metrics = Metrics::new(served.name(), served.max_model_len, Arc::clone(&slot));
+        let journal = Journal::new(JournalConfig {
+            max_request_bytes: config.journal_max_request_bytes,
+            max_bytes: config.journal_max_bytes,
+        });
+        let metrics = Metrics::new(
+            served.name(),
+            served.max_model_len,
+            Arc::clone(&slot),
+            journal.clone(),
+        );
         let supervisor = Supervisor {
             slot: Arc::clone(&slot),
             launcher,
@@ -81,6 +95,8 @@ impl Front {
         ));
         let shared = Shared {
             seeds: Seeds::new(config.assigned_seed),
+            replays: Arc::new(Replays::new(&config)),
+            journal,
             config,
             served,
             text: model.text,
@@ -114,6 +130,7 @@ impl Front {
                 GenerateError::NotReady { .. } => "not_ready",
                 GenerateError::Impossible(_) => "impossible",
                 GenerateError::EngineFailed(_) => "engine_failed",
+                GenerateError::Convicted(_) => "convicted",
             });
         }
         result
@@ -127,32 +144,34 @@ impl Front {
             reason,
             retry_after_s: shared.config.not_ready_retry_after_s,
         };
-        let client = shared.slot.target(None).filter(|_| readiness.ready);
-        let Some(target) = client else {
+        let find_target = || shared.slot.target(None).filter(|_| self.readiness().ready);
+        let Some(target) = find_target() else {
             return Err(not_ready(readiness.reason));
         };
         let n = job.n;
         if shared.config.log_requests {
             log_request(&job);
         }
-        let starts = self.sequences(job)?;
-        let context = StreamContext {
+        let in_flight = shared.in_flight.enter();
+        let (starts, record) = self.sequences(job)?;
+        self.check_convictions(&record, starts.len())?;
+        self.wait_turn(&target).await?;
+        // It may have waited for long.
+        let target = find_target().ok_or_else(|| not_ready(self.readiness().reason))?;
+        let job = StreamJob {
+            starts,
+            record,
             target,
-            metrics: Arc::clone(&shared.metrics),
-            retry_after: RetryAfter {
-                queue_full_s: shared.config.queue_full_retry_after_s,
-                not_ready_s: shared.config.not_ready_retry_after_s,
-            },
-            in_flight: shared.in_flight.enter(),
+            in_flight,
             started_at,
         };
-        let stream = GenerationStream::open(context, starts).await?;
+        let stream = GenerationStream::open(self.stream_context(), job).await?;
         shared.metrics.on_job(n);
         Ok(stream)
     }
 
     /// The sequences of a job: `n` for each prompt.
-    fn sequences(&self, job: GenerationJob) -> Result<Vec<Start>, GenerateError> {
+    fn sequences(&self, job: GenerationJob) -> Result<(Vec<Start>, RequestRecord), GenerateError> {
         let max_num = self.shared.config.max_num_sequences_per_job;
         let num_sequences = job.prompts.len().saturating_mul(job.n as usize);
         if num_sequences == 0 {
@@ -172,8 +191,10 @@ impl Front {
         let block_hash_keys = job.cache_salt.as_deref().map_or(Vec::new(), salt_keys);
         let seed = job.seed.unwrap_or_else(|| self.shared.seeds.next());
         let mut starts = Vec::with_capacity(num_sequences);
+        let mut choices = Vec::with_capacity(num_sequences);
         for prompt in &job.prompts {
             let max_tokens = self.max_tokens(prompt, job.stop.max_tokens)?;
+            let shared_prompt: Arc<[TokenId]> = prompt.as_slice().into();
             for i in 0..job.n {
                 let index = starts.len() as u32;
                 let mut sampling = job.sampling.clone();
@@ -184,6 +205,12 @@ impl Front {
                 let mut stop = job.stop.clone();
                 stop.max_tokens = max_tokens;
                 let request_id = self.shared.num_request_ids.fetch_add(1, Ordering::Relaxed);
+                choices.push(ChoiceStart {
+                    request_id: RequestId(request_id),
+                    prompt: Arc::clone(&shared_prompt),
+                    choice: sampling.choice,
+                    max_tokens,
+                });
                 starts.push(Start {
                     choice: self.choice(index, prompt, &job, &stops),
                     request: Generate {
@@ -201,7 +228,17 @@ impl Front {
                 });
             }
         }
-        Ok(starts)
+        let params = JobParams {
+            sampling: SamplingParams {
+                seed,
+                ..job.sampling
+            },
+            stop: job.stop,
+            priority: job.priority,
+            deadline_ms: job.deadline_ms,
+            block_hash_keys,
+        };
+        Ok((starts, self.shared.journal.begin(params, choices)))
     }
 
     /// What is left of the context after `prompt`, up to `wanted`.

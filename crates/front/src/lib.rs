@@ -12,8 +12,10 @@ mod buckets;
 mod choice;
 mod client;
 mod config;
+mod convictions;
 mod engine_metrics;
 mod engine_state;
+mod entry;
 mod error;
 mod front;
 mod gguf_text;
@@ -23,11 +25,21 @@ mod launch;
 mod load;
 mod metrics;
 mod model_info;
+mod placement;
+mod replay;
+mod replay_metrics;
+mod replay_policy;
+#[cfg(test)]
+mod replay_test;
+mod replays;
+#[cfg(test)]
+mod resume_props_test;
 mod seeds;
 mod slot;
 mod stats_log;
 mod status;
 mod stream;
+mod stream_replay;
 mod supervisor;
 mod target;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use clap::builder::BoolishValueParser;
 
 use super::hub_args::HubLimitArgs;
 use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
+use super::replay_args::ReplayLimitArgs;
 use super::values::{
     ContextLen, LogFormat, Policy, Secret, parse_body_size, parse_interval_ms, parse_name,
     parse_num_connections, parse_num_threads, parse_positive, parse_size, parse_timeout_ms,
@@ -63,6 +64,7 @@ pub(crate) struct ServeArgs {
     pub(crate) link_limits: LinkLimitArgs,
     #[command(flatten)]
     pub(crate) hub_limits: HubLimitArgs,
+    pub(crate) replay_limits: ReplayLimitArgs,
 }
 
 /// How clients reach the server.
@@ -316,6 +318,7 @@ impl ServeArgs {
             request_limits: self.request_limits.or(lower.request_limits),
             link_limits: self.link_limits.or(lower.link_limits),
             hub_limits: self.hub_limits.or(lower.hub_limits),
+            replay_limits: self.replay_limits.or(lower.replay_limits),
         }
     }
 }

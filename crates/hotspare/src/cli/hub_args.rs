@@ -5,7 +5,6 @@
 use clap::Args;
 
 use super::args::ServeArgs;
-use super::limit_args::set;
 use super::values::{parse_positive, parse_size, parse_size_or_zero, parse_timeout_ms};
 use crate::hub::HubOptions;
 

@@ -13,12 +13,20 @@ macro_rules! first_of {
     };
 }
 
+/// Writes the options that are set over fields of the same names.
+macro_rules! set {
+    ($from:expr => $to:expr; $($field:ident),+ $(,)?) => {
+        $(if let Some(value) = $from.$field { $to.$field = value; })+
+    };
+}
+
 mod args;
 mod environment;
 mod hub_args;
 mod layers;
 mod limit_args;
 mod normalize;
+mod replay_args;
 mod settings;
 mod tools;
 mod values;
