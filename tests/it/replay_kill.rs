@@ -99,7 +99,10 @@ fn a_request_that_kills_engines_is_refused_and_the_others_finish() {
     let poison = "die-on-token-id=77,engine=all,slow-step-ms=5";
     let options = ServerOptions::new("spark-mini", &args).env("HOTSPARE_FAULTS", poison);
     let server = Server::start(binary(), &options);
-    let body = |id: u64| json!({"prompt": [5, 6, id], "max_tokens": 300, "temperature": 0, "ignore_eos": true});
+    let body = |id: u64| {
+        json!({"prompt": [5, 6, id], "max_tokens": 300, "temperature": 0, "ignore_eos": true,
+            "priority": 0})
+    };
     let post = |id: u64| server.client().post("/v1/completions", &body(id));
     let tokens = || metric(&server, "vllm:generation_tokens_total");
     std::thread::scope(|scope| {
