@@ -67,19 +67,70 @@ fn many_streams_survive_five_kills() {
         answers.collect()
     });
     assert_eq!(server.main_engine()["restarts"], NUM_KILLS);
-    for (i, events) in (0..).zip(&answers) {
-        let uncut = run(i);
+    let uncut: Vec<Vec<Value>> = std::thread::scope(|scope| {
+        let streams: Vec<_> = (0..NUM_STREAMS)
+            .map(|i| scope.spawn(move || run(i)))
+            .collect();
+        let answers = streams
+            .into_iter()
+            .map(|stream| stream.join().expect("a whole answer"));
+        answers.collect()
+    });
+    for (i, (events, uncut)) in answers.iter().zip(&uncut).enumerate() {
         assert_eq!(ids(events).len(), 120, "stream {i}");
-        assert_eq!(ids(events), ids(&uncut), "stream {i}");
+        assert_eq!(ids(events), ids(uncut), "stream {i}");
         assert_eq!(
             streamed_text(events, 0),
-            streamed_text(&uncut, 0),
+            streamed_text(uncut, 0),
             "stream {i}"
         );
         assert_eq!(events.len(), uncut.len(), "stream {i}");
     }
     wait_idle(&server);
     assert_eq!(metric(&server, "hotspare:journal_bytes"), 0.0);
+}
+
+#[test]
+fn a_request_that_kills_engines_is_refused_and_the_others_finish() {
+    let args = [
+        "--engine-restart-backoff-max-ms=100",
+        "--max-num-engine-failures=100",
+    ];
+    let poison = "die-on-token-id=77,engine=all,slow-step-ms=5";
+    let options = ServerOptions::new("spark-mini", &args).env("HOTSPARE_FAULTS", poison);
+    let server = Server::start(binary(), &options);
+    let body = |id: u64| {
+        json!({"prompt": [5, 6, id], "max_tokens": 300, "temperature": 0, "ignore_eos": true,
+            "priority": 0})
+    };
+    let post = |id: u64| server.client().post("/v1/completions", &body(id));
+    let tokens = || metric(&server, "vllm:generation_tokens_total");
+    std::thread::scope(|scope| {
+        let innocent: Vec<_> = (100..107).map(|id| scope.spawn(move || post(id))).collect();
+        wait_until("they run", PATIENCE, || tokens() >= 7.0);
+        let refused = post(77);
+        assert_eq!(refused.status, 422, "{}", refused.text());
+        for answer in innocent {
+            let answer = answer.join().expect("an answer");
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(answer.json()["usage"]["completion_tokens"], 300);
+        }
+    });
+    let restarts = server.main_engine()["restarts"].clone();
+    assert!(restarts.as_u64() >= Some(2), "{restarts}");
+    let again = post(77);
+    assert_eq!(again.status, 422, "{}", again.text());
+    assert!(
+        again.text().contains("refused for another"),
+        "{}",
+        again.text()
+    );
+    assert_eq!(
+        server.main_engine()["restarts"],
+        restarts,
+        "it was not tried"
+    );
+    assert_eq!(post(78).status, 200);
 }
 
 #[test]

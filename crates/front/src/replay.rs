@@ -107,14 +107,9 @@ impl Replay {
     async fn find_target(&self) -> Result<(), NotReplayed> {
         let mut states = self.slot.subscribe();
         loop {
-            let is_final = match &*states.borrow_and_update() {
-                EngineState::Stopped | EngineState::Failed { .. } => true,
-                EngineState::Starting
-                | EngineState::Loading { .. }
-                | EngineState::Ready
-                | EngineState::Backoff { .. }
-                | EngineState::Draining => false,
-            };
+            // A node that counts as failed may still come back; how long that is waited for is
+            // the patience of the caller.
+            let is_final = *states.borrow_and_update() == EngineState::Stopped;
             if self.target().is_some() {
                 return Ok(());
             }

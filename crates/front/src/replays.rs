@@ -271,3 +271,7 @@ impl Drop for ReplayGuard {
         });
     }
 }
+
+#[cfg(test)]
+#[path = "replays_test.rs"]
+mod replays_test;
