@@ -23,4 +23,5 @@ mod quantized;
 mod sdk_clients;
 mod shutdown;
 mod streaming;
+mod supervision;
 mod support;

@@ -58,6 +58,8 @@ impl Environment {
         let command = serve_command();
         let mut merged = ServeArgs::default();
         let mut known = vec![FAULTS_VARIABLE.to_owned(), LIFE_VARIABLE.to_owned()];
+        // Of `hotspare reload`.
+        known.push("HOTSPARE_URL".to_owned());
         for (name, option) in options(&command) {
             let ours = variable(name);
             let alias = ALIASES.iter().find(|(of, _)| *of == name);

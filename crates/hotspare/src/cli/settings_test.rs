@@ -68,7 +68,7 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             revision, download_dir, log_level, log_format, warnings),
     );
     add(
-        &fields!(HttpConfig, &settings.http; api_keys, allowed_origins, max_body_bytes,
+        &fields!(HttpConfig, &settings.http; api_keys, admin_key, allowed_origins, max_body_bytes,
             max_total_body_bytes, max_whole_answer_bytes, max_discarded_body_bytes,
             max_header_bytes, max_num_headers, max_num_connections, header_timeout_ms,
             body_timeout_ms, write_timeout_ms, shutdown_timeout_ms, shutdown_grace_ms,
@@ -84,7 +84,10 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
         &fields!(FrontConfig, &settings.front; node, assigned_seed, max_num_sequences_per_job,
             max_num_unsent_requests, max_frame_bytes, max_write_batch_bytes,
             queue_full_retry_after_s, not_ready_retry_after_s, engine_start_timeout_s,
-            engine_stop_timeout_ms, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,
+            engine_stop_timeout_ms, engine_exit_wait_ms, engine_hang_floor_ms,
+            engine_hang_ceiling_ms, engine_hang_factor, engine_canary_interval_ms,
+            num_spare_engines, max_num_unreaped_engines, engine_retire_grace_ms,
+            engine_retire_timeout_s, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,
             engine_stable_after_ms, max_num_engine_failures, stats_log_interval_s, log_requests),
     );
     add(
