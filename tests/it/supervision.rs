@@ -2,7 +2,9 @@
 //!
 //! Invariant: waits are bounded; no test depends on how fast a machine is.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Output};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotspare_testkit::{Event, Server, ServerOptions, is_running, send_signal, wait_until};
@@ -233,9 +235,8 @@ fn served_model(server: &Server) -> String {
     models["data"][0]["id"].as_str().unwrap().to_owned()
 }
 
-/// Streams one after the other until it is over, each checked to be of one model; returns their
-/// models.
-fn stream_until(server: &Server, index: usize, is_over: &AtomicBool) -> Vec<String> {
+/// Streams one after the other until it is over, each checked to be of one model.
+fn stream_until(server: &Server, index: usize, load: &Load) {
     let client = server.client();
     let body = with(
         chat("Tell me a story."),
@@ -243,7 +244,6 @@ fn stream_until(server: &Server, index: usize, is_over: &AtomicBool) -> Vec<Stri
             "seed": index}),
     );
     let mut texts: Vec<(String, String)> = Vec::new();
-    let mut models = Vec::new();
     loop {
         let events = client.stream(CHAT, &body).collect_json();
         let model = events[0]["model"].as_str().unwrap().to_owned();
@@ -260,48 +260,51 @@ fn stream_until(server: &Server, index: usize, is_over: &AtomicBool) -> Vec<Stri
             Some((_, expected)) => assert_eq!(&text, expected),
             None => texts.push((model.clone(), text)),
         }
-        models.push(model);
-        if is_over.load(Ordering::Relaxed) {
-            return models;
+        load.seen.lock().unwrap().insert(model);
+        if load.is_over.load(Ordering::Relaxed) {
+            return;
         }
     }
 }
 
+/// Streams that run beside a test.
+#[derive(Default)]
+struct Load {
+    is_over: AtomicBool,
+    /// Models of the streams that have ended since somebody looked.
+    seen: Mutex<BTreeSet<String>>,
+}
+
 /// Ends the streams, also where a step failed.
-struct EndOnDrop<'a>(&'a AtomicBool);
+struct EndOnDrop<'a>(&'a Load);
 
 impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.is_over.store(true, Ordering::Relaxed);
     }
 }
 
 #[test]
 fn a_reload_under_load_loses_no_stream() {
     let server = serve_mini(&["--engine-retire-grace-ms", "200"]);
-    let is_over = AtomicBool::new(false);
-    let (server, is_over) = (&server, &is_over);
-    let models: Vec<String> = std::thread::scope(|scope| {
-        let end = EndOnDrop(is_over);
-        let streams: Vec<_> = (0..32)
-            .map(|index| scope.spawn(move || stream_until(server, index, is_over)))
-            .collect();
+    let (server, load) = (&server, &Load::default());
+    std::thread::scope(|scope| {
+        let _end = EndOnDrop(load);
+        for index in 0..32 {
+            scope.spawn(move || stream_until(server, index, load));
+        }
         for model in ["spark", "spark-mini"] {
             let output = reload(server, &[model]);
-            let told = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(output.status.success(), "{output:?}");
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
             assert_eq!(told.trim(), format!("{model} is served"));
             assert_eq!(served_model(server), model);
+            load.seen.lock().unwrap().clear();
+            wait_until("streams are of the new model", PATIENCE * 4, || {
+                load.seen.lock().unwrap().contains(model)
+            });
         }
-        drop(end);
-        let joined = streams
-            .into_iter()
-            .flat_map(|stream| stream.join().unwrap());
-        joined.collect()
     });
-    for model in ["spark", "spark-mini"] {
-        assert!(models.iter().any(|of| of == model), "{model} has answered");
-    }
     assert_eq!(metric(server, "hotspare:engine_restarts_total"), 0.0);
     wait_until("the old engines are gone", PATIENCE, || {
         server.status()["engines"].as_array().unwrap().len() == 1
