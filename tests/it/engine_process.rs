@@ -10,7 +10,7 @@ use hotspare_testkit::{Event, Server, ServerOptions, is_running, send_signal, wa
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{PATIENCE, binary, chat, serve_mini, wait_idle, with};
+use crate::support::{PATIENCE, binary, chat, serve_mini, streamed_text, wait_idle, with};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -34,23 +34,9 @@ fn a_killed_engine_is_replaced() {
     let mut stream = server.client().stream(CHAT, &body);
     assert!(stream.next().is_some() && stream.next().is_some());
     send_signal(old_pid, Signal::KILL);
-    let rest: Vec<Event> = stream.collect();
-    assert_eq!(
-        rest.last(),
-        Some(&Event::Done),
-        "even a broken stream ends in order"
-    );
-    let has_error = rest
-        .iter()
-        .any(|e| matches!(e, Event::Json(v) if v["error"]["code"] == 500));
-    let finished = rest
-        .iter()
-        .any(|e| matches!(e, Event::Json(v) if v["choices"][0]["finish_reason"].is_string()));
-    assert!(
-        has_error != finished,
-        "an error or a finish, never silence: {:?}",
-        rest.last()
-    );
+    let events = stream.collect_json();
+    let last = events.last().expect("it goes on");
+    assert_eq!(last["choices"][0]["finish_reason"], "length");
     wait_until("a new engine is ready", PATIENCE, || {
         server.client().get("/ready").status == 200
     });
@@ -72,7 +58,13 @@ fn an_engine_ends_with_its_front() {
 }
 
 #[test]
-fn faults_end_streams_with_an_error_and_the_engine_returns() {
+fn streams_go_on_when_the_engine_dies_and_returns() {
+    let body = with(
+        chat("Hi"),
+        json!({"stream": true, "ignore_eos": true, "max_tokens": 50}),
+    );
+    let uncut = serve_mini(&[]).client().stream(CHAT, &body).collect_json();
+    let uncut = streamed_text(&uncut, 0);
     for fault in [
         "die-before-token=5",
         "die-after-token=5",
@@ -80,21 +72,35 @@ fn faults_end_streams_with_an_error_and_the_engine_returns() {
     ] {
         let options = ServerOptions::new("spark-mini", &[]).env("HOTSPARE_FAULTS", fault);
         let server = Server::start(binary(), &options);
-        let body = with(
-            chat("Hi"),
-            json!({"stream": true, "ignore_eos": true, "max_tokens": 50}),
-        );
-        let events: Vec<Event> = server.client().stream(CHAT, &body).collect();
-        let last_json = events.iter().rev().find_map(|e| match e {
-            Event::Json(value) => Some(value.clone()),
-            _ => None,
-        });
-        assert_eq!(last_json.unwrap()["error"]["code"], 500, "{fault}");
-        assert_eq!(events.last(), Some(&Event::Done), "{fault}");
+        let events = server.client().stream(CHAT, &body).collect_json();
+        assert_eq!(streamed_text(&events, 0), uncut, "{fault}");
+        assert_eq!(server.main_engine()["restarts"], 1, "{fault}");
         wait_until("the engine is back", PATIENCE, || {
             server.client().get("/ready").status == 200
         });
     }
+}
+
+#[test]
+fn without_another_engine_a_stream_ends_with_an_error() {
+    let args = [
+        "--replay-timeout-ms=100",
+        "--engine-restart-backoff-min-ms=5000",
+    ];
+    let fault = "die-after-token=5";
+    let options = ServerOptions::new("spark-mini", &args).env("HOTSPARE_FAULTS", fault);
+    let server = Server::start(binary(), &options);
+    let body = with(
+        chat("Hi"),
+        json!({"stream": true, "ignore_eos": true, "max_tokens": 50}),
+    );
+    let events: Vec<Event> = server.client().stream(CHAT, &body).collect();
+    let last_json = events.iter().rev().find_map(|e| match e {
+        Event::Json(value) => Some(value.clone()),
+        _ => None,
+    });
+    assert_eq!(last_json.unwrap()["error"]["code"], 500);
+    assert_eq!(events.last(), Some(&Event::Done));
 }
 
 #[test]

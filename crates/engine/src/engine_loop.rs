@@ -118,12 +118,19 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
         let mut messages = std::mem::take(&mut self.messages);
         self.inbox
             .take(self.options.max_num_messages_per_step, &mut messages)?;
+        let has_requests = messages
+            .iter()
+            .any(|message| matches!(message, FrontMessage::Generate(_)));
         for message in messages.drain(..) {
             self.busy = true;
             self.handle(message)?;
         }
         self.messages = messages;
-        Ok(())
+        match has_requests {
+            // Whoever is in a step that ends this engine was named to the front before it.
+            true => self.outbox.flush(),
+            false => Ok(()),
+        }
     }
 
     fn handle(&mut self, message: FrontMessage) -> Result<(), EngineError> {
@@ -171,6 +178,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             let Some(batch) = batch else {
                 return Ok(());
             };
+            self.outbox.check_step(&batch)?;
             let (step, num_tokens) = (batch.step, batch.num_tokens() as u32);
             self.executor.submit(batch)?;
             self.num_in_flight += 1;

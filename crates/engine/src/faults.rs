@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use hotspare_batch::{Batch, SequenceEvent, TokenId};
+
 /// Name of the variable that holds the faults.
 pub const FAULTS_VARIABLE: &str = "HOTSPARE_FAULTS";
 
@@ -14,7 +16,7 @@ pub const FAULTS_VARIABLE: &str = "HOTSPARE_FAULTS";
 pub const LIFE_VARIABLE: &str = "HOTSPARE_ENGINE_LIFE";
 
 /// What happens at a certain token. Tokens are counted from 1 over all sequences of an engine's
-/// life, in the order in which they are sent.
+/// life (or those that [`Faults::first_request_id`] leaves), in the order in which they are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenFault {
     /// The engine dies after the frame of the token before.
@@ -25,6 +27,8 @@ pub enum TokenFault {
     DieInFrame,
     /// The engine stops working before the token's frame, and lives on.
     Hang,
+    /// The engine dies when it is about to run a step with a sequence whose prompt holds an id.
+    DieOnTokenId,
 }
 
 /// The faults of one engine's life.
@@ -32,6 +36,10 @@ pub enum TokenFault {
 pub struct Faults {
     /// A fault at the k-th token.
     pub at_token: Option<(TokenFault, u64)>,
+    /// Tokens of sequences with lower request ids are not counted.
+    pub first_request_id: u64,
+    /// The engine dies when a sequence whose prompt holds this id is in a step.
+    pub die_on_token_id: Option<TokenId>,
     /// Time added to each step.
     pub slow_step: Duration,
 }
@@ -57,6 +65,10 @@ impl Faults {
     /// The grammar: groups separated by `;`, each a list of items separated by `,`:
     /// - `die-before-token=K`, `die-after-token=K`, `die-in-frame-of-token=K`, `hang-at-token=K`:
     ///   see [`TokenFault`]; K counts from 1; at most one of them in a group.
+    /// - `from-request=R`: tokens are counted over the sequences whose request id is R or more. A
+    ///   front numbers the sequences that it starts from 0; one that it continues keeps its number.
+    /// - `die-on-token-id=X`: the engine dies when it is about to run a step with a sequence whose
+    ///   prompt holds token id X: a request that is poison.
     /// - `slow-step-ms=N`: each step takes N milliseconds longer.
     /// - `engine=L`: the group is for the engine that was started L times before (0 is the first),
     ///   or for every one: `engine=all`. Without it a group is for the first, so that an engine
@@ -75,6 +87,27 @@ impl Faults {
             }
         }
         Ok(chosen)
+    }
+}
+
+impl Faults {
+    /// Tokens of `event` that count.
+    pub(crate) fn num_counted(&self, event: &SequenceEvent) -> u64 {
+        match event.request_id.0 >= self.first_request_id {
+            true => event.token_ids.len() as u64,
+            false => 0,
+        }
+    }
+
+    /// The fault of this step, if one of its new sequences is poison.
+    pub(crate) fn of_step(&self, batch: &Batch) -> Option<TokenFault> {
+        let poison = self.die_on_token_id?;
+        let mut inits = batch.slot_inits.iter();
+        let is_poisoned = inits.any(|init| {
+            let num_prompt = (init.num_prompt_tokens as usize).min(init.token_ids.len());
+            init.token_ids[..num_prompt].contains(&poison)
+        });
+        is_poisoned.then_some(TokenFault::DieOnTokenId)
     }
 }
 
@@ -103,6 +136,15 @@ fn parse_group(group: &str) -> Result<(Faults, Lives), FaultsError> {
             "hang-at-token" => TokenFault::Hang,
             "slow-step-ms" => {
                 faults.slow_step = Duration::from_millis(number);
+                continue;
+            }
+            "from-request" => {
+                faults.first_request_id = number;
+                continue;
+            }
+            "die-on-token-id" => {
+                let id = TokenId::try_from(number).map_err(|_| error("no token id is so high"))?;
+                faults.die_on_token_id = Some(id);
                 continue;
             }
             "engine" => {
@@ -158,6 +200,28 @@ mod tests {
         let slow = |life| Faults::parse(text, life).unwrap().slow_step;
         assert_eq!(slow(2), Duration::from_millis(20));
         assert_eq!(slow(0), Duration::ZERO);
+    }
+
+    #[test]
+    fn poison_and_the_first_request_are_numbers() {
+        let faults = Faults::parse("die-on-token-id=77,from-request=5", 0).unwrap();
+        assert_eq!(faults.die_on_token_id, Some(77));
+        assert_eq!(faults.first_request_id, 5);
+        let init = |prompt: &[TokenId], output: &[TokenId]| hotspare_batch::SlotInit {
+            slot: 0,
+            token_ids: [prompt, output].concat().into(),
+            num_prompt_tokens: prompt.len() as u32,
+            sampling: Default::default(),
+            stop: Default::default(),
+        };
+        let batch = |slot_inits| Batch {
+            slot_inits,
+            ..Batch::default()
+        };
+        let innocent = batch(vec![init(&[1, 2], &[77])]);
+        assert_eq!(faults.of_step(&innocent), None, "output is not prompt");
+        let poison = batch(vec![init(&[1], &[]), init(&[3, 77], &[])]);
+        assert_eq!(faults.of_step(&poison), Some(TokenFault::DieOnTokenId));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use hotspare_batch::{DrawnTokens, FinishReason, RequestId, RowError, SequenceEvent};
+use hotspare_batch::{Batch, DrawnTokens, FinishReason, RequestId, RowError, SequenceEvent};
 use hotspare_link::{EngineMessage, FrameWriter, LinkError, encode_frame};
 
 use crate::{EngineError, EngineOptions, Faults, TokenFault};
@@ -37,6 +37,14 @@ impl Outbox {
             faults,
             num_tokens: 0,
             elapsed: Duration::ZERO,
+        }
+    }
+
+    /// Dies of a batch that is about to run, if that is asked for.
+    pub(crate) fn check_step(&self, batch: &Batch) -> Result<(), EngineError> {
+        match self.faults.of_step(batch) {
+            Some(fault) => Err(EngineError::Injected(fault)),
+            None => Ok(()),
         }
     }
 
@@ -80,8 +88,9 @@ impl Outbox {
         if let Some((fault, token)) = self.faults.at_token {
             let mut num_tokens = self.num_tokens;
             let index = events.iter().position(|event| {
-                num_tokens += event.token_ids.len() as u64;
-                num_tokens >= token
+                let num_counted = self.faults.num_counted(event);
+                num_tokens += num_counted;
+                num_counted > 0 && num_tokens >= token
             });
             if let Some(index) = index {
                 let rest = events.split_off(index);
@@ -101,7 +110,7 @@ impl Outbox {
     ) -> Result<Vec<RequestId>, EngineError> {
         self.queue_events(step, before)?;
         match fault {
-            TokenFault::DieBefore | TokenFault::Hang => {}
+            TokenFault::DieBefore | TokenFault::Hang | TokenFault::DieOnTokenId => {}
             TokenFault::DieAfter => {
                 rest.truncate(1);
                 self.queue_events(step, rest)?;
@@ -131,14 +140,14 @@ impl Outbox {
         if events.is_empty() {
             return Ok(Vec::new());
         }
-        let num_tokens: usize = events.iter().map(|event| event.token_ids.len()).sum();
+        let num_tokens: u64 = events.iter().map(|e| self.faults.num_counted(e)).sum();
         let started = Instant::now();
         let message = EngineMessage::Step { step, events };
         let result = self.writer.queue(&message);
         self.elapsed += started.elapsed();
         match (result, message) {
             (Ok(()), _) => {
-                self.num_tokens += num_tokens as u64;
+                self.num_tokens += num_tokens;
                 Ok(Vec::new())
             }
             (

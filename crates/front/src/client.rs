@@ -22,6 +22,8 @@ use crate::target::{ArrivalKind, Feed, Loss, SubmitError, Target};
 struct Sequence {
     attempt: u32,
     feed: Feed,
+    /// The engine has said that it takes it in: from then on it may be in a step.
+    is_admitted: bool,
 }
 
 #[derive(Default)]
@@ -205,12 +207,13 @@ impl EngineClient {
     fn on_answer(&self, request_id: RequestId, attempt: u32, at: Instant, kind: ArrivalKind) {
         lock(&self.liveness).on_progress(at);
         let mut table = lock(&self.table);
-        let Some(sequence) = table.sequences.get(&request_id) else {
+        let Some(sequence) = table.sequences.get_mut(&request_id) else {
             return;
         };
         if sequence.attempt != attempt {
             return;
         }
+        sequence.is_admitted |= matches!(kind, ArrivalKind::Admitted);
         let is_last = matches!(kind, ArrivalKind::Rejected(_));
         sequence.feed.deliver(attempt, at, kind);
         if is_last {
@@ -233,7 +236,19 @@ impl EngineClient {
         let at = Instant::now();
         let mut table = lock(&self.table);
         table.is_closed = true;
-        for (_, sequence) in table.sequences.drain() {
+        let lost: Vec<(RequestId, Sequence)> = table.sequences.drain().collect();
+        let replays = lost.iter().find_map(|(_, lost)| lost.feed.replays());
+        if let Some(replays) = replays {
+            // Before any of them is told.
+            let ours = lost
+                .iter()
+                .filter(|(_, lost)| lost.feed.replays().is_some());
+            let mut ids: Vec<(RequestId, bool)> =
+                ours.map(|(id, lost)| (*id, lost.is_admitted)).collect();
+            ids.sort_unstable();
+            replays.on_loss(&self.hello.model_hash, loss.cause, &ids);
+        }
+        for (_, sequence) in lost {
             let lost = ArrivalKind::Lost(loss.clone());
             sequence.feed.deliver(sequence.attempt, at, lost);
         }
@@ -257,9 +272,14 @@ impl Target for EngineClient {
             });
         }
         let attempt = request.attempt;
-        table
-            .sequences
-            .insert(request.request_id, Sequence { attempt, feed });
+        table.sequences.insert(
+            request.request_id,
+            Sequence {
+                attempt,
+                feed,
+                is_admitted: false,
+            },
+        );
         outbox.num_requests += 1;
         outbox
             .messages

@@ -52,8 +52,8 @@ pub struct FrontConfig {
     pub engine_retire_grace_ms: u64,
     /// From the replacement of an engine until what still runs on it is lost.
     pub engine_retire_timeout_s: u64,
-    /// Wait before the second restart in a row, the first being at once; doubles with each
-    /// failure in a row.
+    /// Wait before the restart of an engine that did not serve for `engine_stable_after_ms`; doubles
+    /// with each failure in a row. One that did is started again at once.
     pub engine_restart_backoff_min_ms: u64,
     /// Longest wait before a restart.
     pub engine_restart_backoff_max_ms: u64,
@@ -61,6 +61,31 @@ pub struct FrontConfig {
     pub engine_stable_after_ms: u64,
     /// Failures in a row after which the node says that it failed, until an engine serves again.
     pub max_num_engine_failures: u32,
+    /// Bytes of what is recorded of one request, so that it can be continued, at most: prompt and
+    /// delivered ids above all. A longer one runs without, and ends with its engine.
+    pub journal_max_request_bytes: usize,
+    /// The same for all requests together.
+    pub journal_max_bytes: usize,
+    /// Requests that are continued at the same time and have not yielded a token yet, at most, so
+    /// that reading their prompts again does not starve new ones.
+    pub max_num_concurrent_replays: usize,
+    /// Failed attempts of a sequence since its last token, after which it ends with an error.
+    pub max_num_replay_attempts: u32,
+    /// Time that a sequence waits for an engine that continues it, at most; new requests that are
+    /// held back while suspects are tried wait so long, too.
+    pub replay_timeout_ms: u64,
+    /// Wait before a replay is offered again to an engine that had no room for it.
+    pub replay_retry_interval_ms: u64,
+    /// Ends of engines that worked on nothing else, which convict a request even if it yields
+    /// tokens between them. Two in a row convict it always.
+    pub max_num_solo_losses: u32,
+    /// New requests that are held back while suspects are tried, at most; more are refused as if
+    /// the engine's queue were full.
+    pub max_num_held_requests: usize,
+    /// How long a convicted request is refused.
+    pub convicted_ttl_ms: u64,
+    /// Convicted requests that are remembered, at most.
+    pub max_num_convicted_requests: usize,
     /// Time between two lines of statistics in the log, seconds; 0 turns them off.
     pub stats_log_interval_s: u64,
     /// Log a line for each request: sizes and parameters, never text.
@@ -93,6 +118,16 @@ impl Default for FrontConfig {
             engine_restart_backoff_max_ms: 30_000,
             engine_stable_after_ms: 60_000,
             max_num_engine_failures: 10,
+            journal_max_request_bytes: 16 << 20,
+            journal_max_bytes: 256 << 20,
+            max_num_concurrent_replays: 16,
+            max_num_replay_attempts: 3,
+            replay_timeout_ms: 60_000,
+            replay_retry_interval_ms: 20,
+            max_num_solo_losses: 4,
+            max_num_held_requests: 1024,
+            convicted_ttl_ms: 600_000,
+            max_num_convicted_requests: 256,
             stats_log_interval_s: 10,
             log_requests: false,
         }
@@ -100,13 +135,10 @@ impl Default for FrontConfig {
 }
 
 impl FrontConfig {
-    /// How long to wait before start number `failures_in_a_row` after a failure: not at all for the
-    /// first, then doubling from the least to the greatest.
+    /// How long to wait before start number `failures_in_a_row` after a failure (1 is the first):
+    /// doubling from the least to the greatest.
     pub(crate) fn restart_backoff(&self, failures_in_a_row: u32) -> Duration {
-        let Some(doublings) = failures_in_a_row.checked_sub(2) else {
-            return Duration::ZERO;
-        };
-        let doublings = doublings.min(32);
+        let doublings = failures_in_a_row.saturating_sub(1).min(32);
         let wait = self
             .engine_restart_backoff_min_ms
             .saturating_mul(1 << doublings);
@@ -153,6 +185,14 @@ impl FrontConfig {
         }
     }
 
+    pub(crate) fn replay_timeout(&self) -> Duration {
+        Duration::from_millis(self.replay_timeout_ms)
+    }
+
+    pub(crate) fn replay_retry_interval(&self) -> Duration {
+        Duration::from_millis(self.replay_retry_interval_ms)
+    }
+
     pub(crate) fn engine_stable_after(&self) -> Duration {
         Duration::from_millis(self.engine_stable_after_ms)
     }
@@ -169,10 +209,10 @@ mod tests {
             engine_restart_backoff_max_ms: 1_000,
             ..FrontConfig::default()
         };
-        let waits: Vec<u128> = [1, 2, 3, 4, 5, 6, 7, u32::MAX]
+        let waits: Vec<u128> = [1, 2, 3, 4, 5, 6, u32::MAX]
             .into_iter()
             .map(|failures| config.restart_backoff(failures).as_millis())
             .collect();
-        assert_eq!(waits, [0, 100, 200, 400, 800, 1_000, 1_000, 1_000]);
+        assert_eq!(waits, [100, 200, 400, 800, 1_000, 1_000, 1_000]);
     }
 }

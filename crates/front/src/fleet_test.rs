@@ -3,16 +3,15 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use futures::StreamExt;
-use hotspare_batch::{FinishReason, RequestId, SequenceEvent};
+use hotspare_batch::{FinishReason, Generate, SequenceEvent};
 use hotspare_link::{EngineHello, EngineMessage, FrontMessage};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::testing::{Puppet, PuppetLauncher, config, event, hello, job, model_info};
 use crate::testing_streams::{collect, labelled, metric, pull, ready, wait_for};
 use crate::{
-    EngineLauncher, EngineState, Front, FrontConfig, FrontError, FrontHandle, GenerateError,
-    ModelInfo, ModelLoader, ServedModel,
+    EngineLauncher, EngineState, Front, FrontConfig, FrontError, FrontHandle, ModelInfo,
+    ModelLoader, ServedModel,
 };
 
 use super::*;
@@ -32,20 +31,28 @@ async fn proved(puppets: &mut UnboundedReceiver<Puppet>) -> Puppet {
     .await
 }
 
-fn token(request_id: RequestId, first_index: u32, finish: Option<FinishReason>) -> SequenceEvent {
+/// The next token of a sequence.
+fn token(request: &Generate, finish: Option<FinishReason>) -> SequenceEvent {
     SequenceEvent {
-        request_id,
+        request_id: request.request_id,
+        attempt: request.attempt,
         finish,
-        ..event(first_index, &[8])
+        ..event(request.num_delivered, &[8])
     }
 }
 
-/// Serves one job of two tokens.
+/// Serves one job of two tokens, of which none was delivered.
+fn serve(puppet: &mut Puppet, mut request: Generate) {
+    puppet.step(1, token(&request, None));
+    request.num_delivered = 1;
+    puppet.step(2, token(&request, Some(FinishReason::Length)));
+}
+
+/// Admits and serves the next job.
 async fn serve_one(mut puppet: Puppet) -> Puppet {
     pull(move || {
-        let id = puppet.admit().request_id;
-        puppet.step(1, token(id, 0, None));
-        puppet.step(2, token(id, 1, Some(FinishReason::Length)));
+        let request = puppet.admit();
+        serve(&mut puppet, request);
         puppet
     })
     .await
@@ -79,27 +86,21 @@ async fn a_silent_engine_is_given_up_and_nothing_late_is_read() {
     });
     let mut puppet = proved(&mut puppets).await;
     let front = ready(&handle).await;
-    let silent = pull(move || (puppet.admit().request_id, puppet));
-    let mut stream = front.generate(job(&[&[5]], 5)).await.unwrap();
-    let (request_id, mut puppet) = silent.await;
-    let error = stream.next().await.expect("an item").expect_err("an error");
-    assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
+    let silent = pull(move || (puppet.admit(), puppet));
+    let stream = front.generate(job(&[&[5]], 2)).await.unwrap();
+    let (request, mut silent) = silent.await;
+    let next = proved(&mut puppets).await;
     assert_eq!(labelled(&front, "hotspare:engine_losses", "own"), 1.0);
     assert_eq!(labelled(&front, "hotspare:engine_losses", "outside"), 0.0);
+    assert_eq!(front.status().engines[0].restarts, 1);
     // It wakes up too late: its socket is closed.
     let is_closed = pull(move || {
-        let events = vec![token(request_id, 0, None)];
+        let events = vec![token(&request, Some(FinishReason::Length))];
         let late = EngineMessage::Step { step: 1, events };
-        puppet.try_send(&late).is_err()
+        silent.try_send(&late).is_err()
     });
     assert!(is_closed.await, "nobody reads what a lost engine says");
-    let puppet = proved(&mut puppets).await;
-    ready(&handle).await;
-    assert_eq!(front.status().engines[0].restarts, 1);
-    let (answers, _puppet) = tokio::join!(
-        async { collect(front.generate(job(&[&[5]], 2)).await.unwrap()).await },
-        serve_one(puppet)
-    );
+    let (answers, _next) = tokio::join!(collect(stream), serve_one(next));
     assert_eq!(answers.unwrap()[0].token_ids, [8, 8]);
 }
 
@@ -174,14 +175,13 @@ async fn garbage_is_the_engines_own_end() {
         puppet.send_garbage();
         puppet
     });
-    let mut stream = front.generate(job(&[&[5]], 5)).await.unwrap();
+    let stream = front.generate(job(&[&[5]], 2)).await.unwrap();
     let puppet = serving.await;
-    let error = stream.next().await.expect("an item").expect_err("an error");
-    assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
+    let next = proved(&mut puppets).await;
     assert_eq!(labelled(&front, "hotspare:engine_losses", "own"), 1.0);
+    let (answers, _next) = tokio::join!(collect(stream), serve_one(next));
+    assert_eq!(answers.unwrap()[0].token_ids, [8, 8]);
     drop(puppet);
-    let _next = proved(&mut puppets).await;
-    ready(&handle).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,17 +211,12 @@ async fn a_spare_takes_the_place_of_the_engine_in_the_same_moment() {
     assert_eq!(metric(&front, "hotspare:engine_ready_spares"), 2.0);
 
     let dying = pull(move || drop(first.admit()));
-    let mut stream = front.generate(job(&[&[5]], 5)).await.unwrap();
+    let stream = front.generate(job(&[&[5]], 2)).await.unwrap();
     dying.await;
-    let error = stream.next().await.expect("an item").expect_err("an error");
-    assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
-    // Whoever heard of the loss finds the next one: no engine was started meanwhile.
-    assert!(front.readiness().ready);
-    let (answers, second) = tokio::join!(
-        async { collect(front.generate(job(&[&[5]], 2)).await.unwrap()).await },
-        serve_one(second)
-    );
+    // No engine was started meanwhile: the stream goes on where the spare is.
+    let (answers, second) = tokio::join!(collect(stream), serve_one(second));
     assert_eq!(answers.unwrap()[0].token_ids, [8, 8]);
+    assert!(front.readiness().ready);
     let fourth = proved(&mut puppets).await;
     wait_for_engines(&front, &all).await;
     assert_eq!(front.status().engines[0].restarts, 1);
@@ -309,9 +304,9 @@ async fn a_reload_loses_nothing_and_the_old_engine_ends_when_it_is_done() {
     let mut old = proved(&mut puppets).await;
     let front = ready(&handle).await;
     let old_model = front.model();
-    let admitting = pull(move || (old.admit().request_id, old));
+    let admitting = pull(move || (old.admit(), old));
     let stream = front.generate(job(&[&[5]], 2)).await.unwrap();
-    let (request_id, mut old) = admitting.await;
+    let (request, mut old) = admitting.await;
 
     let reloading = tokio::spawn({
         let front = front.clone();
@@ -354,9 +349,8 @@ async fn a_reload_loses_nothing_and_the_old_engine_ends_when_it_is_done() {
     let finishing = pull(move || {
         let late = old.admit();
         assert_eq!(late.ids, [7]);
-        for id in [request_id, late.request_id] {
-            old.step(1, token(id, 0, None));
-            old.step(2, token(id, 1, Some(FinishReason::Length)));
+        for request in [request, late] {
+            serve(&mut old, request);
         }
         assert_eq!(old.receive(), Some(FrontMessage::Drain), "and not before");
     });

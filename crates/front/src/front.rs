@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use hotspare_batch::{Generate, RequestId, TokenId};
+use hotspare_batch::{Generate, RequestId, SamplingParams, TokenId};
+use hotspare_journal::{ChoiceStart, JobParams, Journal, JournalConfig, RequestRecord};
 use hotspare_text::{Detokenizer, StopBuffer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -16,19 +17,23 @@ use crate::choice::{Choice, ChoiceText};
 use crate::in_flight::InFlight;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::model::{Model, ModelCell};
+use crate::replays::Replays;
 use crate::seeds::Seeds;
 use crate::slot::{EngineSlot, EngineView, Order};
-use crate::stream::{RetryAfter, Start, StreamContext};
+use crate::stream::{Start, StreamJob};
 use crate::supervisor::{Reload, Supervisor};
 use crate::{
     EngineLauncher, EngineState, EngineStatus, FrontConfig, FrontError, GenerateError,
     GenerationJob, GenerationStream, ModelInfo, ModelLoader, NodeStatus, Readiness, ServedModel,
 };
 
+/// What clones of a front share.
 pub(crate) struct Shared {
-    config: FrontConfig,
+    pub(crate) config: FrontConfig,
     models: Arc<ModelCell>,
     pub(crate) slot: Arc<EngineSlot>,
+    pub(crate) journal: Journal,
+    pub(crate) replays: Arc<Replays>,
     seeds: Seeds,
     num_request_ids: AtomicU64,
     in_flight: InFlight,
@@ -49,7 +54,7 @@ struct Stops {
 /// Cheap to clone; see the module.
 #[derive(Clone)]
 pub struct Front {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// The running parts of a front. Dropping it ends the engine without ceremony.
@@ -68,7 +73,16 @@ impl Front {
     ) -> FrontHandle {
         let slot = Arc::new(EngineSlot::new());
         let served = &model.served;
-        let metrics = Metrics::new(served.name(), served.max_model_len, Arc::clone(&slot));
+        let journal = Journal::new(JournalConfig {
+            max_request_bytes: config.journal_max_request_bytes,
+            max_bytes: config.journal_max_bytes,
+        });
+        let metrics = Metrics::new(
+            served.name(),
+            served.max_model_len,
+            Arc::clone(&slot),
+            journal.clone(),
+        );
         let models = Arc::new(ModelCell::new(Arc::new(Model::new(
             model,
             0,
@@ -87,6 +101,8 @@ impl Front {
         ));
         let shared = Shared {
             seeds: Seeds::new(config.assigned_seed),
+            replays: Arc::new(Replays::new(&config)),
+            journal,
             config,
             models,
             slot,
@@ -120,6 +136,7 @@ impl Front {
                 GenerateError::NotReady { .. } => "not_ready",
                 GenerateError::Impossible(_) => "impossible",
                 GenerateError::EngineFailed(_) => "engine_failed",
+                GenerateError::Convicted(_) => "convicted",
             });
         }
         result
@@ -134,33 +151,42 @@ impl Front {
             retry_after_s: shared.config.not_ready_retry_after_s,
         };
         let model = job.model.clone().unwrap_or_else(|| self.model());
-        let client = shared.slot.target_of(model.generation);
-        let client = client.filter(|_| readiness.ready);
-        let Some(target) = client else {
+        let find_target = || {
+            let target = shared.slot.target_of(model.generation);
+            target.filter(|_| self.readiness().ready)
+        };
+        let Some(target) = find_target() else {
             return Err(not_ready(readiness.reason));
         };
         let n = job.n;
         if shared.config.log_requests {
             log_request(&job);
         }
-        let starts = self.sequences(job, &model)?;
-        let context = StreamContext {
+        let in_flight = shared.in_flight.enter();
+        let (starts, record) = self.sequences(job, &model)?;
+        self.check_convictions(&record, starts.len())?;
+        self.wait_turn(&target).await?;
+        // It may have waited for long.
+        let target = find_target().ok_or_else(|| not_ready(self.readiness().reason))?;
+        let job = StreamJob {
+            starts,
+            record,
             target,
-            metrics: Arc::clone(&model.metrics),
-            retry_after: RetryAfter {
-                queue_full_s: shared.config.queue_full_retry_after_s,
-                not_ready_s: shared.config.not_ready_retry_after_s,
-            },
-            in_flight: shared.in_flight.enter(),
+            in_flight,
             started_at,
         };
-        let stream = GenerationStream::open(context, starts).await?;
+        let context = self.stream_context(&model);
+        let stream = GenerationStream::open(context, job).await?;
         model.metrics.on_job(n);
         Ok(stream)
     }
 
     /// The sequences of a job: `n` for each prompt.
-    fn sequences(&self, job: GenerationJob, model: &Model) -> Result<Vec<Start>, GenerateError> {
+    fn sequences(
+        &self,
+        job: GenerationJob,
+        model: &Model,
+    ) -> Result<(Vec<Start>, RequestRecord), GenerateError> {
         let max_num = self.shared.config.max_num_sequences_per_job;
         let num_sequences = job.prompts.len().saturating_mul(job.n as usize);
         if num_sequences == 0 {
@@ -180,8 +206,10 @@ impl Front {
         let block_hash_keys = job.cache_salt.as_deref().map_or(Vec::new(), salt_keys);
         let seed = job.seed.unwrap_or_else(|| self.shared.seeds.next());
         let mut starts = Vec::with_capacity(num_sequences);
+        let mut choices = Vec::with_capacity(num_sequences);
         for prompt in &job.prompts {
             let max_tokens = max_tokens(&model.served, prompt, job.stop.max_tokens)?;
+            let shared_prompt: Arc<[TokenId]> = prompt.as_slice().into();
             for i in 0..job.n {
                 let index = starts.len() as u32;
                 let mut sampling = job.sampling.clone();
@@ -192,6 +220,12 @@ impl Front {
                 let mut stop = job.stop.clone();
                 stop.max_tokens = max_tokens;
                 let request_id = self.shared.num_request_ids.fetch_add(1, Ordering::Relaxed);
+                choices.push(ChoiceStart {
+                    request_id: RequestId(request_id),
+                    prompt: Arc::clone(&shared_prompt),
+                    choice: sampling.choice,
+                    max_tokens,
+                });
                 starts.push(Start {
                     choice: choice(model, index, prompt, &job, &stops),
                     request: Generate {
@@ -209,7 +243,17 @@ impl Front {
                 });
             }
         }
-        Ok(starts)
+        let params = JobParams {
+            sampling: SamplingParams {
+                seed,
+                ..job.sampling
+            },
+            stop: job.stop,
+            priority: job.priority,
+            deadline_ms: job.deadline_ms,
+            block_hash_keys,
+        };
+        Ok((starts, self.shared.journal.begin(params, choices)))
     }
 
     /// The model that new requests get.
@@ -367,6 +411,7 @@ impl Front {
                 &name,
                 served.max_model_len,
                 Arc::clone(&shared.slot),
+                shared.journal.clone(),
             )),
         };
         let generation = shared.num_models.fetch_add(1, Ordering::Relaxed);

@@ -99,7 +99,12 @@ pub enum GenerateError {
     /// It can never run on this server: 400.
     #[error("{0}")]
     Impossible(String),
-    /// The engine died, or the choice failed inside it: 500, or an error event in a running stream.
+    /// The engine died and the request could not be continued, or the choice failed inside the
+    /// engine: 500, or an error event in a running stream.
     #[error("{0}")]
     EngineFailed(String),
+    /// It ended engines that worked on nothing else, and is refused for a while: 422, so that
+    /// clients do not try again.
+    #[error("{0}")]
+    Convicted(String),
 }

@@ -13,8 +13,10 @@ mod choice;
 mod client;
 mod config;
 mod connection;
+mod convictions;
 mod engine_metrics;
 mod engine_state;
+mod entry;
 mod error;
 mod front;
 mod gguf_text;
@@ -27,12 +29,22 @@ mod load;
 mod metrics;
 mod model;
 mod model_info;
+mod placement;
 mod process;
+mod replay;
+mod replay_metrics;
+mod replay_policy;
+#[cfg(test)]
+mod replay_test;
+mod replays;
+#[cfg(test)]
+mod resume_props_test;
 mod seeds;
 mod slot;
 mod stats_log;
 mod status;
 mod stream;
+mod stream_replay;
 mod supervisor;
 mod target;
 #[cfg(test)]

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hotspare_journal::Journal;
 use hotspare_protocol::FinishReason;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -20,6 +21,7 @@ use prometheus_client::registry::Registry;
 
 use crate::buckets;
 use crate::engine_metrics::EngineMetrics;
+use crate::replay_metrics::ReplayMetrics;
 use crate::slot::EngineSlot;
 
 /// Content type of [`Metrics::text`].
@@ -95,6 +97,9 @@ pub(crate) struct Metrics {
     sizes: Sizes,
     success: Family<FinishLabels, Counter>,
     rejections: Family<RejectionLabels, Counter>,
+    /// What failovers cost.
+    pub(crate) replay: ReplayMetrics,
+    journal: Journal,
 }
 
 fn histogram(scope: &mut Registry, name: &str, help: &str, bounds: &[f64]) -> Histogram {
@@ -198,7 +203,12 @@ impl Sizes {
 
 impl Metrics {
     /// Registers everything; `max_model_len` bounds the buckets that count tokens.
-    pub(crate) fn new(model_name: &str, max_model_len: u32, slot: Arc<EngineSlot>) -> Self {
+    pub(crate) fn new(
+        model_name: &str,
+        max_model_len: u32,
+        slot: Arc<EngineSlot>,
+        journal: Journal,
+    ) -> Self {
         let mut registry = Registry::default();
         let labels = [
             ("model_name".into(), model_name.to_owned().into()),
@@ -219,6 +229,7 @@ impl Metrics {
             "Requests refused, by reason",
             rejections.clone(),
         );
+        let replay = ReplayMetrics::register(scope);
         scope.register_collector(Box::new(EngineMetrics::new(slot)));
         Self {
             registry,
@@ -226,11 +237,14 @@ impl Metrics {
             sizes,
             success,
             rejections,
+            replay,
+            journal,
         }
     }
 
     /// All metrics in the OpenMetrics text format.
     pub(crate) fn text(&self) -> String {
+        self.replay.set_journal_bytes(self.journal.num_bytes());
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text

@@ -7,32 +7,47 @@
 //! every sequence that has not ended.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
-use hotspare_batch::{Generate, RejectReason, RequestId};
+use hotspare_batch::{DrawnTokens, Generate, RejectReason, RequestId};
+use hotspare_journal::RequestRecord;
 use hotspare_protocol::FinishReason;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use crate::choice::{Choice, Progress};
+use crate::client::EngineClient;
 use crate::in_flight::InFlightGuard;
 use crate::metrics::{ChoiceRecord, Metrics};
-use crate::target::{Arrival, ArrivalKind, Feed, NUM_EXTRA_ARRIVALS, SubmitError, Target};
+use crate::placement::Placement;
+use crate::replay_metrics::ReplayOutcome;
+use crate::replays::Replays;
+use crate::slot::EngineSlot;
+use crate::stream_replay::Failure;
+use crate::target::{Arrival, ArrivalKind, Feed, Loss, LossCause, NUM_EXTRA_ARRIVALS, SubmitError};
 use crate::{ChoiceDelta, GenerateError};
 
 /// One choice and its sequence.
-struct Sequence {
-    request_id: RequestId,
-    attempt: u32,
-    choice: Choice,
+pub(crate) struct Sequence {
+    pub(crate) request_id: RequestId,
+    /// Number of the attempt that runs.
+    pub(crate) attempt: u32,
+    pub(crate) choice: Choice,
     num_prompt_tokens: usize,
     max_tokens: u32,
-    is_admitted: bool,
-    /// Whether the target still works on it, as far as is known.
-    is_live: bool,
+    pub(crate) is_admitted: bool,
+    /// Where it runs.
+    pub(crate) placement: Arc<Placement>,
+    /// The task that looks for the next place.
+    pub(crate) replay: Option<AbortHandle>,
+    /// Since when it has no token because its target was lost.
+    pub(crate) gap: Option<Instant>,
     /// What the engine says that it waited.
     queued: Option<Duration>,
     first_token_at: Option<Instant>,
@@ -49,10 +64,16 @@ pub(crate) struct RetryAfter {
 
 /// The deltas of a job, in token order within each choice. See the module.
 pub struct GenerationStream {
-    target: Arc<dyn Target>,
-    metrics: Arc<Metrics>,
+    pub(crate) context: StreamContext,
     arrivals: mpsc::Receiver<Arrival>,
-    sequences: Vec<Sequence>,
+    pub(crate) sender: mpsc::Sender<Arrival>,
+    /// A target sent more than it may.
+    pub(crate) has_overflowed: Arc<AtomicBool>,
+    pub(crate) sequences: Vec<Sequence>,
+    /// What it takes to continue them.
+    pub(crate) record: RequestRecord,
+    /// Sequences that wait to be continued.
+    pub(crate) num_gaps: usize,
     /// Deltas that are ready to be read.
     ready: VecDeque<ChoiceDelta>,
     /// Read after the deltas; nothing follows.
@@ -60,8 +81,7 @@ pub struct GenerationStream {
     num_open: usize,
     num_admitted: usize,
     has_ended: bool,
-    started_at: Instant,
-    retry_after: RetryAfter,
+    pub(crate) started_at: Instant,
     _in_flight: InFlightGuard,
 }
 
@@ -71,11 +91,24 @@ pub(crate) struct Start {
     pub(crate) choice: Choice,
 }
 
-/// What a stream needs beside its sequences.
+/// What streams need of their front.
+#[derive(Clone)]
 pub(crate) struct StreamContext {
-    pub(crate) target: Arc<dyn Target>,
+    pub(crate) slot: Arc<EngineSlot>,
+    pub(crate) replays: Arc<Replays>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) retry_after: RetryAfter,
+    pub(crate) max_num_replay_attempts: u32,
+    pub(crate) replay_timeout: Duration,
+    pub(crate) replay_retry_interval: Duration,
+}
+
+/// One job's own part of a stream.
+pub(crate) struct StreamJob {
+    pub(crate) starts: Vec<Start>,
+    pub(crate) record: RequestRecord,
+    /// Where it begins.
+    pub(crate) target: Arc<EngineClient>,
     pub(crate) in_flight: InFlightGuard,
     pub(crate) started_at: Instant,
 }
@@ -84,8 +117,9 @@ impl GenerationStream {
     /// Submits every sequence and waits until all are admitted.
     pub(crate) async fn open(
         context: StreamContext,
-        starts: Vec<Start>,
+        job: StreamJob,
     ) -> Result<Self, GenerateError> {
+        let starts = job.starts;
         let num_arrivals = starts
             .iter()
             .map(|start| start.request.stop.max_tokens as usize + NUM_EXTRA_ARRIVALS);
@@ -94,154 +128,201 @@ impl GenerationStream {
             .clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         let (sender, arrivals) = mpsc::channel(capacity);
         let mut stream = Self {
-            target: context.target,
-            metrics: context.metrics,
+            context,
             arrivals,
+            sender,
+            has_overflowed: Arc::default(),
             sequences: Vec::with_capacity(starts.len()),
+            record: job.record,
+            num_gaps: 0,
             ready: VecDeque::new(),
             error: None,
             num_open: starts.len(),
             num_admitted: 0,
             has_ended: false,
-            started_at: context.started_at,
-            retry_after: context.retry_after,
-            _in_flight: context.in_flight,
+            started_at: job.started_at,
+            _in_flight: job.in_flight,
         };
-        for (index, start) in (0..).zip(starts) {
-            let feed = Feed::new(index, sender.clone());
-            stream.submit(start, feed)?;
+        let hello = job.target.hello();
+        stream
+            .record
+            .begin_on(&hello.model_hash, &hello.numerics_id);
+        for (index, start) in starts.into_iter().enumerate() {
+            stream.submit(index, start, &job.target)?;
         }
-        drop(sender);
-        while stream.num_admitted < stream.sequences.len() {
-            let arrival = stream.arrivals.recv().await;
-            stream.on_arrival(arrival);
-            if let Some(error) = stream.error.take() {
-                return Err(error);
-            }
+        while stream.num_admitted < stream.sequences.len() && stream.error.is_none() {
+            poll_fn(|cx| stream.poll_arrival(cx)).await;
         }
-        Ok(stream)
+        match stream.error.take() {
+            Some(error) => Err(error),
+            None => Ok(stream),
+        }
     }
 
-    fn submit(&mut self, start: Start, feed: Feed) -> Result<(), GenerateError> {
+    fn submit(
+        &mut self,
+        index: usize,
+        start: Start,
+        target: &Arc<EngineClient>,
+    ) -> Result<(), GenerateError> {
         let Start { request, choice } = start;
-        let sequence = Sequence {
+        let placement = Arc::new(Placement::new());
+        self.sequences.push(Sequence {
             request_id: request.request_id,
             attempt: request.attempt,
             choice,
             num_prompt_tokens: request.num_prompt_tokens(),
             max_tokens: request.stop.max_tokens,
             is_admitted: false,
-            is_live: true,
+            placement: Arc::clone(&placement),
+            replay: None,
+            gap: None,
             queued: None,
             first_token_at: None,
             last_token_at: None,
             end: None,
-        };
-        match self.target.submit(request, feed) {
-            Ok(()) => {
-                self.sequences.push(sequence);
+        });
+        let replays = Arc::clone(&self.context.replays);
+        let feed = Feed::new(index as u32, self.sender.clone())
+            .resumable(replays, Arc::clone(&self.has_overflowed));
+        match placement.submit(Arc::clone(target) as _, true, request, feed) {
+            Ok(()) => Ok(()),
+            Err(SubmitError::Gone) => {
+                let loss = Loss {
+                    message: "the engine has just ended".to_owned(),
+                    cause: LossCause::Outside,
+                };
+                self.replay(index, &Failure::Lost(loss), Instant::now());
                 Ok(())
             }
-            Err(SubmitError::Gone) => Err(self.not_ready("the engine has just ended")),
             Err(SubmitError::Full {
                 max_num_unsent_requests,
             }) => Err(self.queue_full(u32::try_from(max_num_unsent_requests).unwrap_or(u32::MAX))),
         }
     }
 
-    fn not_ready(&self, reason: &str) -> GenerateError {
+    /// Handles one arrival, once there is one.
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // The stream holds a sender itself, so the channel is never closed.
+        if let Poll::Ready(Some(arrival)) = self.arrivals.poll_recv(cx) {
+            self.on_arrival(arrival);
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    pub(crate) fn not_ready(&self, reason: &str) -> GenerateError {
         GenerateError::NotReady {
             reason: reason.to_owned(),
-            retry_after_s: self.retry_after.not_ready_s,
+            retry_after_s: self.context.retry_after.not_ready_s,
         }
     }
 
     fn queue_full(&self, max_num_waiting: u32) -> GenerateError {
         GenerateError::QueueFull {
             max_num_waiting,
-            retry_after_s: self.retry_after.queue_full_s,
+            retry_after_s: self.context.retry_after.queue_full_s,
         }
     }
 
-    /// Handles what came, or that nothing can come any more.
-    fn on_arrival(&mut self, arrival: Option<Arrival>) {
-        let Some(arrival) = arrival else {
-            let message = "the engine dropped the request";
+    fn on_arrival(&mut self, arrival: Arrival) {
+        if self.has_overflowed.load(Ordering::SeqCst) {
+            let message = "the engine sent more than was asked for";
             self.fail(GenerateError::EngineFailed(message.to_owned()));
             return;
-        };
+        }
         let Arrival {
             index,
             attempt,
             at,
             kind,
         } = arrival;
-        let Some(sequence) = self.sequences.get_mut(index as usize) else {
+        let index = index as usize;
+        let Some(sequence) = self.sequences.get(index) else {
             return;
         };
         if sequence.attempt != attempt || sequence.end.is_some() {
             return;
         }
         match kind {
-            ArrivalKind::Admitted => {
-                if !std::mem::replace(&mut sequence.is_admitted, true) {
-                    self.num_admitted += 1;
-                }
-            }
-            ArrivalKind::Rejected(reason) => {
-                sequence.is_live = false;
-                let error = match reason {
-                    RejectReason::QueueFull { max_num_waiting } => self.queue_full(max_num_waiting),
-                    RejectReason::Impossible(reason) => GenerateError::Impossible(reason),
-                    RejectReason::Draining => self.not_ready("the engine is draining"),
-                };
-                self.fail(error);
-            }
-            ArrivalKind::Lost(loss) => {
-                sequence.is_live = false;
-                // Nothing of it has run, so the client may safely try again.
-                let error = match sequence.is_admitted {
-                    true => GenerateError::EngineFailed(loss.message),
-                    false => self.not_ready("the engine has just ended"),
-                };
-                self.fail(error);
-            }
-            ArrivalKind::Event(event) => self.on_event(index as usize, event, at),
+            ArrivalKind::Admitted => self.on_admitted(index),
+            ArrivalKind::Rejected(reason) => self.on_rejected(index, reason, at),
+            ArrivalKind::Lost(loss) => self.replay(index, &Failure::Lost(loss), at),
+            ArrivalKind::NotReplayed(reason) => self.on_not_replayed(index, reason),
+            ArrivalKind::Event(event) => self.on_event(index, event, at),
+            // The flag says it.
+            ArrivalKind::Overflow => {}
         }
     }
 
-    fn on_event(&mut self, index: usize, event: hotspare_batch::SequenceEvent, at: Instant) {
+    pub(crate) fn on_admitted(&mut self, index: usize) {
+        self.record.on_admitted(index, self.started_at.elapsed());
+        if !std::mem::replace(&mut self.sequences[index].is_admitted, true) {
+            self.num_admitted += 1;
+        }
+    }
+
+    fn on_rejected(&mut self, index: usize, reason: RejectReason, at: Instant) {
+        let is_first = self.sequences[index].attempt == 0;
+        let error = match reason {
+            RejectReason::QueueFull { max_num_waiting } if is_first => {
+                self.queue_full(max_num_waiting)
+            }
+            RejectReason::QueueFull { .. } => return self.replay(index, &Failure::Full, at),
+            RejectReason::Draining => return self.replay(index, &Failure::Draining, at),
+            RejectReason::Impossible(reason) => GenerateError::Impossible(reason),
+        };
+        self.sequences[index].placement.clear();
+        self.fail(error);
+    }
+
+    pub(crate) fn on_event(
+        &mut self,
+        index: usize,
+        mut event: hotspare_batch::SequenceEvent,
+        at: Instant,
+    ) {
+        if event.prompt.is_some() && !self.record.on_prompt_report(index) {
+            // A later attempt's: its cache and its queue are not what the client asked about.
+            event.prompt = None;
+        }
         let sequence = &mut self.sequences[index];
         if let Some(queued_ms) = event.prompt.as_ref().and_then(|prompt| prompt.queued_ms) {
             sequence.queued = Some(Duration::from_millis(queued_ms));
         }
-        if !event.token_ids.is_empty() {
+        let num_known = sequence
+            .choice
+            .num_tokens()
+            .saturating_sub(event.first_index) as usize;
+        let new: DrawnTokens = event.token_ids.iter().skip(num_known).copied().collect();
+        if !new.is_empty() {
+            let metrics = &self.context.metrics;
             match sequence.last_token_at {
                 None => {
                     sequence.first_token_at = Some(at);
-                    self.metrics
-                        .on_first_token(at.saturating_duration_since(self.started_at));
+                    metrics.on_first_token(at.saturating_duration_since(self.started_at));
                 }
-                Some(last) => self
-                    .metrics
-                    .on_next_token(at.saturating_duration_since(last)),
+                Some(last) => metrics.on_next_token(at.saturating_duration_since(last)),
             }
             sequence.last_token_at = Some(at);
         }
+        if !new.is_empty() || event.finish.is_some() {
+            self.end_gap(index, at);
+        }
+        self.record.deliver(index, &new);
+        let sequence = &mut self.sequences[index];
         match sequence.choice.on_event(event, &mut self.ready) {
             Progress::Open => {}
             Progress::Done(reason) => {
-                sequence.is_live = false;
+                sequence.placement.clear();
                 self.end_choice(index, reason, at);
             }
             Progress::DoneEarly => {
-                sequence.is_live = false;
-                self.target.cancel(sequence.request_id);
+                sequence.placement.close(sequence.request_id);
                 self.end_choice(index, FinishReason::Stop, at);
             }
             Progress::Failed(message) => {
-                sequence.is_live = false;
-                self.target.cancel(sequence.request_id);
+                sequence.placement.close(sequence.request_id);
                 self.end_choice(index, FinishReason::Error, at);
                 self.fail(GenerateError::EngineFailed(message));
             }
@@ -252,12 +333,14 @@ impl GenerationStream {
         let sequence = &mut self.sequences[index];
         sequence.end = Some(reason);
         self.num_open -= 1;
+        self.forget(index);
+        let sequence = &self.sequences[index];
         let decode = sequence.first_token_at.zip(sequence.last_token_at);
         let started_at = self.started_at;
         let to_first = sequence
             .first_token_at
             .map(|at| at.saturating_duration_since(started_at));
-        self.metrics.on_choice_end(&ChoiceRecord {
+        self.context.metrics.on_choice_end(&ChoiceRecord {
             reason,
             num_prompt_tokens: sequence.num_prompt_tokens,
             num_tokens: sequence.choice.num_tokens(),
@@ -269,7 +352,17 @@ impl GenerationStream {
         });
     }
 
-    fn fail(&mut self, error: GenerateError) {
+    /// Nothing of a sequence is to be continued any more. No target has it now: one that was lost
+    /// a moment ago has said so already, even if this stream has not read it.
+    fn forget(&mut self, index: usize) {
+        if let Some(origin) = self.record.origin() {
+            let request_id = self.sequences[index].request_id;
+            self.context.replays.forget(&origin.model_hash, request_id);
+        }
+        self.record.finish(index);
+    }
+
+    pub(crate) fn fail(&mut self, error: GenerateError) {
         self.error.get_or_insert(error);
     }
 
@@ -283,16 +376,23 @@ impl GenerationStream {
         };
         for index in 0..self.sequences.len() {
             let sequence = &mut self.sequences[index];
-            if std::mem::replace(&mut sequence.is_live, false) {
-                self.target.cancel(sequence.request_id);
+            if let Some(replay) = sequence.replay.take() {
+                replay.abort();
             }
-            if sequence.end.is_none() && was_admitted {
-                self.end_choice(index, reason, at);
+            sequence.placement.close(sequence.request_id);
+            self.close_gap(index, ReplayOutcome::Abort, at);
+            let sequence = &self.sequences[index];
+            if sequence.end.is_some() {
+                continue;
+            }
+            match was_admitted {
+                true => self.end_choice(index, reason, at),
+                false => self.forget(index),
             }
         }
         if was_admitted {
             let lengths = self.sequences.iter().map(|s| s.choice.num_tokens());
-            self.metrics.on_job_end(lengths.max().unwrap_or(0));
+            self.context.metrics.on_job_end(lengths.max().unwrap_or(0));
         }
     }
 }
@@ -314,9 +414,8 @@ impl Stream for GenerationStream {
                 this.close();
                 return Poll::Ready(this.error.take().map(Err));
             }
-            match this.arrivals.poll_recv(cx) {
-                Poll::Ready(arrival) => this.on_arrival(arrival),
-                Poll::Pending => return Poll::Pending,
+            if this.poll_arrival(cx).is_pending() {
+                return Poll::Pending;
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Keeps the engines of a node running: the one that serves, its spares, and the next one while a
 //! model is reloaded.
 //!
-//! Each engine's life is a task of its own. Where engines are missing, one is started at a time,
-//! at once after the first failure and later with exponential backoff; at the bound of failures in
-//! a row the node says that it failed, and tries on at the longest wait. An engine that cannot
+//! Each engine's life is a task of its own. Where engines are missing, one is started at a time: at
+//! once where a stable one was lost, else with exponential backoff; at the bound of failures in a
+//! row the node says that it failed, and tries on at the longest wait. An engine that cannot
 //! start at all, at the first start, ends the server with its message.
 //!
 //! Invariant: each process belongs to one life and ends with it; when this is dropped, so are all.
@@ -236,6 +236,7 @@ impl Supervisor {
         };
         engine.has_ended = true;
         let is_current = engine.generation == self.model.generation;
+        let mut was_stable = false;
         let reason = match end {
             LifeEnd::Stopped => return Ok(()),
             LifeEnd::NotStarted(error) => {
@@ -250,25 +251,27 @@ impl Supervisor {
                 error.to_string()
             }
             LifeEnd::Died { served, reason } => {
-                if is_current && served >= self.config.engine_stable_after() {
+                was_stable = served >= self.config.engine_stable_after();
+                if is_current && was_stable {
                     self.num_failures = 0;
                 }
                 reason
             }
         };
         match is_current {
-            true => self.on_failure(&reason),
+            true => self.on_failure(&reason, was_stable),
             false => tracing::error!(reason, "A retired engine failed."),
         }
         Ok(())
     }
 
-    fn on_failure(&mut self, reason: &str) {
+    fn on_failure(&mut self, reason: &str, was_stable: bool) {
         self.num_to_replace += 1;
         self.num_failures = self.num_failures.saturating_add(1);
         let is_at_bound = self.num_failures >= self.config.max_num_engine_failures;
         let restart_in = match is_at_bound {
             true => Duration::from_millis(self.config.engine_restart_backoff_max_ms),
+            false if was_stable => Duration::ZERO,
             false => self.config.restart_backoff(self.num_failures),
         };
         self.not_before = Instant::now() + restart_in;

@@ -19,36 +19,27 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_engine_ends_its_streams_and_is_started_again() {
-    let launcher = ScriptedLauncher(|life| {
-        scripted(ScriptedOptions {
-            device_error_at_step: (life < 2).then_some(5),
-            ..ScriptedOptions::default()
-        })
-    });
+async fn a_dead_engine_is_started_again_and_its_streams_go_on() {
+    let script = |life: u32| ScriptedOptions {
+        device_error_at_step: (life < 2).then_some(5),
+        ..ScriptedOptions::default()
+    };
+    let launcher = ScriptedLauncher(move |life| scripted(script(life)));
     let handle = Front::start(config(), model_info(None), Arc::new(launcher));
     let front = ready(&handle).await;
-    for life in 0..2 {
-        let restarted = front.status().engines[0].restarts;
-        assert_eq!(restarted, life);
-        let result = match front.generate(job(&[&[5]], 50)).await {
-            Ok(stream) => collect(stream).await,
-            Err(error) => Err(error),
-        };
-        let error = result.expect_err("the engine dies at its fifth step");
-        assert!(matches!(error, GenerateError::EngineFailed(_)), "{error:?}");
-        let mut states = front.engine_states();
-        while front.status().engines[0].restarts == life {
-            states.changed().await.expect("the front lives");
-        }
-        wait_for(&handle, |state| *state == EngineState::Ready).await;
-    }
     let stream = front.generate(job(&[&[5]], 50)).await.unwrap();
-    assert_eq!(collect(stream).await.unwrap()[0].token_ids.len(), 50);
+    let answers = collect(stream).await.unwrap();
+    let params = job(&[&[5]], 50);
+    let expected = script(2).continuation(&[5], 0, &params.sampling, &params.stop, 50);
+    assert_eq!(answers[0].token_ids, expected);
+    assert_eq!(front.status().engines[0].restarts, 2);
     assert_eq!(metric(&front, "hotspare:engine_restarts_total"), 2.0);
-    let errors = ("vllm:request_success_total", "finished_reason=\"error\"");
-    assert_eq!(labelled(&front, errors.0, errors.1), 2.0);
-    assert!(metric(&front, "vllm:generation_tokens_total") > 50.0);
+    let exact = ("hotspare:replays_total", "outcome=\"exact\"");
+    assert_eq!(labelled(&front, exact.0, exact.1), 2.0);
+    assert_eq!(metric(&front, "hotspare:replay_gap_seconds_count"), 2.0);
+    assert_eq!(metric(&front, "hotspare:num_sequences_replaying"), 0.0);
+    assert_eq!(metric(&front, "hotspare:journal_bytes"), 0.0);
+    assert!(metric(&front, "vllm:generation_tokens_total") >= 50.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +159,7 @@ async fn an_engine_that_keeps_failing_makes_the_node_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loss_before_admission_can_be_tried_again_and_one_after_it_cannot() {
+async fn a_loss_before_admission_and_one_after_it_are_made_good() {
     let (handle, mut puppets) = puppet_front().await;
     let mut puppet = puppets.recv().await.expect("the engine was started");
     let puppet = pull(move || {
@@ -177,28 +168,45 @@ async fn a_loss_before_admission_can_be_tried_again_and_one_after_it_cannot() {
     });
     let mut puppet = puppet.await;
     let front = ready(&handle).await;
-    let dying = pull(move || assert!(matches!(puppet.receive(), Some(FrontMessage::Generate(_)))));
-    let request = front.generate(job(&[&[5]], 5));
-    let (result, ()) = tokio::join!(request, dying);
-    assert!(matches!(result.err(), Some(GenerateError::NotReady { .. })));
-
-    let mut puppet = puppets.recv().await.expect("it was started again");
-    let serving = pull(move || {
-        puppet.greet();
-        let request = puppet.admit();
-        let event = hotspare_batch::SequenceEvent {
-            request_id: request.request_id,
-            ..event(0, &[8])
-        };
-        puppet.step(1, event);
-    });
-    wait_for(&handle, |state| *state == EngineState::Ready).await;
-    let mut stream = front.generate(job(&[&[5]], 5)).await.unwrap();
-    let first = stream.next().await.expect("a token").expect("a delta");
-    assert_eq!(first.token_ids, [8]);
-    serving.await;
-    expect_engine_failed(&mut stream).await;
-    assert!(stream.next().await.is_none());
+    let request = front.generate(job(&[&[5, 6]], 3));
+    let serving = async {
+        pull(move || assert!(matches!(puppet.receive(), Some(FrontMessage::Generate(_))))).await;
+        let mut puppet = puppets.recv().await.expect("it was started again");
+        pull(move || {
+            puppet.greet();
+            let request = puppet.admit();
+            assert_eq!((request.attempt, request.num_delivered), (1, 0));
+            let event = hotspare_batch::SequenceEvent {
+                request_id: request.request_id,
+                attempt: 1,
+                ..event(0, &[8])
+            };
+            puppet.step(1, event);
+        })
+        .await;
+        let mut puppet = puppets.recv().await.expect("it was started again");
+        pull(move || {
+            puppet.greet();
+            let request = puppet.admit();
+            assert_eq!((request.attempt, request.num_delivered), (2, 1));
+            assert_eq!(request.ids, [5, 6, 8]);
+            let event = |attempt, first_index, tokens: &[u32]| hotspare_batch::SequenceEvent {
+                request_id: request.request_id,
+                attempt,
+                ..event(first_index, tokens)
+            };
+            puppet.step(1, event(1, 1, &[99]));
+            puppet.step(2, event(2, 1, &[9]));
+            let mut last = event(2, 2, &[10]);
+            last.finish = Some(hotspare_batch::FinishReason::Length);
+            puppet.step(3, last);
+            puppet
+        })
+        .await
+    };
+    let streaming = async { collect(request.await.unwrap()).await.unwrap() };
+    let (answers, _puppet) = tokio::join!(streaming, serving);
+    assert_eq!(answers[0].token_ids, [8, 9, 10], "a late token is dropped");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,14 +7,19 @@
 //! Invariant: after `submit` returned `Ok`, the feed gets `Admitted` or `Rejected` or `Lost` first,
 //! and ends with `Rejected`, `Lost`, or an event with a finish reason. Feeds are never blocked on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent};
 use tokio::sync::mpsc;
 
+use crate::replays::{ReplayGuard, Replays};
+
 /// Slots of a job's channel that a sequence needs beside its tokens: admission, a finish without
-/// a token, and the loss of the target.
-pub(crate) const NUM_EXTRA_ARRIVALS: usize = 3;
+/// a token, the loss of the target, and what became of the replay. All of them are free again when
+/// a replay starts.
+pub(crate) const NUM_EXTRA_ARRIVALS: usize = 4;
 
 /// What comes back from a target.
 #[derive(Debug)]
@@ -27,6 +32,21 @@ pub(crate) enum ArrivalKind {
     Event(SequenceEvent),
     /// The target is gone; nothing follows.
     Lost(Loss),
+    /// No target took the next attempt; nothing follows.
+    NotReplayed(NotReplayed),
+    /// A target sent more than the sequence can have.
+    Overflow,
+}
+
+/// Why a sequence is not continued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotReplayed {
+    /// No target took it in time.
+    TimedOut,
+    /// No engine runs, and none will.
+    NoEngine,
+    /// The request's own deadline passed.
+    Deadline,
 }
 
 /// Whether the end of a target is evidence against the requests that it worked on.
@@ -65,27 +85,73 @@ pub(crate) struct Arrival {
 /// The channel is shared by the choices of a job and has room for every token they can yield, so
 /// that a slow reader neither blocks a target nor loses anything, and a target that sends more
 /// than it may is found out. Slots are allocated as they are used.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Feed {
     index: u32,
     sender: mpsc::Sender<Arrival>,
+    /// Set once a target sent more than the channel takes.
+    has_overflowed: Arc<AtomicBool>,
+    /// Who is told of the target's end; `None` for sequences that nobody would continue.
+    replays: Option<Arc<Replays>>,
+    /// Who waits for what a replay yields.
+    guard: Option<Arc<ReplayGuard>>,
 }
 
 impl Feed {
     pub(crate) fn new(index: u32, sender: mpsc::Sender<Arrival>) -> Self {
-        Self { index, sender }
+        Self {
+            index,
+            sender,
+            has_overflowed: Arc::default(),
+            replays: None,
+            guard: None,
+        }
+    }
+
+    /// The feed of a sequence that is continued when its target is lost.
+    pub(crate) fn resumable(mut self, replays: Arc<Replays>, overflow: Arc<AtomicBool>) -> Self {
+        self.replays = Some(replays);
+        self.has_overflowed = overflow;
+        self
+    }
+
+    /// The feed of a replay.
+    pub(crate) fn watched(mut self, guard: Arc<ReplayGuard>) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// Who is told of the target's end.
+    pub(crate) fn replays(&self) -> Option<&Arc<Replays>> {
+        self.replays.as_ref()
     }
 
     /// Delivers without waiting. False where nobody listens any more, or where the target sent
     /// more than the sequence can have.
     pub(crate) fn deliver(&self, attempt: u32, at: Instant, kind: ArrivalKind) -> bool {
-        let arrival = Arrival {
-            index: self.index,
-            attempt,
-            at,
-            kind,
+        if let (Some(guard), ArrivalKind::Event(event)) = (&self.guard, &kind) {
+            guard.on_event(event);
+        }
+        let index = self.index;
+        let send = |kind| {
+            self.sender.try_send(Arrival {
+                index,
+                attempt,
+                at,
+                kind,
+            })
         };
-        self.sender.try_send(arrival).is_ok()
+        match send(kind) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                // The reader looks at the flag with each arrival. Where it has emptied the channel
+                // meanwhile, the second one wakes it.
+                self.has_overflowed.store(true, Ordering::SeqCst);
+                let _ = send(ArrivalKind::Overflow);
+                false
+            }
+        }
     }
 }
 

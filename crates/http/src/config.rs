@@ -44,6 +44,9 @@ pub struct HttpConfig {
     pub shutdown_grace_ms: u64,
     /// Time without a token after which a stream gets a comment line; 0 turns that off.
     pub sse_keep_alive_interval_ms: u64,
+    /// Time between two comment lines in a stream that has begun and waits to be continued on
+    /// another engine.
+    pub replay_keep_alive_interval_ms: u64,
     /// Bodies above this are parsed, rendered and tokenized on a thread that may block; all are
     /// where requests may bring templates.
     pub max_inline_body_bytes: usize,
@@ -108,6 +111,7 @@ impl Default for HttpConfig {
             shutdown_timeout_ms: 30_000,
             shutdown_grace_ms: 1_000,
             sse_keep_alive_interval_ms: 0,
+            replay_keep_alive_interval_ms: 2_000,
             max_inline_body_bytes: 8 << 10,
             max_num_text_threads: 4,
             max_short_body_bytes: 256 << 10,
@@ -142,6 +146,10 @@ impl HttpConfig {
 
     pub(crate) fn shutdown_grace(&self) -> Duration {
         Duration::from_millis(self.shutdown_grace_ms)
+    }
+
+    pub(crate) fn replay_keep_alive_interval(&self) -> Duration {
+        Duration::from_millis(self.replay_keep_alive_interval_ms.max(1))
     }
 
     pub(crate) fn sse_keep_alive_interval(&self) -> Option<Duration> {

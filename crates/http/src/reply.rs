@@ -92,5 +92,6 @@ pub(crate) fn generate_error(error: GenerateError) -> ApiError {
         } => ApiError::not_ready(&reason, retry_after_s),
         GenerateError::Impossible(message) => ApiError::bad_request(message),
         GenerateError::EngineFailed(message) => ApiError::internal(message),
+        GenerateError::Convicted(message) => ApiError::unprocessable(message),
     }
 }

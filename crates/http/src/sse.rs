@@ -17,7 +17,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::Stream;
 use hotspare_front::{ChoiceDelta, GenerationStream};
-use hotspare_protocol::{DONE_EVENT, KEEP_ALIVE_EVENT, write_error_event};
+use hotspare_protocol::{DONE_EVENT, KEEP_ALIVE_EVENT, REPLAY_COMMENT, write_error_event};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -44,6 +44,11 @@ struct EventStream<E> {
     events: E,
     num_open: usize,
     keep_alive: Option<KeepAlive>,
+    /// While the generation waits to be continued.
+    gap: Option<KeepAlive>,
+    gap_interval: Duration,
+    /// Whether the client has got any event.
+    has_begun: bool,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     _share: BodyShare,
 }
@@ -51,6 +56,7 @@ struct EventStream<E> {
 /// What a stream obeys beside its generation.
 pub(crate) struct Surroundings {
     keep_alive: Option<Duration>,
+    gap_interval: Duration,
     closing: CancellationToken,
     share: BodyShare,
 }
@@ -59,6 +65,7 @@ impl Surroundings {
     pub(crate) fn new(app: &App, share: BodyShare) -> Self {
         Self {
             keep_alive: app.config.sse_keep_alive_interval(),
+            gap_interval: app.config.replay_keep_alive_interval(),
             closing: app.closing.clone(),
             share,
         }
@@ -79,6 +86,15 @@ impl KeepAlive {
     fn restart(&mut self) {
         self.timer.as_mut().reset(Instant::now() + self.interval);
     }
+
+    /// Whether it is time for another sign of life.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        std::task::ready!(self.timer.as_mut().poll(cx));
+        self.restart();
+        // The restarted timer has to be asked once to wake this task again.
+        let _ = self.timer.as_mut().poll(cx);
+        Poll::Ready(())
+    }
 }
 
 /// The response that streams a generation of `num_choices` choices.
@@ -93,6 +109,9 @@ pub(crate) fn response(
         events,
         num_open: num_choices,
         keep_alive: surroundings.keep_alive.map(KeepAlive::new),
+        gap: None,
+        gap_interval: surroundings.gap_interval,
+        has_begun: false,
         closing: Box::pin(surroundings.closing.cancelled_owned()),
         _share: surroundings.share,
     };
@@ -114,18 +133,28 @@ impl<E: Events> EventStream<E> {
         out.extend_from_slice(DONE_EVENT);
     }
 
-    fn poll_keep_alive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Never>>> {
-        let Some(keep_alive) = &mut self.keep_alive else {
-            return Poll::Pending;
-        };
-        match keep_alive.timer.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
-                keep_alive.restart();
-                // The restarted timer has to be asked once to wake this task again.
-                let _ = keep_alive.timer.as_mut().poll(cx);
-                Poll::Ready(Some(Ok(Bytes::from_static(KEEP_ALIVE_EVENT))))
+    /// What is sent while there is nothing to say.
+    fn poll_keep_alive(
+        &mut self,
+        is_replaying: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Never>>> {
+        let comment = |bytes| Poll::Ready(Some(Ok(Bytes::from_static(bytes))));
+        if is_replaying && self.has_begun {
+            let interval = self.gap_interval;
+            let gap = self.gap.get_or_insert_with(|| KeepAlive::new(interval));
+            if gap.poll(cx).is_ready() {
+                return comment(REPLAY_COMMENT);
             }
+        } else {
+            self.gap = None;
+        }
+        match &mut self.keep_alive {
+            None => Poll::Pending,
+            Some(keep_alive) => match keep_alive.poll(cx) {
+                Poll::Ready(()) => comment(KEEP_ALIVE_EVENT),
+                Poll::Pending => Poll::Pending,
+            },
         }
     }
 }
@@ -142,9 +171,10 @@ impl<E: Events> Stream for EventStream<E> {
             let Some(generation) = &mut this.generation else {
                 return Poll::Ready(None);
             };
-            let Poll::Ready(item) = Pin::new(generation).poll_next(cx) else {
+            let Poll::Ready(item) = Pin::new(&mut *generation).poll_next(cx) else {
+                let is_replaying = generation.is_replaying();
                 if this.closing.as_mut().poll(cx).is_pending() {
-                    return this.poll_keep_alive(cx);
+                    return this.poll_keep_alive(is_replaying, cx);
                 }
                 write_error_event(&reply::closed(), &mut out);
                 this.end(&mut out);
@@ -171,6 +201,7 @@ impl<E: Events> Stream for EventStream<E> {
                 }
             }
             if !out.is_empty() {
+                this.has_begun = true;
                 if let Some(keep_alive) = &mut this.keep_alive {
                     keep_alive.restart();
                 }

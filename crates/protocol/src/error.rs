@@ -76,6 +76,12 @@ impl ApiError {
         Self::new(413, "BadRequestError", message)
     }
 
+    /// 422 `UnprocessableEntityError`: well formed, and refused all the same; clients do not try
+    /// again.
+    pub fn unprocessable(message: impl Into<String>) -> Self {
+        Self::new(422, "UnprocessableEntityError", message)
+    }
+
     /// 501 `NotImplementedError`: a feature that would change the answer and is not there.
     pub fn not_implemented(feature: &str, param: &str) -> Self {
         let message = format!("{feature} is not implemented by this server yet.");

@@ -33,8 +33,8 @@ pub use answer::{
     AnswerHead, ChatAnswer, ChatChoice, ChatChunks, ChatDelta, ChatLogprobs, CompletionAnswer,
     CompletionChoice, CompletionChunks, CompletionDelta, CompletionLogprobs, DONE_EVENT,
     DetokenizePieces, KEEP_ALIVE_EVENT, LogprobFormat, ModelCard, PromptLogprob, PromptLogprobs,
-    PromptTokensDetails, TokenTexts, TokenizeAnswer, TokenizePieces, Usage, model_json,
-    models_json, write_error_event,
+    PromptTokensDetails, REPLAY_COMMENT, TokenTexts, TokenizeAnswer, TokenizePieces, Usage,
+    model_json, models_json, write_error_event,
 };
 pub use chat::ChatRequest;
 pub use completion::{CompletionRequest, Prompt};

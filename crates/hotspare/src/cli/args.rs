@@ -11,6 +11,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
+use super::replay_args::ReplayLimitArgs;
 use super::values::{
     ContextLen, LogFormat, Policy, Secret, parse_body_size, parse_interval_ms, parse_name,
     parse_num_connections, parse_num_threads, parse_positive, parse_size, parse_spare_engines,
@@ -61,6 +62,8 @@ pub(crate) struct ServeArgs {
     pub(crate) request_limits: RequestLimitArgs,
     #[command(flatten)]
     pub(crate) link_limits: LinkLimitArgs,
+    #[command(flatten)]
+    pub(crate) replay_limits: ReplayLimitArgs,
 }
 
 /// How clients reach the server.
@@ -244,8 +247,8 @@ pub(crate) struct SupervisionArgs {
     /// more where its steps take long [default: 5000].
     #[arg(long, value_name = "MS", value_parser = parse_timeout_ms)]
     pub(crate) engine_hang_floor_ms: Option<u64>,
-    /// Milliseconds before an engine that died again is started again, doubling with each failure in
-    /// a row; after the first it is started at once [default: 100].
+    /// Milliseconds before an engine that died soon after its start is started again, doubling with
+    /// each failure in a row; one that was stable is started again at once [default: 100].
     #[arg(long, value_name = "MS")]
     pub(crate) engine_restart_backoff_min_ms: Option<u64>,
     /// The longest such wait, milliseconds [default: 30000].
@@ -319,6 +322,7 @@ impl ServeArgs {
             log: self.log.or(lower.log),
             request_limits: self.request_limits.or(lower.request_limits),
             link_limits: self.link_limits.or(lower.link_limits),
+            replay_limits: self.replay_limits.or(lower.replay_limits),
         }
     }
 }

@@ -168,13 +168,6 @@ pub(crate) struct LinkLimitArgs {
     pub(crate) engine_stable_after_ms: Option<u64>,
 }
 
-/// Writes the options that are set over fields of the same names.
-macro_rules! set {
-    ($from:expr => $to:expr; $($field:ident),+ $(,)?) => {
-        $(if let Some(value) = $from.$field { $to.$field = value; })+
-    };
-}
-
 impl RequestLimitArgs {
     /// Writes these over `http`, whose other bounds are final already.
     pub(crate) fn apply(&self, http: &mut HttpConfig) -> Result<(), CliError> {

@@ -13,11 +13,19 @@ macro_rules! first_of {
     };
 }
 
+/// Writes the options that are set over fields of the same names.
+macro_rules! set {
+    ($from:expr => $to:expr; $($field:ident),+ $(,)?) => {
+        $(if let Some(value) = $from.$field { $to.$field = value; })+
+    };
+}
+
 mod args;
 mod environment;
 mod layers;
 mod limit_args;
 mod normalize;
+mod replay_args;
 mod settings;
 mod tools;
 mod values;

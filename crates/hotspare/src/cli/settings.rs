@@ -54,6 +54,7 @@ impl Settings {
             log,
             request_limits,
             link_limits,
+            replay_limits,
         } = args;
         let model_options = model_options(&model, model_tag)?;
         let mut engine_options = engine_options(&engine, &model, &model_options, &mut warnings)?;
@@ -69,6 +70,7 @@ impl Settings {
             .map_or(defaults.shutdown_timeout_ms, |s| s.saturating_mul(1000));
         http.shutdown_timeout_ms = shutdown_timeout_ms;
         request_limits.apply(&mut http)?;
+        replay_limits.apply(&mut front, &mut http);
         Ok(Self {
             host: server.host.unwrap_or_else(|| "127.0.0.1".to_owned()),
             port: server.port.unwrap_or(8000),

@@ -72,7 +72,7 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             max_total_body_bytes, max_whole_answer_bytes, max_discarded_body_bytes,
             max_header_bytes, max_num_headers, max_num_connections, header_timeout_ms,
             body_timeout_ms, write_timeout_ms, shutdown_timeout_ms, shutdown_grace_ms,
-            sse_keep_alive_interval_ms, max_inline_body_bytes, max_num_text_threads,
+            sse_keep_alive_interval_ms, replay_keep_alive_interval_ms, max_inline_body_bytes, max_num_text_threads,
             max_short_body_bytes, max_num_long_text_threads, max_num_tokenize_threads,
             max_text_queue_bytes, max_unsplit_text_bytes, max_stop_string_bytes, max_logprobs,
             max_num_choices, trust_request_chat_template, max_request_template_output_bytes,
@@ -88,7 +88,11 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             engine_hang_ceiling_ms, engine_hang_factor, engine_canary_interval_ms,
             num_spare_engines, max_num_unreaped_engines, engine_retire_grace_ms,
             engine_retire_timeout_s, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,
-            engine_stable_after_ms, max_num_engine_failures, stats_log_interval_s, log_requests),
+            engine_stable_after_ms, max_num_engine_failures, journal_max_request_bytes,
+            journal_max_bytes, max_num_concurrent_replays, max_num_replay_attempts,
+            replay_timeout_ms, replay_retry_interval_ms, max_num_solo_losses,
+            max_num_held_requests, convicted_ttl_ms, max_num_convicted_requests,
+            stats_log_interval_s, log_requests),
     );
     add(
         &fields!(ModelOptions, &settings.model; model, root, load_format, dummy_seed,

@@ -38,6 +38,8 @@ pub(crate) struct RigOptions {
     pub(crate) with_text: bool,
     /// Whether engines ever say hello.
     pub(crate) becomes_ready: bool,
+    /// Wait before a dead engine is started again.
+    pub(crate) restart_backoff_ms: u64,
 }
 
 impl Default for RigOptions {
@@ -58,6 +60,7 @@ impl Default for RigOptions {
             },
             with_text: true,
             becomes_ready: true,
+            restart_backoff_ms: 60_000,
         }
     }
 }
@@ -95,9 +98,12 @@ struct Threads {
 }
 
 impl EngineLauncher for Threads {
-    fn launch(&self, _life: u32) -> io::Result<LaunchedEngine> {
+    fn launch(&self, life: u32) -> io::Result<LaunchedEngine> {
         let stream = match &self.options {
-            Some(options) => spawn_in_process(options.clone())?,
+            Some(options) => spawn_in_process(EngineOptions {
+                life: life.into(),
+                ..options.clone()
+            })?,
             None => {
                 let (ours, theirs) = UnixStream::pair()?;
                 self.silent.lock().expect("no holder panics").push(theirs);
@@ -140,8 +146,8 @@ impl Rig {
         let config = FrontConfig {
             node: "test-node".into(),
             stats_log_interval_s: 0,
-            engine_restart_backoff_min_ms: 60_000,
-            engine_restart_backoff_max_ms: 60_000,
+            engine_restart_backoff_min_ms: options.restart_backoff_ms,
+            engine_restart_backoff_max_ms: options.restart_backoff_ms,
             ..FrontConfig::default()
         };
         let handle = Front::start(config, model, Arc::new(launcher));

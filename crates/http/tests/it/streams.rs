@@ -195,6 +195,42 @@ async fn comments_keep_a_slow_stream_alive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn comments_fill_the_gap_of_a_stream_that_has_begun() {
+    let mut options = slow(100);
+    options.engine.faults = "die-after-token=2".to_owned();
+    options.restart_backoff_ms = 200;
+    options.http.replay_keep_alive_interval_ms = 20;
+    let rig = Rig::start(options).await;
+    let body = json!({"prompt": "a", "max_tokens": 6, "stream": true, "ignore_eos": true});
+    let reply = rig.client().post("/v1/completions", &body).await;
+    let comments = reply.body.matches(": resuming\n").count();
+    assert!(comments >= 2, "{}", reply.body);
+    assert!(
+        !reply.body.contains(": resuming\n\n"),
+        "no blank line of its own"
+    );
+    let without = reply.body.replace(": resuming\n", "");
+    assert_eq!(
+        without.matches("data: ").count(),
+        7,
+        "six tokens and the end"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_has_not_begun_gets_no_comment() {
+    let mut options = slow(100);
+    options.engine.faults = "die-before-token=1".to_owned();
+    options.restart_backoff_ms = 200;
+    options.http.replay_keep_alive_interval_ms = 20;
+    let rig = Rig::start(options).await;
+    let body = json!({"prompt": "a", "max_tokens": 6, "stream": true, "ignore_eos": true});
+    let reply = rig.client().post("/v1/completions", &body).await;
+    assert!(!reply.body.contains("resuming"), "{}", reply.body);
+    assert_eq!(reply.events().len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_lets_streams_end() {
     let mut rig = Rig::start(slow(20_000)).await;
     let body = json!({"prompt": "a", "max_tokens": 30, "stream": true, "ignore_eos": true});

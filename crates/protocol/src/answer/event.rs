@@ -10,6 +10,11 @@ pub const DONE_EVENT: &[u8] = b"data: [DONE]\n\n";
 /// A comment that clients ignore and proxies count as activity.
 pub const KEEP_ALIVE_EVENT: &[u8] = b": keep-alive\n\n";
 
+/// A comment in a stream whose engine was lost, until another goes on. One line without a blank
+/// one after it: clients that have seen an `id:` field would take the blank line for an event
+/// without data.
+pub const REPLAY_COMMENT: &[u8] = b": resuming\n";
+
 pub(super) const DATA: &[u8] = b"data: ";
 pub(super) const END: &[u8] = b"\n\n";
 

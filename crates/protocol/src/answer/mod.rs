@@ -18,7 +18,7 @@ pub use chat_body::{ChatAnswer, ChatChoice};
 pub use chat_stream::{ChatChunks, ChatDelta};
 pub use completion_body::{CompletionAnswer, CompletionChoice};
 pub use completion_stream::{CompletionChunks, CompletionDelta};
-pub use event::{DONE_EVENT, KEEP_ALIVE_EVENT, write_error_event};
+pub use event::{DONE_EVENT, KEEP_ALIVE_EVENT, REPLAY_COMMENT, write_error_event};
 pub use logprobs::{
     ChatLogprobs, CompletionLogprobs, LogprobFormat, PromptLogprob, PromptLogprobs, TokenTexts,
 };

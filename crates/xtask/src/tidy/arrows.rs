@@ -10,7 +10,15 @@ use super::Finding;
 /// Crates by layer, lowest first; a crate may use any crate above its line in this table.
 const LAYERS: [&[&str]; 10] = [
     &["batch"],
-    &["scheduler", "sampler", "protocol", "text", "link", "hub"],
+    &[
+        "scheduler",
+        "sampler",
+        "protocol",
+        "text",
+        "link",
+        "hub",
+        "journal",
+    ],
     &["model"],
     &["backend-cpu"],
     &["engine"],
