@@ -189,12 +189,14 @@ impl ReplayPolicy {
 
     /// Whether a new request would disturb a trial: it waits.
     pub(crate) fn holds_new(&self) -> bool {
-        !self.trial.is_empty() || self.has_announced_suspect()
+        !self.trial.is_empty() || self.smallest_announced_group() < usize::MAX
     }
 
-    fn has_announced_suspect(&self) -> bool {
-        let mut cases = self.cases.values();
-        cases.any(|case| case.is_announced && case.group_size.is_some())
+    /// Of all that wait, in line or not yet.
+    fn smallest_announced_group(&self) -> usize {
+        let announced = self.cases.values().filter(|case| case.is_announced);
+        let sizes = announced.filter_map(|case| case.group_size);
+        sizes.min().unwrap_or(usize::MAX)
     }
 
     /// Takes from the line those that may run now.
@@ -206,6 +208,10 @@ impl ReplayPolicy {
         let Some(first) = self.line.first().copied() else {
             return admitted;
         };
+        // Whoever is more suspect, or suspect at all, and is about to find its target goes first.
+        if self.smallest_announced_group() < first.group_size {
+            return admitted;
+        }
         if first.group_size < usize::MAX {
             let group = self.line.iter().take(first.group_size);
             let group = group.take_while(|place| place.group_size == first.group_size);
@@ -221,9 +227,7 @@ impl ReplayPolicy {
             }
             return admitted;
         }
-        // Suspects whose target is about to be found go first.
-        while !self.has_announced_suspect()
-            && self.running.len() < self.limits.max_num_concurrent
+        while self.running.len() < self.limits.max_num_concurrent
             && let Some(place) = self.line.first().copied()
         {
             let id = self.take(place);

@@ -79,7 +79,13 @@ fn suspects_are_tried_in_halves_while_all_others_wait() {
     on_loss(&mut policy, &ids([0, 1, 9]), true);
     assert_eq!(policy.verdict(RequestId(1)), Verdict::Narrowed);
     assert_eq!(policy.verdict(RequestId(9)), Verdict::Open);
+    policy.announce(RequestId(1));
     policy.enlist(RequestId(9), 0, 1);
+    assert_eq!(
+        policy.admit(),
+        [],
+        "one that is more suspect is about to come"
+    );
     policy.enlist(RequestId(1), 0, 1);
     assert_eq!(policy.admit(), ids([1]), "the most suspect first");
     on_loss(&mut policy, &ids([1]), true);
@@ -200,8 +206,9 @@ proptest! {
         convicted.sort_unstable();
         prop_assert_eq!(convicted, poison.keys().copied().collect::<Vec<_>>());
         prop_assert_eq!(outcome.finished.len() + poison.len(), num_requests as usize);
-        // Halving down to one, once more alone, and once where another's trial was cleared.
-        let per_poison = num_requests.ilog2() as usize + 4;
+        // The first death, halving down to one, once beside those that were cleared, twice alone.
+        let num_halvings = num_requests.next_power_of_two().ilog2() as usize;
+        let per_poison = 1 + num_halvings + 1 + 2;
         prop_assert!(
             outcome.num_deaths <= poison.len() * per_poison,
             "{} deaths for {} poisonous of {}", outcome.num_deaths, poison.len(), num_requests

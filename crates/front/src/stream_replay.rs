@@ -9,7 +9,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotspare_batch::{DrawnTokens, FinishReason as EngineFinish, SequenceEvent};
+use hotspare_batch::{DrawnTokens, FinishReason as EngineFinish, Generate, SequenceEvent};
+use hotspare_journal::Origin;
 
 use crate::GenerateError;
 use crate::convictions::ContentHash;
@@ -64,10 +65,7 @@ impl GenerationStream {
         failure: &Failure,
         avoid: Option<Arc<dyn Target>>,
     ) -> Result<(), (ReplayOutcome, GenerateError)> {
-        let (id, max_num) = (
-            self.sequences[index].request_id,
-            self.context.max_num_replay_attempts,
-        );
+        let id = self.sequences[index].request_id;
         let Some(origin) = self.record.origin().cloned() else {
             let error = self.lost(index, failure.message());
             return Err((ReplayOutcome::NotResumable, error));
@@ -84,7 +82,7 @@ impl GenerationStream {
             self.record.count_failed_attempt(index);
         }
         let num_failed = self.record.num_attempts_since_token(index);
-        if num_failed > max_num {
+        if num_failed > self.context.max_num_replay_attempts {
             let why = format!(
                 "{}; {num_failed} attempts in a row yielded no token",
                 failure.message()
@@ -99,18 +97,36 @@ impl GenerationStream {
             );
             (ReplayOutcome::NotResumable, self.lost(index, &why))
         })?;
-        let waited = self.sequences[index]
-            .gap
-            .map_or(Duration::ZERO, |since| since.elapsed());
+        self.spawn_replay(index, request, origin, failure, avoid);
+        Ok(())
+    }
+
+    fn spawn_replay(
+        &mut self,
+        index: usize,
+        request: Generate,
+        origin: Origin,
+        failure: &Failure,
+        avoid: Option<Arc<dyn Target>>,
+    ) {
         let context = &self.context;
-        let guard =
-            ReplayGuard::announce(Arc::clone(&context.replays), origin.model_hash.clone(), id);
-        let feed = Feed::new(index as u32, self.sender.clone()).resumable(
-            Arc::clone(&context.replays),
-            Arc::clone(&self.has_overflowed),
+        let replays = &context.replays;
+        let guard = ReplayGuard::announce(
+            Arc::clone(replays),
+            origin.model_hash.clone(),
+            request.request_id,
         );
+        let feed = Feed::new(index as u32, self.sender.clone())
+            .resumable(Arc::clone(replays), Arc::clone(&self.has_overflowed));
         let sequence = &mut self.sequences[index];
         sequence.attempt = request.attempt;
+        let waited = sequence.gap.map_or(Duration::ZERO, |since| since.elapsed());
+        let is_full = *failure == Failure::Full;
+        let (delay, spent) = match is_full {
+            true => (context.replay_retry_interval, waited),
+            // While it had a target it did not wait for one.
+            false => (Duration::ZERO, Duration::ZERO),
+        };
         let replay = Replay {
             slot: Arc::clone(&context.slot),
             placement: Arc::clone(&sequence.placement),
@@ -118,16 +134,12 @@ impl GenerationStream {
             request,
             feed,
             origin,
-            avoid: avoid.filter(|_| *failure != Failure::Full),
-            delay: match failure {
-                Failure::Full => context.replay_retry_interval,
-                Failure::Lost(_) | Failure::Draining => Duration::ZERO,
-            },
-            patience: context.replay_timeout.saturating_sub(waited),
+            avoid: avoid.filter(|_| !is_full),
+            delay,
+            patience: context.replay_timeout.saturating_sub(spent),
             retry_interval: context.replay_retry_interval,
         };
         sequence.replay = Some(tokio::spawn(replay.run()).abort_handle());
-        Ok(())
     }
 
     /// No target took the next attempt.
