@@ -23,6 +23,10 @@ pub(crate) struct StreamReport {
     pub(crate) num_events: usize,
     /// From the request's first byte to the first event.
     pub(crate) first_event: Duration,
+    /// When events were read.
+    pub(crate) arrivals: Vec<Instant>,
+    /// All that was read.
+    pub(crate) answer: Vec<u8>,
 }
 
 fn connect(address: &str) -> TcpStream {
@@ -50,6 +54,8 @@ struct Stream {
     start: Instant,
     num_events: usize,
     first_event: Option<Duration>,
+    arrivals: Vec<Instant>,
+    answer: Vec<u8>,
     /// The last bytes of the read before, in case a marker is cut in two.
     tail: Vec<u8>,
     is_done: bool,
@@ -69,6 +75,8 @@ impl Stream {
             start,
             num_events: 0,
             first_event: None,
+            arrivals: Vec::new(),
+            answer: Vec::new(),
             tail: Vec::new(),
             is_done: false,
         }
@@ -81,8 +89,13 @@ impl Stream {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
             Err(error) => panic!("a stream broke: {error}"),
         };
+        self.answer.extend_from_slice(&buffer[..num_read]);
         self.tail.extend_from_slice(&buffer[..num_read]);
-        self.num_events += event.find_iter(&self.tail).count();
+        let num_events = event.find_iter(&self.tail).count();
+        if num_events > 0 {
+            self.arrivals.push(Instant::now());
+        }
+        self.num_events += num_events;
         self.is_done |= done.find(&self.tail).is_some();
         if self.num_events >= 1 && self.first_event.is_none() {
             self.first_event = Some(self.start.elapsed());
@@ -130,6 +143,8 @@ pub(crate) fn streams(address: &str, path: &str, bodies: &[String]) -> Vec<Strea
         StreamReport {
             num_events: stream.num_events,
             first_event: stream.first_event.unwrap_or(stream.start.elapsed()),
+            arrivals: stream.arrivals,
+            answer: stream.answer,
         }
     };
     streams.into_iter().map(report).collect()

@@ -2,9 +2,9 @@
 //! command.
 //!
 //! Sections: the scheduler's step, the device's work and a whole server at 1 to 64 streams with the
-//! time spent in each part, the cost of HTTP and SSE over an engine without a model, and a model of
-//! real size in three formats beside llama.cpp. Name sections to run only those: `scheduler`,
-//! `streams`, `http`, `quantized`.
+//! time spent in each part, the cost of HTTP and SSE over an engine without a model, a model of real
+//! size in three formats beside llama.cpp, and how long streams stand still when their engine is
+//! killed. Name sections to run only those: `scheduler`, `streams`, `http`, `quantized`, `failover`.
 //!
 //! Invariant: ratios are of numbers from the same run; nothing is quoted from an earlier one.
 #![forbid(unsafe_code)]
@@ -15,6 +15,7 @@
 )]
 
 mod device;
+mod failover;
 mod http;
 mod llama;
 mod load;
@@ -27,17 +28,20 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let sections: [(&str, fn()); 4] = [
+    let sections: [(&str, fn()); 5] = [
         ("scheduler", scheduler::run),
         ("streams", streams::run),
         ("http", http::run),
         ("quantized", quantized::run),
+        ("failover", failover::run),
     ];
     if let Some(unknown) = wanted
         .iter()
         .find(|name| sections.iter().all(|(s, _)| s != name))
     {
-        eprintln!("no section {unknown:?}; there are: scheduler, streams, http, quantized");
+        eprintln!(
+            "no section {unknown:?}; there are: scheduler, streams, http, quantized, failover"
+        );
         return ExitCode::FAILURE;
     }
     for (name, run) in sections {

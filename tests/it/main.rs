@@ -28,4 +28,5 @@ mod replay_plan;
 mod sdk_clients;
 mod shutdown;
 mod streaming;
+mod supervision;
 mod support;

@@ -13,6 +13,12 @@ use crate::{SamplingParams, StopParams, TokenId};
 )]
 pub struct RequestId(pub u64);
 
+impl RequestId {
+    /// The engine's own canary: one token that goes ahead of all that waits, is counted nowhere and
+    /// takes no place in the queue. A front counts its names from 0 and never comes to it.
+    pub const CANARY: Self = Self(u64::MAX);
+}
+
 /// Continue `ids` until a stop condition holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Generate {

@@ -8,7 +8,10 @@
 
 use std::time::{Duration, Instant};
 
-use hotspare_batch::{Executor, SequenceEvent, StepTimings};
+use hotspare_batch::{
+    Executor, FinishReason, Generate, RequestId, SamplingParams, SequenceEvent, StepTimings,
+    StopParams,
+};
 use hotspare_link::{EngineMessage, EngineStats, FrontMessage};
 use hotspare_scheduler::Scheduler;
 
@@ -41,6 +44,8 @@ pub(crate) struct EngineLoop<'a, E> {
     draining: bool,
     pacer: FlushPacer,
     messages: Vec<FrontMessage>,
+    /// Nonce of the canary that is under way.
+    canary: Option<u64>,
 }
 
 impl<'a, E: Executor> EngineLoop<'a, E> {
@@ -69,6 +74,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             busy: true,
             draining: false,
             messages: Vec::new(),
+            canary: None,
         }
     }
 
@@ -164,6 +170,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
                 Ok(())
             }
             FrontMessage::Ping { nonce } => self.outbox.queue(&EngineMessage::Pong { nonce }),
+            FrontMessage::Canary { nonce } => self.start_canary(nonce),
             FrontMessage::Hello { .. } => Err(EngineError::Protocol("a second Hello".to_owned())),
         }
     }
@@ -179,8 +186,11 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             };
             self.pacer.on_submit(&batch);
             self.outbox.check_step(&batch)?;
+            let (step, num_tokens) = (batch.step, batch.num_tokens() as u32);
             self.executor.submit(batch)?;
             self.num_in_flight += 1;
+            self.outbox
+                .queue(&EngineMessage::Working { step, num_tokens })?;
         }
         Ok(())
     }
@@ -206,9 +216,48 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
         Ok(())
     }
 
+    /// Puts a sequence of the engine's own ahead of all that waits. One that comes while another is
+    /// under way takes its place: one token answers for both.
+    fn start_canary(&mut self, nonce: u64) -> Result<(), EngineError> {
+        if self.canary.replace(nonce).is_some() {
+            return Ok(());
+        }
+        let now_ms = self.now_ms();
+        match self.scheduler.add(canary(), now_ms) {
+            Ok(()) => Ok(()),
+            Err(reason) => self.end_canary(Some(format!("{reason:?}"))),
+        }
+    }
+
+    fn end_canary(&mut self, error: Option<String>) -> Result<(), EngineError> {
+        match self.canary.take() {
+            Some(nonce) => self
+                .outbox
+                .queue(&EngineMessage::CanaryDone { nonce, error }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the canary's event out of a step's.
+    fn take_canary(&mut self, events: &mut Vec<SequenceEvent>) -> Result<(), EngineError> {
+        let is_canary = |event: &SequenceEvent| event.request_id == RequestId::CANARY;
+        if self.canary.is_none() || !events.iter().any(is_canary) {
+            return Ok(());
+        }
+        let finish = events.iter().rfind(|event| is_canary(event));
+        let error = match finish.and_then(|event| event.finish.clone()) {
+            Some(FinishReason::Failed(error)) => Some(error.to_string()),
+            _ => None,
+        };
+        events.retain(|event| !is_canary(event));
+        self.end_canary(error)
+    }
+
     fn queue_events(&mut self) -> Result<(), EngineError> {
-        let events = self.drain_events();
+        let mut events = self.drain_events();
+        // A canary's end, too, is not held.
         self.pacer.on_events(&events);
+        self.take_canary(&mut events)?;
         let failed = self.outbox.queue_step(self.step, events)?;
         if !failed.is_empty() {
             for &request_id in &failed {
@@ -270,6 +319,25 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
 
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+}
+
+/// One token of any prompt, the first id of the vocabulary.
+fn canary() -> Generate {
+    Generate {
+        request_id: RequestId::CANARY,
+        attempt: 0,
+        ids: vec![0],
+        num_delivered: 0,
+        sampling: SamplingParams::greedy(),
+        stop: StopParams {
+            max_tokens: 1,
+            ..StopParams::default()
+        },
+        priority: 0,
+        deadline_ms: None,
+        block_hash_keys: Vec::new(),
+        prefill_only: false,
     }
 }
 

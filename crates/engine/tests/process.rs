@@ -119,7 +119,7 @@ impl Engine {
         loop {
             match self.receive() {
                 Some(EngineMessage::Admitted { .. }) => return,
-                Some(EngineMessage::Stats(_)) => {}
+                Some(EngineMessage::Stats(_) | EngineMessage::Working { .. }) => {}
                 other => panic!("not admitted: {other:?}"),
             }
         }

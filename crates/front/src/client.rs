@@ -16,6 +16,7 @@ use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent};
 use hotspare_link::{EngineHello, EngineMessage, EngineStats, FrontMessage, LinkError};
 use tokio::sync::Notify;
 
+use crate::liveness::{Liveness, LivenessConfig, Verdict};
 use crate::target::{ArrivalKind, Feed, Loss, SubmitError, Target};
 
 struct Sequence {
@@ -49,6 +50,7 @@ pub(crate) struct EngineClient {
     stats: Mutex<EngineStats>,
     num_tokens: AtomicU64,
     last_step: AtomicU64,
+    liveness: Mutex<Liveness>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,7 +59,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl EngineClient {
-    pub(crate) fn new(hello: EngineHello, max_num_unsent_requests: usize) -> Self {
+    pub(crate) fn new(
+        hello: EngineHello,
+        max_num_unsent_requests: usize,
+        liveness: LivenessConfig,
+    ) -> Self {
         Self {
             hello,
             max_num_unsent_requests,
@@ -67,6 +73,7 @@ impl EngineClient {
             stats: Mutex::default(),
             num_tokens: AtomicU64::new(0),
             last_step: AtomicU64::new(0),
+            liveness: Mutex::new(Liveness::new(liveness, Instant::now())),
         }
     }
 
@@ -92,7 +99,6 @@ impl EngineClient {
     }
 
     /// Sequences that have not ended.
-    #[cfg(test)]
     pub(crate) fn num_sequences(&self) -> usize {
         lock(&self.table).sequences.len()
     }
@@ -118,12 +124,37 @@ impl EngineClient {
         }
     }
 
-    /// Routes one message of the engine. Returns the text of a `Fatal`.
+    /// The nonce of a canary, which the caller sends.
+    pub(crate) fn start_canary(&self) -> u64 {
+        lock(&self.liveness).start_canary(Instant::now())
+    }
+
+    /// Whether a canary is under way.
+    pub(crate) fn has_canary(&self) -> bool {
+        lock(&self.liveness).has_canary()
+    }
+
+    /// Whether the engine gets on, as far as its messages tell; `is_late` as for
+    /// [`Liveness::check`].
+    pub(crate) fn check_liveness(&self, now: Instant, is_late: bool) -> Verdict {
+        let is_busy = self.num_sequences() > 0 || !lock(&self.outbox).messages.is_empty();
+        lock(&self.liveness).check(now, is_busy, is_late)
+    }
+
+    /// Routes one message of the engine. Returns the text of a `Fatal`, or of what is as bad.
     pub(crate) fn on_message(&self, message: EngineMessage) -> Option<String> {
         let at = Instant::now();
         match message {
             EngineMessage::Step { step, events } => {
+                lock(&self.liveness).on_progress(at);
                 self.on_step(step, events, at);
+            }
+            EngineMessage::Working { num_tokens, .. } => {
+                lock(&self.liveness).on_working(num_tokens, at);
+            }
+            EngineMessage::CanaryDone { nonce, error } => {
+                lock(&self.liveness).on_canary(nonce, at);
+                return error.map(|error| format!("its canary failed: {error}"));
             }
             EngineMessage::Stats(stats) => *lock(&self.stats) = *stats,
             EngineMessage::Admitted {
@@ -174,6 +205,7 @@ impl EngineClient {
     }
 
     fn on_answer(&self, request_id: RequestId, attempt: u32, at: Instant, kind: ArrivalKind) {
+        lock(&self.liveness).on_progress(at);
         let mut table = lock(&self.table);
         let Some(sequence) = table.sequences.get_mut(&request_id) else {
             return;

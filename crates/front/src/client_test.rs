@@ -8,7 +8,8 @@ use crate::target::{Arrival, LossCause};
 use crate::testing::{event, hello};
 
 fn client(max_num_unsent_requests: usize) -> EngineClient {
-    EngineClient::new(hello(), max_num_unsent_requests)
+    let liveness = crate::testing::config().liveness();
+    EngineClient::new(hello(), max_num_unsent_requests, liveness)
 }
 
 fn request(id: u64, attempt: u32) -> Generate {

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::liveness::LivenessConfig;
+
 /// Settings of a [`crate::Front`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrontConfig {
@@ -30,13 +32,34 @@ pub struct FrontConfig {
     pub engine_start_timeout_s: u64,
     /// From asking an engine to end until it is killed.
     pub engine_stop_timeout_ms: u64,
-    /// Wait before the first restart; doubles with each failure in a row.
+    /// From the end of an engine's connection until its streams are told, at most: its exit status
+    /// says whether it was ended from outside.
+    pub engine_exit_wait_ms: u64,
+    /// An engine that made no step for this long while work was pending hangs; longer where its
+    /// steps take long.
+    pub engine_hang_floor_ms: u64,
+    /// An engine that made no step for this long hangs, however long its steps take.
+    pub engine_hang_ceiling_ms: u64,
+    /// So many times the longest recent wait for a step is taken for a hang.
+    pub engine_hang_factor: u32,
+    /// Idle time after which an engine is asked for a token; 0 for never.
+    pub engine_canary_interval_ms: u64,
+    /// Engines that are loaded and proved beside the one that serves.
+    pub num_spare_engines: u32,
+    /// Processes that lost their connection and have not ended, beyond which none is started.
+    pub max_num_unreaped_engines: u32,
+    /// Time without a request after which an engine that was replaced ends.
+    pub engine_retire_grace_ms: u64,
+    /// From the replacement of an engine until what still runs on it is lost.
+    pub engine_retire_timeout_s: u64,
+    /// Wait before the restart of an engine that did not serve for `engine_stable_after_ms`; doubles
+    /// with each failure in a row. One that did is started again at once.
     pub engine_restart_backoff_min_ms: u64,
     /// Longest wait before a restart.
     pub engine_restart_backoff_max_ms: u64,
     /// An engine that served this long ends a row of failures.
     pub engine_stable_after_ms: u64,
-    /// Failures in a row after which the front gives up and the server ends.
+    /// Failures in a row after which the node says that it failed, until an engine serves again.
     pub max_num_engine_failures: u32,
     /// Bytes of what is recorded of one request, so that it can be continued, at most: prompt and
     /// delivered ids above all. A longer one runs without, and ends with its engine.
@@ -82,6 +105,15 @@ impl Default for FrontConfig {
             not_ready_retry_after_s: 2,
             engine_start_timeout_s: 600,
             engine_stop_timeout_ms: 5_000,
+            engine_exit_wait_ms: 50,
+            engine_hang_floor_ms: 5_000,
+            engine_hang_ceiling_ms: 600_000,
+            engine_hang_factor: 20,
+            engine_canary_interval_ms: 10_000,
+            num_spare_engines: 0,
+            max_num_unreaped_engines: 4,
+            engine_retire_grace_ms: 1_000,
+            engine_retire_timeout_s: 600,
             engine_restart_backoff_min_ms: 100,
             engine_restart_backoff_max_ms: 30_000,
             engine_stable_after_ms: 60_000,
@@ -119,6 +151,38 @@ impl FrontConfig {
 
     pub(crate) fn engine_stop_timeout(&self) -> Duration {
         Duration::from_millis(self.engine_stop_timeout_ms)
+    }
+
+    pub(crate) fn engine_exit_wait(&self) -> Duration {
+        Duration::from_millis(self.engine_exit_wait_ms)
+    }
+
+    pub(crate) fn engine_retire_grace(&self) -> Duration {
+        Duration::from_millis(self.engine_retire_grace_ms)
+    }
+
+    pub(crate) fn engine_retire_timeout(&self) -> Duration {
+        Duration::from_secs(self.engine_retire_timeout_s)
+    }
+
+    /// How often an engine is looked at: a tenth of what a hang takes at least.
+    pub(crate) fn watch_interval(&self) -> Duration {
+        Duration::from_millis((self.engine_hang_floor_ms / 10).clamp(5, 500))
+    }
+
+    /// A look that comes this long after the one before came late.
+    pub(crate) fn max_tick(&self) -> Duration {
+        (Duration::from_millis(self.engine_hang_floor_ms) / 2).max(self.watch_interval() * 3)
+    }
+
+    pub(crate) fn liveness(&self) -> LivenessConfig {
+        let canary_interval = Duration::from_millis(self.engine_canary_interval_ms);
+        LivenessConfig {
+            floor: Duration::from_millis(self.engine_hang_floor_ms),
+            ceiling: Duration::from_millis(self.engine_hang_ceiling_ms),
+            factor: self.engine_hang_factor,
+            canary_interval: (!canary_interval.is_zero()).then_some(canary_interval),
+        }
     }
 
     pub(crate) fn replay_timeout(&self) -> Duration {

@@ -1,7 +1,7 @@
 //! Metrics that only the engine knows, read from its latest statistics at each scrape.
 //!
-//! Invariant: gauges are those of the engine that serves now, 0 without one; counters are sums over
-//! all lives of the engine.
+//! Invariant: gauges are those of the engines that are there now, 0 without one; counters are sums
+//! over all lives.
 
 use std::fmt;
 use std::sync::Arc;
@@ -135,6 +135,23 @@ impl Collector for EngineMetrics {
             "hotspare:engine_restarts",
             "How often the engine was started again",
             stats.num_restarts,
+        )?;
+        out.by_label(
+            (
+                "hotspare:engine_losses",
+                "Engines that were lost while they served, by whose doing it was",
+                MetricType::Counter,
+            ),
+            "cause",
+            &[
+                ("outside", stats.num_losses_outside),
+                ("own", stats.num_losses_own),
+            ],
+        )?;
+        out.gauge(
+            "hotspare:engine_ready_spares",
+            "Engines that are ready beside the one that serves",
+            stats.num_ready_spares as f64,
         )?;
         const STATES: [&str; 7] = [
             "starting", "loading", "ready", "backoff", "draining", "stopped", "failed",

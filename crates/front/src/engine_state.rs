@@ -1,7 +1,6 @@
 //! What state the supervision of an engine is in.
 //!
-//! Invariant: `Ready` is the only state in which requests are taken; `Stopped` and `Failed` are
-//! final.
+//! Invariant: `Ready` is the only state in which requests are taken; `Stopped` is final.
 
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ pub enum EngineState {
     Draining,
     /// It ended as it was asked to.
     Stopped,
-    /// It failed for good.
+    /// It failed for good, or so often in a row that the node does not count as ready.
     Failed {
         /// Why.
         reason: String,

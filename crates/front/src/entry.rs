@@ -12,16 +12,16 @@ use crate::client::EngineClient;
 use crate::convictions::ContentHash;
 use crate::replays::HeldTooLong;
 use crate::stream::{RetryAfter, StreamContext};
-use crate::{Front, GenerateError};
+use crate::{Front, GenerateError, Model};
 
 impl Front {
     /// What streams need of this front.
-    pub(crate) fn stream_context(&self) -> StreamContext {
+    pub(crate) fn stream_context(&self, model: &Model) -> StreamContext {
         let shared = &self.shared;
         StreamContext {
             slot: Arc::clone(&shared.slot),
             replays: Arc::clone(&shared.replays),
-            metrics: Arc::clone(&shared.metrics),
+            metrics: Arc::clone(&model.metrics),
             retry_after: RetryAfter {
                 queue_full_s: shared.config.queue_full_retry_after_s,
                 not_ready_s: shared.config.not_ready_retry_after_s,

@@ -41,14 +41,12 @@ pub enum FrontError {
     /// The engine serves something other than what this front announces.
     #[error("the engine does not fit: {0}")]
     EngineMismatch(String),
-    /// The engine failed too often in a row.
-    #[error("the engine failed {num_failures} times in a row, giving up: {last}")]
-    GaveUp {
-        /// How often.
-        num_failures: u32,
-        /// The last failure.
-        last: String,
-    },
+    /// Another model is being loaded.
+    #[error("a reload is under way; try again when it is done")]
+    ReloadBusy,
+    /// The server ends.
+    #[error("the server is ending")]
+    Stopping,
     /// The supervision itself failed.
     #[error("the engine's supervision failed: {0}")]
     Supervisor(String),

@@ -3,45 +3,45 @@
 //! Invariant: a job is either refused with a reason or its stream is handed out after an engine
 //! admitted every choice of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hotspare_batch::{Generate, RequestId, SamplingParams, TokenId};
 use hotspare_journal::{ChoiceStart, JobParams, Journal, JournalConfig, RequestRecord};
-use hotspare_link::EngineHello;
-use hotspare_protocol::GenerationDefaults;
-use hotspare_text::{Detokenizer, StopBuffer, TextModel};
-use tokio::sync::watch;
+use hotspare_text::{Detokenizer, StopBuffer};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::choice::{Choice, ChoiceText};
 use crate::in_flight::InFlight;
 use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::model::{Model, ModelCell};
 use crate::replays::Replays;
 use crate::seeds::Seeds;
-use crate::slot::{EngineSlot, Order};
+use crate::slot::{EngineSlot, EngineView, Order};
 use crate::stream::{Start, StreamJob};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Reload, Supervisor};
 use crate::{
     EngineLauncher, EngineState, EngineStatus, FrontConfig, FrontError, GenerateError,
-    GenerationJob, GenerationStream, ModelInfo, NodeStatus, Readiness, ServedModel,
+    GenerationJob, GenerationStream, ModelInfo, ModelLoader, NodeStatus, Readiness, ServedModel,
 };
 
 /// What clones of a front share.
 pub(crate) struct Shared {
     pub(crate) config: FrontConfig,
-    pub(crate) served: Arc<ServedModel>,
-    pub(crate) text: Option<Arc<TextModel>>,
-    pub(crate) defaults: GenerationDefaults,
+    models: Arc<ModelCell>,
     pub(crate) slot: Arc<EngineSlot>,
-    pub(crate) metrics: Arc<Metrics>,
     pub(crate) journal: Journal,
     pub(crate) replays: Arc<Replays>,
-    pub(crate) seeds: Seeds,
-    pub(crate) num_request_ids: AtomicU64,
-    pub(crate) in_flight: InFlight,
-    pub(crate) is_draining: AtomicBool,
+    seeds: Seeds,
+    num_request_ids: AtomicU64,
+    in_flight: InFlight,
+    is_draining: AtomicBool,
+    reloads: mpsc::Sender<Reload>,
+    /// Models that were made so far.
+    num_models: AtomicU64,
+    loader: OnceLock<Arc<dyn ModelLoader>>,
 }
 
 /// The stop strings of a job, built once: its choices share the memory.
@@ -72,7 +72,7 @@ impl Front {
         launcher: Arc<dyn EngineLauncher>,
     ) -> FrontHandle {
         let slot = Arc::new(EngineSlot::new());
-        let served = Arc::new(model.served);
+        let served = &model.served;
         let journal = Journal::new(JournalConfig {
             max_request_bytes: config.journal_max_request_bytes,
             max_bytes: config.journal_max_bytes,
@@ -83,12 +83,18 @@ impl Front {
             Arc::clone(&slot),
             journal.clone(),
         );
-        let supervisor = Supervisor {
-            slot: Arc::clone(&slot),
+        let models = Arc::new(ModelCell::new(Arc::new(Model::new(
+            model,
+            0,
+            Arc::new(metrics),
+        ))));
+        let supervisor = Supervisor::new(
+            Arc::clone(&slot),
+            Arc::clone(&models),
+            config.clone(),
             launcher,
-            config: config.clone(),
-            served: Arc::clone(&served),
-        };
+        );
+        let (reloads, reload_receiver) = mpsc::channel(1);
         let stats_log = tokio::spawn(crate::stats_log::run(
             Arc::clone(&slot),
             Duration::from_secs(config.stats_log_interval_s),
@@ -98,11 +104,11 @@ impl Front {
             replays: Arc::new(Replays::new(&config)),
             journal,
             config,
-            served,
-            text: model.text,
-            defaults: model.defaults,
+            models,
             slot,
-            metrics: Arc::new(metrics),
+            reloads,
+            num_models: AtomicU64::new(1),
+            loader: OnceLock::new(),
             num_request_ids: AtomicU64::new(0),
             in_flight: InFlight::new(),
             is_draining: AtomicBool::new(false),
@@ -111,7 +117,7 @@ impl Front {
             front: Self {
                 shared: Arc::new(shared),
             },
-            supervisor: tokio::spawn(supervisor.run()),
+            supervisor: tokio::spawn(supervisor.run(reload_receiver)),
             stats_log,
         }
     }
@@ -125,7 +131,7 @@ impl Front {
     pub async fn generate(&self, job: GenerationJob) -> Result<GenerationStream, GenerateError> {
         let result = self.try_generate(job).await;
         if let Err(error) = &result {
-            self.shared.metrics.on_rejection(match error {
+            self.model().metrics.on_rejection(match error {
                 GenerateError::QueueFull { .. } => "queue_full",
                 GenerateError::NotReady { .. } => "not_ready",
                 GenerateError::Impossible(_) => "impossible",
@@ -144,7 +150,11 @@ impl Front {
             reason,
             retry_after_s: shared.config.not_ready_retry_after_s,
         };
-        let find_target = || shared.slot.target(None).filter(|_| self.readiness().ready);
+        let model = job.model.clone().unwrap_or_else(|| self.model());
+        let find_target = || {
+            let target = shared.slot.target_of(model.generation);
+            target.filter(|_| self.readiness().ready)
+        };
         let Some(target) = find_target() else {
             return Err(not_ready(readiness.reason));
         };
@@ -153,7 +163,7 @@ impl Front {
             log_request(&job);
         }
         let in_flight = shared.in_flight.enter();
-        let (starts, record) = self.sequences(job)?;
+        let (starts, record) = self.sequences(job, &model)?;
         self.check_convictions(&record, starts.len())?;
         self.wait_turn(&target).await?;
         // It may have waited for long.
@@ -165,13 +175,18 @@ impl Front {
             in_flight,
             started_at,
         };
-        let stream = GenerationStream::open(self.stream_context(), job).await?;
-        shared.metrics.on_job(n);
+        let context = self.stream_context(&model);
+        let stream = GenerationStream::open(context, job).await?;
+        model.metrics.on_job(n);
         Ok(stream)
     }
 
     /// The sequences of a job: `n` for each prompt.
-    fn sequences(&self, job: GenerationJob) -> Result<(Vec<Start>, RequestRecord), GenerateError> {
+    fn sequences(
+        &self,
+        job: GenerationJob,
+        model: &Model,
+    ) -> Result<(Vec<Start>, RequestRecord), GenerateError> {
         let max_num = self.shared.config.max_num_sequences_per_job;
         let num_sequences = job.prompts.len().saturating_mul(job.n as usize);
         if num_sequences == 0 {
@@ -193,7 +208,7 @@ impl Front {
         let mut starts = Vec::with_capacity(num_sequences);
         let mut choices = Vec::with_capacity(num_sequences);
         for prompt in &job.prompts {
-            let max_tokens = self.max_tokens(prompt, job.stop.max_tokens)?;
+            let max_tokens = max_tokens(&model.served, prompt, job.stop.max_tokens)?;
             let shared_prompt: Arc<[TokenId]> = prompt.as_slice().into();
             for i in 0..job.n {
                 let index = starts.len() as u32;
@@ -212,7 +227,7 @@ impl Front {
                     max_tokens,
                 });
                 starts.push(Start {
-                    choice: self.choice(index, prompt, &job, &stops),
+                    choice: choice(model, index, prompt, &job, &stops),
                     request: Generate {
                         request_id: RequestId(request_id),
                         attempt: 0,
@@ -241,73 +256,39 @@ impl Front {
         Ok((starts, self.shared.journal.begin(params, choices)))
     }
 
-    /// What is left of the context after `prompt`, up to `wanted`.
-    fn max_tokens(&self, prompt: &[TokenId], wanted: u32) -> Result<u32, GenerateError> {
-        let ServedModel {
-            max_model_len,
-            vocab_size,
-            ..
-        } = *self.shared.served;
-        let num_left = u32::try_from(prompt.len())
-            .ok()
-            .filter(|len| *len > 0)
-            .and_then(|len| max_model_len.checked_sub(len));
-        let Some(num_left) = num_left.filter(|left| *left > 0 || wanted == 0) else {
-            return Err(GenerateError::Impossible(format!(
-                "a prompt of {} tokens does not fit a context of {max_model_len}",
-                prompt.len()
-            )));
-        };
-        if let Some(id) = prompt.iter().find(|id| **id >= vocab_size) {
-            return Err(GenerateError::Impossible(format!(
-                "token id {id} is not in the vocabulary of {vocab_size}"
-            )));
-        }
-        Ok(wanted.min(num_left))
+    /// The model that new requests get.
+    pub fn model(&self) -> Arc<Model> {
+        self.shared.models.current()
     }
 
-    fn choice(&self, index: u32, prompt: &[TokenId], job: &GenerationJob, stops: &Stops) -> Choice {
-        let text = self.shared.text.as_ref().filter(|_| job.detokenize);
-        let text = text.map(|text| ChoiceText {
-            detokenizer: Detokenizer::new(text, prompt, job.skip_special_tokens),
-            stop_buffer: stops.buffer.clone(),
-            stop_strings: Arc::clone(&stops.strings),
-        });
-        let include_stop = job.include_stop_str_in_output;
-        Choice::new(index, text, include_stop, job.stop.min_tokens)
-    }
-
-    /// The model, as `/v1/models` shows it.
-    pub fn served_model(&self) -> &ServedModel {
-        &self.shared.served
-    }
-
-    /// Tokenizer and templates; `None` where only token ids are served.
-    pub fn text(&self) -> Option<&Arc<TextModel>> {
-        self.shared.text.as_ref()
-    }
-
-    /// What requests get where they say nothing.
-    pub fn defaults(&self) -> &GenerationDefaults {
-        &self.shared.defaults
+    /// The content hash of a model, once an engine that serves it has said it.
+    pub fn model_hash(&self, model: &Model) -> Option<String> {
+        let client = self.shared.slot.target_of(model.generation)?;
+        Some(client.hello().model_hash.clone())
     }
 
     /// Whether a request would be served here now.
     pub fn readiness(&self) -> Readiness {
         let state = self.shared.slot.state();
-        let reason = match self.is_draining() {
-            true => Some("the server is draining"),
-            false => state.not_ready_reason(),
+        let reason = match &state {
+            _ if self.is_draining() => Some("the server is draining".to_owned()),
+            EngineState::Failed { reason } => Some(format!("the engine failed: {reason}")),
+            state => state.not_ready_reason().map(str::to_owned),
         };
         Readiness {
             ready: reason.is_none(),
-            reason: reason.unwrap_or_default().to_owned(),
+            reason: reason.unwrap_or_default(),
         }
     }
 
     /// The engine's state as it changes.
     pub fn engine_states(&self) -> watch::Receiver<EngineState> {
         self.shared.slot.subscribe()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// This node's name.
@@ -328,54 +309,122 @@ impl Front {
             EngineState::Ready | EngineState::Backoff { .. } => "primary-solo",
         };
         let mut reasons = Vec::new();
+        let is_ready = readiness.ready;
         if !readiness.ready {
             reasons.push(readiness.reason);
         }
-        if let EngineState::Backoff { reason, .. } | EngineState::Failed { reason } = &state {
+        if let EngineState::Backoff { reason, .. } = &state {
             reasons.push(reason.clone());
+        }
+        let engines = shared.slot.engines();
+        // A spare that cannot be had is worth knowing of while all is well.
+        let num_spares = shared.slot.stats().num_ready_spares;
+        let is_short = num_spares < shared.config.num_spare_engines.into();
+        if let (true, Some(reason)) = (is_ready && is_short, shared.slot.last_failure()) {
+            reasons.push(format!(
+                "{num_spares} of {} spare engines are ready; the last failure: {reason}",
+                shared.config.num_spare_engines
+            ));
         }
         NodeStatus {
             node: shared.config.node.clone(),
             role,
             epoch: 0,
             mode: "available",
-            engines: vec![self.engine_status(&state)],
+            engines: engines
+                .into_iter()
+                .map(|engine| self.engine_status(engine))
+                .collect(),
             gpus: Vec::new(),
             degraded: false,
             reasons,
         }
     }
 
-    fn engine_status(&self, state: &EngineState) -> EngineStatus {
-        let slot = &self.shared.slot;
-        let hello = slot.hello();
-        let of_hello = |field: fn(&EngineHello) -> &String| {
-            hello.as_ref().map(field).cloned().unwrap_or_default()
-        };
-        let stats = slot.stats();
+    fn engine_status(&self, engine: EngineView) -> EngineStatus {
+        let num_restarts = self.shared.slot.stats().num_restarts;
+        let served = engine
+            .served
+            .unwrap_or_else(|| Arc::clone(&self.model().served));
+        let hello = engine.hello;
+        let (model_hash, numerics_id, device) = hello.map_or_else(Default::default, |hello| {
+            (hello.model_hash, hello.numerics_id, hello.device)
+        });
         EngineStatus {
-            name: "main".to_owned(),
-            pid: slot.pid(),
-            model: self.shared.served.name().to_owned(),
-            model_hash: of_hello(|hello| &hello.model_hash),
-            numerics_id: of_hello(|hello| &hello.numerics_id),
-            device: of_hello(|hello| &hello.device),
-            state: state.name(),
-            steps: stats.num_steps_this_life,
-            running: stats.engine.num_running,
-            waiting: stats.engine.num_waiting,
-            restarts: stats.num_restarts,
+            pid: engine.pid,
+            model: served.name().to_owned(),
+            model_hash,
+            numerics_id,
+            device,
+            state: engine.state.name(),
+            steps: engine.num_steps,
+            running: engine.stats.num_running,
+            waiting: engine.stats.num_waiting,
+            restarts: match engine.name.as_str() {
+                "main" => num_restarts,
+                _ => 0,
+            },
+            name: engine.name,
         }
     }
 
     /// All metrics; see [`Front::metrics_content_type`].
     pub fn metrics_text(&self) -> String {
-        self.shared.metrics.text()
+        self.model().metrics.text()
     }
 
     /// The media type of [`Front::metrics_text`].
     pub fn metrics_content_type(&self) -> &'static str {
         CONTENT_TYPE
+    }
+
+    /// Says where models come from, for [`Self::reload`]; once.
+    pub fn set_loader(&self, loader: Arc<dyn ModelLoader>) {
+        // The first one stays.
+        let _ = self.shared.loader.set(loader);
+    }
+
+    /// Serves another model, or the same one loaded afresh where `model` is `None`. Returns its
+    /// name once it serves; requests that began on the old one finish there.
+    ///
+    /// # Errors
+    /// Nothing has changed then: the old model is served.
+    pub async fn reload(&self, model: Option<String>) -> Result<String, FrontError> {
+        let shared = &self.shared;
+        let Some(loader) = shared.loader.get().cloned() else {
+            return Err(FrontError::Option("this server has one model".to_owned()));
+        };
+        if self.is_draining() {
+            return Err(FrontError::Stopping);
+        }
+        let loaded = tokio::task::spawn_blocking(move || loader.load(model.as_deref())).await;
+        let (info, launcher) =
+            loaded.map_err(|panic| FrontError::Supervisor(panic.to_string()))??;
+        let served = &info.served;
+        let name = served.name().to_owned();
+        let current = self.model();
+        let is_like =
+            current.served.name() == name && current.served.max_model_len == served.max_model_len;
+        let metrics = match is_like {
+            true => Arc::clone(&current.metrics),
+            false => Arc::new(Metrics::new(
+                &name,
+                served.max_model_len,
+                Arc::clone(&shared.slot),
+                shared.journal.clone(),
+            )),
+        };
+        let generation = shared.num_models.fetch_add(1, Ordering::Relaxed);
+        let (done, is_done) = oneshot::channel();
+        let reload = Reload {
+            model: Arc::new(Model::new(info, generation, metrics)),
+            launcher,
+            done,
+        };
+        let sent = shared.reloads.send(reload).await;
+        sent.map_err(|_| FrontError::Stopping)?;
+        is_done.await.unwrap_or(Err(FrontError::Stopping))?;
+        Ok(name)
     }
 
     /// Jobs in flight.
@@ -405,7 +454,7 @@ impl FrontHandle {
         &self.front
     }
 
-    /// Returns once the engine failed for good.
+    /// Returns once no engine could be started at all.
     pub async fn failed(&mut self) -> FrontError {
         match (&mut self.supervisor).await {
             Ok(Err(error)) => error,
@@ -433,6 +482,48 @@ impl Drop for FrontHandle {
         self.supervisor.abort();
         self.stats_log.abort();
     }
+}
+
+/// What is left of the context after `prompt`, up to `wanted`.
+fn max_tokens(served: &ServedModel, prompt: &[TokenId], wanted: u32) -> Result<u32, GenerateError> {
+    let ServedModel {
+        max_model_len,
+        vocab_size,
+        ..
+    } = *served;
+    let num_left = u32::try_from(prompt.len())
+        .ok()
+        .filter(|len| *len > 0)
+        .and_then(|len| max_model_len.checked_sub(len));
+    let Some(num_left) = num_left.filter(|left| *left > 0 || wanted == 0) else {
+        return Err(GenerateError::Impossible(format!(
+            "a prompt of {} tokens does not fit a context of {max_model_len}",
+            prompt.len()
+        )));
+    };
+    if let Some(id) = prompt.iter().find(|id| **id >= vocab_size) {
+        return Err(GenerateError::Impossible(format!(
+            "token id {id} is not in the vocabulary of {vocab_size}"
+        )));
+    }
+    Ok(wanted.min(num_left))
+}
+
+fn choice(
+    model: &Model,
+    index: u32,
+    prompt: &[TokenId],
+    job: &GenerationJob,
+    stops: &Stops,
+) -> Choice {
+    let text = model.text.as_ref().filter(|_| job.detokenize);
+    let text = text.map(|text| ChoiceText {
+        detokenizer: Detokenizer::new(text, prompt, job.skip_special_tokens),
+        stop_buffer: stops.buffer.clone(),
+        stop_strings: Arc::clone(&stops.strings),
+    });
+    let include_stop = job.include_stop_str_in_output;
+    Choice::new(index, text, include_stop, job.stop.min_tokens)
 }
 
 fn log_request(job: &GenerationJob) {

@@ -251,7 +251,8 @@ async fn choices_share_the_tables_of_their_stop_strings() {
         stop_strings: vec!["abc".repeat(100), "d".to_owned()],
         ..job(&[&[5], &[6]], 8)
     };
-    let (starts, _) = handle.front().sequences(job).unwrap();
+    let front = handle.front();
+    let (starts, _) = front.sequences(job, &front.model()).unwrap();
     assert_eq!(starts.len(), 6);
     let buffers: Vec<_> = starts
         .iter()

@@ -7,8 +7,12 @@
 //! Invariant: for every choice of an accepted job, exactly one delta has `finish`, and it is the
 //! choice's last; otherwise the stream's last item is an error.
 
+use std::sync::Arc;
+
 use hotspare_batch::{SamplingParams, StopParams, TokenId, TokenLogprobs};
 use hotspare_protocol::{FinishReason, StopReason};
+
+use crate::Model;
 
 /// Generate `n` choices for each of `prompts`.
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub struct GenerationJob {
     pub cache_salt: Option<String>,
     /// Whether deltas carry text. False where the server has no tokenizer.
     pub detokenize: bool,
+    /// The model that the prompts were made for. `None`: the one that is served when the job comes.
+    pub model: Option<Arc<Model>>,
 }
 
 /// One token of one choice, or what was held back before its end.

@@ -13,12 +13,13 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-/// Tells a child how often its engine was started before, from 0.
+/// Tells a child how many engines its server started before it, spares included.
 pub const ENGINE_LIFE_ENV: &str = "HOTSPARE_ENGINE_LIFE";
 
 /// Environment variables that hold secrets of the front.
-const SECRET_ENVS: [&str; 4] = [
+const SECRET_ENVS: [&str; 5] = [
     "HOTSPARE_API_KEY",
+    "HOTSPARE_ADMIN_KEY",
     "VLLM_API_KEY",
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",
@@ -38,7 +39,8 @@ pub struct LaunchedEngine {
 
 /// Starts an engine.
 pub trait EngineLauncher: Send + Sync + 'static {
-    /// Starts it and returns without waiting until it is ready. `life` counts the starts, from 0.
+    /// Starts it and returns without waiting until it is ready. `life` counts the
+    /// starts of a server, from 0.
     ///
     /// # Errors
     /// Where no process or socket can be made.

@@ -13,7 +13,7 @@ use hotspare_protocol::GenerationDefaults;
 use hotspare_text::TextModel;
 use serde_json::{Map, Value};
 
-use crate::{FrontError, ServedModel, gguf_text};
+use crate::{EngineLauncher, FrontError, ServedModel, gguf_text};
 
 /// Fields of a generation config that this server uses, and that an override may set.
 const OVERRIDABLE: [&str; 7] = [
@@ -74,6 +74,17 @@ pub struct ModelInfo {
     pub text: Option<Arc<TextModel>>,
     /// What requests get where they say nothing.
     pub defaults: GenerationDefaults,
+}
+
+/// Where a server gets a model from while it runs.
+pub trait ModelLoader: Send + Sync + 'static {
+    /// Reads a model's small files and says how its engines are started: the model of this name,
+    /// or the one that the server began with where there is none. Blocks.
+    ///
+    /// # Errors
+    /// A message for the operator.
+    fn load(&self, model: Option<&str>)
+    -> Result<(ModelInfo, Arc<dyn EngineLauncher>), FrontError>;
 }
 
 impl ModelInfo {

@@ -1,38 +1,122 @@
-//! The engine slot: what is known about the engine named `main`, whichever life it is in.
+//! The engine slot: what is known about the engines of this node, whichever life they are in.
 //!
-//! The supervisor writes it; streams, status and metrics read it.
+//! Each engine's own task writes its entry, the supervisor says which generation serves; streams,
+//! status and metrics read it. The engine that serves new requests is `main`; when it is lost, a
+//! ready one of the same generation takes its place in the same statement.
 //!
-//! Invariant: a client can be had from the handshake until the connection is lost, that is while
-//! the state is `Ready` or `Draining`. Counters never go back, however often the engine is started
-//! again.
+//! Invariant: an engine's client can be had from its proof until its connection is lost. Counters
+//! never go back, however often engines are started again. Of the two locks, that of the state is
+//! taken first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hotspare_link::{EngineHello, EngineStats};
 use tokio::sync::watch;
 
-use crate::EngineState;
 use crate::client::EngineClient;
+use crate::target::LossCause;
+use crate::{EngineState, ServedModel};
 
-/// What the supervisor is asked to do.
+/// What an engine, or all of them, are asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Order {
-    /// Keep an engine running.
+    /// Run.
     Run,
-    /// Let the engine finish what runs, then end it.
+    /// End once nothing of it runs any more: another one takes its place.
+    Retire,
+    /// Let what runs finish, then end.
     Drain,
 }
 
-#[derive(Default)]
-struct Inner {
+/// An engine by the number of engines that were started before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EngineId(pub(crate) u32);
+
+/// One engine, from its start until its process was waited for.
+struct Engine {
+    id: EngineId,
+    generation: u64,
+    served: Arc<ServedModel>,
+    pid: Option<u32>,
+    state: EngineState,
     client: Option<Arc<EngineClient>>,
+    hello: Option<EngineHello>,
+    is_retired: bool,
+    /// Its connection ended; only its process is left, perhaps.
+    is_lost: bool,
+}
+
+impl Engine {
+    fn serves(&self, hash: &str) -> bool {
+        let client = self.client.as_ref();
+        client.is_some_and(|client| client.hello().model_hash == hash)
+    }
+
+    fn is_of(&self, generation: u64) -> bool {
+        self.generation == generation && !self.is_retired && !self.is_lost
+    }
+}
+
+struct Inner {
+    engines: Vec<Engine>,
+    main: Option<EngineId>,
+    /// Engines of this generation serve new requests.
+    generation: u64,
+    /// What is said while no engine of it is there.
+    absent: EngineState,
+    /// Why the node does not count as ready until one serves.
+    failed: Option<String>,
     /// Of the engine that serves, or served last.
     hello: Option<EngineHello>,
-    pid: Option<u32>,
     num_restarts: u64,
+    num_losses_outside: u64,
+    num_losses_own: u64,
     /// Sums over the lives that ended.
     past: EngineStats,
     past_num_tokens: u64,
+}
+
+impl Inner {
+    fn engine(&mut self, id: EngineId) -> Option<&mut Engine> {
+        self.engines.iter_mut().find(|engine| engine.id == id)
+    }
+
+    fn main(&self) -> Option<&Engine> {
+        let main = self.main?;
+        self.engines.iter().find(|engine| engine.id == main)
+    }
+
+    /// The one that is `main`, or will be when it is ready.
+    fn first(&self) -> Option<&Engine> {
+        let of_generation = |engine: &&Engine| engine.is_of(self.generation);
+        self.main()
+            .or_else(|| self.engines.iter().find(of_generation))
+    }
+
+    /// Gives the first ready engine of the generation the requests.
+    fn elect(&mut self) {
+        let is_fit = |engine: &&Engine| engine.is_of(self.generation) && engine.client.is_some();
+        let elected = self.engines.iter().find(is_fit);
+        self.main = elected.map(|engine| engine.id);
+        if let Some(engine) = elected {
+            self.hello.clone_from(&engine.hello);
+            self.failed = None;
+        }
+    }
+
+    fn state(&self) -> EngineState {
+        if let Some(main) = self.main() {
+            return main.state.clone();
+        }
+        if let Some(reason) = &self.failed {
+            let reason = reason.clone();
+            return EngineState::Failed { reason };
+        }
+        match self.first() {
+            Some(engine) => engine.state.clone(),
+            None => self.absent.clone(),
+        }
+    }
 }
 
 /// See the module.
@@ -42,25 +126,70 @@ pub(crate) struct EngineSlot {
     order: watch::Sender<Order>,
 }
 
-/// Counters over all lives and gauges of the present one.
+/// Counters over all lives and gauges of the present ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SlotStats {
-    /// Counters are sums over all lives; gauges are of the present one, 0 without one.
+    /// Counters are sums over all lives; of the gauges, requests are those of all engines and
+    /// blocks those of `main`, 0 without one.
     pub(crate) engine: EngineStats,
-    /// Steps of the present life.
-    pub(crate) num_steps_this_life: u64,
     /// Tokens that arrived from all lives.
     pub(crate) num_tokens: u64,
-    /// KV blocks in the pool; 0 while unknown.
+    /// KV blocks in the pool of `main`; 0 while unknown.
     pub(crate) num_blocks: u32,
-    /// How often the engine was started again.
+    /// How often an engine was started in place of one that was lost.
     pub(crate) num_restarts: u64,
+    /// Engines that were ended from outside while they served.
+    pub(crate) num_losses_outside: u64,
+    /// Engines that ended, hung or spoke nonsense while they served.
+    pub(crate) num_losses_own: u64,
+    /// Engines that are ready beside `main`.
+    pub(crate) num_ready_spares: u64,
+}
+
+/// One engine, for `/ha/status`.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineView {
+    pub(crate) name: String,
+    pub(crate) served: Option<Arc<ServedModel>>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) state: EngineState,
+    pub(crate) hello: Option<EngineHello>,
+    pub(crate) stats: EngineStats,
+    pub(crate) num_steps: u64,
+}
+
+impl EngineView {
+    fn of(name: String, engine: &Engine) -> Self {
+        let client = engine.client.as_ref();
+        Self {
+            name,
+            served: Some(Arc::clone(&engine.served)),
+            pid: engine.pid,
+            state: engine.state.clone(),
+            hello: engine.hello.clone(),
+            stats: client.map(|client| client.stats()).unwrap_or_default(),
+            num_steps: client.map_or(0, |client| client.last_step()),
+        }
+    }
 }
 
 impl EngineSlot {
     pub(crate) fn new() -> Self {
+        let inner = Inner {
+            engines: Vec::new(),
+            main: None,
+            generation: 0,
+            absent: EngineState::Starting,
+            failed: None,
+            hello: None,
+            num_restarts: 0,
+            num_losses_outside: 0,
+            num_losses_own: 0,
+            past: EngineStats::default(),
+            past_num_tokens: 0,
+        };
         Self {
-            inner: Mutex::default(),
+            inner: Mutex::new(inner),
             state: watch::Sender::new(EngineState::Starting),
             order: watch::Sender::new(Order::Run),
         }
@@ -70,102 +199,270 @@ impl EngineSlot {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client of the engine that serves now, if one does.
-    pub(crate) fn client(&self) -> Option<Arc<EngineClient>> {
-        self.inner().client.clone()
+    /// Changes something, and wakes whoever waits for changes.
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let result = change(&mut self.inner());
+        self.state
+            .send_modify(|state| *state = self.inner().state());
+        result
     }
 
     /// The engine that takes the attempts of a stream: one that serves `model_hash`, or for a
     /// stream that has not begun (`None`) the one that takes new requests.
     pub(crate) fn target(&self, model_hash: Option<&str>) -> Option<Arc<EngineClient>> {
-        self.client()
-            .filter(|client| model_hash.is_none_or(|hash| client.hello().model_hash == hash))
+        let inner = self.inner();
+        let Some(hash) = model_hash else {
+            return inner.main()?.client.clone();
+        };
+        let main = inner.main().filter(|engine| engine.serves(hash));
+        let others = || {
+            let serving = inner.engines.iter().filter(|engine| engine.serves(hash));
+            serving.min_by_key(|engine| engine.is_retired)
+        };
+        main.or_else(others)?.client.clone()
     }
 
+    /// The engine that takes new requests which were made for this generation's tokenizer.
+    pub(crate) fn target_of(&self, generation: u64) -> Option<Arc<EngineClient>> {
+        let inner = self.inner();
+        if generation == inner.generation {
+            drop(inner);
+            return self.target(None);
+        }
+        let mut others = inner.engines.iter().filter(|e| e.generation == generation);
+        others.find_map(|engine| engine.client.clone())
+    }
+
+    /// The state of the node's serving engine.
     pub(crate) fn state(&self) -> EngineState {
         self.state.borrow().clone()
     }
 
+    /// Wakes whenever the answer of [`Self::target`] may have changed.
     pub(crate) fn subscribe(&self) -> watch::Receiver<EngineState> {
         self.state.subscribe()
     }
 
-    pub(crate) fn set_state(&self, state: EngineState) {
-        self.state.send_replace(state);
+    /// An engine is about to be started.
+    pub(crate) fn add(&self, id: EngineId, generation: u64, served: Arc<ServedModel>) {
+        self.change(|inner| {
+            inner.engines.push(Engine {
+                id,
+                generation,
+                served,
+                pid: None,
+                state: EngineState::Starting,
+                client: None,
+                hello: None,
+                is_retired: false,
+                is_lost: false,
+            });
+        });
     }
 
-    /// A process was started.
-    pub(crate) fn on_launch(&self, life: u32, pid: Option<u32>) {
-        let mut inner = self.inner();
-        inner.pid = pid;
-        inner.num_restarts = life.into();
-        drop(inner);
-        self.set_state(EngineState::Starting);
+    /// Its process was started.
+    pub(crate) fn on_launch(&self, id: EngineId, pid: Option<u32>) {
+        self.change(|inner| {
+            if let Some(engine) = inner.engine(id) {
+                engine.pid = pid;
+            }
+        });
     }
 
-    /// The engine serves.
-    pub(crate) fn on_ready(&self, client: Arc<EngineClient>) {
-        let mut inner = self.inner();
-        inner.hello = Some(client.hello().clone());
-        inner.client = Some(client);
-        drop(inner);
-        self.set_state(EngineState::Ready);
+    /// It is in this state.
+    pub(crate) fn set_state(&self, id: EngineId, state: EngineState) {
+        self.change(|inner| {
+            if let Some(engine) = inner.engine(id) {
+                engine.state = state;
+            }
+        });
     }
 
-    /// The engine's connection ended: nobody can reach it any more.
-    pub(crate) fn on_disconnect(&self) {
+    /// It was proved, and serves where its generation does and nobody else serves.
+    pub(crate) fn on_ready(&self, id: EngineId, client: Arc<EngineClient>) {
+        self.change(|inner| {
+            if let Some(engine) = inner.engine(id) {
+                engine.hello = Some(client.hello().clone());
+                engine.client = Some(client);
+                engine.state = EngineState::Ready;
+            }
+            if inner.main.is_none() {
+                inner.elect();
+            }
+        });
+    }
+
+    /// Its connection ended: nobody can reach it any more, and another one takes its place.
+    pub(crate) fn on_disconnect(&self, id: EngineId, reason: &str) {
+        self.change(|inner| {
+            let Some(engine) = inner.engine(id) else {
+                return;
+            };
+            engine.is_lost = true;
+            if let Some(client) = engine.client.take() {
+                add_counters(&mut inner.past, &client.stats());
+                inner.past_num_tokens += client.num_tokens();
+            }
+            if inner.main == Some(id) {
+                // How long the wait will be is known once the supervisor has heard of it.
+                inner.absent = EngineState::Backoff {
+                    reason: reason.to_owned(),
+                    restart_in: std::time::Duration::ZERO,
+                };
+                inner.elect();
+            }
+        });
+    }
+
+    /// It served and was lost.
+    pub(crate) fn on_loss(&self, cause: LossCause) {
         let mut inner = self.inner();
-        if let Some(client) = inner.client.take() {
-            add_counters(&mut inner.past, &client.stats());
-            inner.past_num_tokens += client.num_tokens();
+        match cause {
+            LossCause::Outside => inner.num_losses_outside += 1,
+            LossCause::Own => inner.num_losses_own += 1,
         }
     }
 
-    /// The engine's process was waited for.
-    pub(crate) fn on_exit(&self) {
-        self.inner().pid = None;
+    /// Its process was waited for.
+    pub(crate) fn remove(&self, id: EngineId) {
+        self.change(|inner| inner.engines.retain(|engine| engine.id != id));
     }
 
+    /// What is said while no engine is there; `is_failed`: until one serves.
+    pub(crate) fn set_absent(&self, absent: EngineState) {
+        self.change(|inner| {
+            inner.failed = match &absent {
+                EngineState::Failed { reason } => Some(reason.clone()),
+                _ => None,
+            };
+            inner.absent = absent;
+        });
+    }
+
+    /// Why an engine of the serving generation was lost or could not start, the last time.
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        match &self.inner().absent {
+            EngineState::Backoff { reason, .. } | EngineState::Failed { reason } => {
+                Some(reason.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// An engine was started in place of one that was lost.
+    pub(crate) fn count_restart(&self) {
+        self.inner().num_restarts += 1;
+    }
+
+    /// New requests go to this generation from now on; engines of others are retired.
+    pub(crate) fn switch_to(&self, generation: u64) {
+        self.change(|inner| {
+            inner.generation = generation;
+            for engine in &mut inner.engines {
+                engine.is_retired = engine.generation != generation;
+                if engine.is_retired && engine.client.is_some() {
+                    engine.state = EngineState::Draining;
+                }
+            }
+            inner.elect();
+        });
+    }
+
+    /// Of the engine that serves, or served last.
     pub(crate) fn hello(&self) -> Option<EngineHello> {
         self.inner().hello.clone()
     }
 
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.inner().pid
+    /// The engines with their names, `main` first.
+    pub(crate) fn engines(&self) -> Vec<EngineView> {
+        let inner = self.inner();
+        let first = inner.first();
+        let main = match first {
+            Some(engine) => EngineView {
+                state: inner.state(),
+                hello: engine.hello.clone().or_else(|| inner.hello.clone()),
+                ..EngineView::of("main".to_owned(), engine)
+            },
+            None => EngineView {
+                name: "main".to_owned(),
+                served: None,
+                pid: None,
+                state: inner.state(),
+                hello: inner.hello.clone(),
+                stats: EngineStats::default(),
+                num_steps: 0,
+            },
+        };
+        let first = first.map(|engine| engine.id);
+        let mut views = vec![main];
+        let (mut num_spares, mut num_retired) = (0, 0);
+        for engine in &inner.engines {
+            if Some(engine.id) == first || engine.is_lost {
+                continue;
+            }
+            let name = if engine.is_retired {
+                num_retired += 1;
+                format!("retired-{num_retired}")
+            } else if engine.generation == inner.generation {
+                num_spares += 1;
+                format!("spare-{num_spares}")
+            } else {
+                "next".to_owned()
+            };
+            views.push(EngineView::of(name, engine));
+        }
+        views
     }
 
     pub(crate) fn stats(&self) -> SlotStats {
         let inner = self.inner();
-        let present = inner.client.as_ref().map(|client| client.stats());
-        let present = present.unwrap_or_default();
-        let present_num_tokens = inner
-            .client
-            .as_ref()
-            .map_or(0, |client| client.num_tokens());
-        let num_steps_this_life = inner.client.as_ref().map_or(0, |client| client.last_step());
-        let mut engine = present;
-        add_counters(&mut engine, &inner.past);
-        SlotStats {
-            engine,
-            num_steps_this_life,
-            num_tokens: inner.past_num_tokens + present_num_tokens,
+        let main = inner.main();
+        let mut all = SlotStats {
+            num_tokens: inner.past_num_tokens,
             num_blocks: inner.hello.as_ref().map_or(0, |hello| hello.num_blocks),
             num_restarts: inner.num_restarts,
+            num_losses_outside: inner.num_losses_outside,
+            num_losses_own: inner.num_losses_own,
+            ..SlotStats::default()
+        };
+        add_counters(&mut all.engine, &inner.past);
+        for engine in &inner.engines {
+            let Some(client) = &engine.client else {
+                continue;
+            };
+            let stats = client.stats();
+            add_counters(&mut all.engine, &stats);
+            all.num_tokens += client.num_tokens();
+            all.engine.num_running += stats.num_running;
+            all.engine.num_waiting += stats.num_waiting;
+            let is_main = main.is_some_and(|main| main.id == engine.id);
+            if is_main {
+                all.engine.num_used_blocks = stats.num_used_blocks;
+                all.engine.num_cached_blocks = stats.num_cached_blocks;
+            } else if engine.is_of(inner.generation) {
+                all.num_ready_spares += 1;
+            }
         }
+        all
     }
 
     /// Orders only grow: a drain is not taken back.
     pub(crate) fn give_order(&self, order: Order) {
-        self.order.send_if_modified(|current| {
-            let grows = order > *current;
-            *current = order.max(*current);
-            grows
-        });
+        grow(&self.order, order);
     }
 
     pub(crate) fn orders(&self) -> watch::Receiver<Order> {
         self.order.subscribe()
     }
+}
+
+/// Gives an order unless it is less than the one before.
+pub(crate) fn grow(sender: &watch::Sender<Order>, order: Order) {
+    sender.send_if_modified(|current| {
+        let grows = order > *current;
+        *current = order.max(*current);
+        grows
+    });
 }
 
 /// Adds the counters of `other`, leaving the gauges.

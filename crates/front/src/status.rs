@@ -38,7 +38,8 @@ pub struct NodeStatus {
 /// One engine process.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EngineStatus {
-    /// `main` for the one that serves.
+    /// `main` for the one that serves, or will; `spare-N`, `next` (a reload loads it) and `retired-N`
+    /// (it finishes what it had before a reload) for others.
     pub name: String,
     /// Process id; absent where no process runs.
     pub pid: Option<u32>,
@@ -58,7 +59,7 @@ pub struct EngineStatus {
     pub running: u32,
     /// Sequences that wait.
     pub waiting: u32,
-    /// How often it was started again.
+    /// Of `main`: how often an engine was started in place of one that was lost. 0 of others.
     pub restarts: u64,
 }
 

@@ -1,54 +1,105 @@
-//! Keeps one engine running: start, handshake, serve, notice its end, wait, start again.
+//! Keeps the engines of a node running: the one that serves, its spares, and the next one while a
+//! model is reloaded.
 //!
-//! An engine that cannot start at all ends the server with its message; one that served before is
-//! started again with exponential backoff, until it failed too often in a row.
+//! Each engine's life is a task of its own. Where engines are missing, one is started at a time: at
+//! once where a stable one was lost, else with exponential backoff; at the bound of failures in a
+//! row the node says that it failed, and tries on at the longest wait. An engine that cannot
+//! start at all, at the first start, ends the server with its message.
 //!
-//! Invariant: at most one process at a time, killed only by its own handle; before the next start
-//! the last one was waited for, and every sequence it had was told.
+//! Invariant: each process belongs to one life and ends with it; when this is dropped, so are all.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hotspare_link::{EngineHello, EngineMessage, FrontMessage, LinkError, ProtocolRange};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::Child;
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
-use crate::client::EngineClient;
-use crate::slot::{EngineSlot, Order};
-use crate::target::{Loss, LossCause};
-use crate::wire::{Receiver, Sender};
-use crate::{EngineLauncher, EngineState, FrontConfig, FrontError, LaunchedEngine, ServedModel};
+use crate::life::{Life, LifeEnd, LifeEvent, ordered};
+use crate::model::{Model, ModelCell};
+use crate::slot::{EngineId, EngineSlot, Order, grow};
+use crate::{EngineLauncher, EngineState, FrontConfig, FrontError};
 
-/// What a client of a running stream is told when its engine dies.
-const LOST_MESSAGE: &str = "the engine ended while it was answering";
+/// Events of lives that wait to be looked at. Each life has a handful in all.
+const MAX_NUM_EVENTS: usize = 64;
 
-/// How one life of an engine ended.
-enum LifeEnd {
-    /// As ordered.
-    Stopped,
-    /// Before it was ready.
-    NotStarted(FrontError),
-    /// After it had served for so long.
-    Died { served: Duration, reason: String },
+/// A model to take the place of the one that is served.
+pub(crate) struct Reload {
+    pub(crate) model: Arc<Model>,
+    pub(crate) launcher: Arc<dyn EngineLauncher>,
+    /// Told when the new model serves, or why it does not.
+    pub(crate) done: oneshot::Sender<Result<(), FrontError>>,
+}
+
+/// What the lives have told so far. The slot may be ahead of it.
+struct Known {
+    generation: u64,
+    orders: watch::Sender<Order>,
+    is_proved: bool,
+    has_ended: bool,
+}
+
+/// A reload whose first engine is not proved yet.
+struct Candidate {
+    id: EngineId,
+    reload: Reload,
 }
 
 /// See the module.
 pub(crate) struct Supervisor {
-    pub(crate) slot: Arc<EngineSlot>,
-    pub(crate) launcher: Arc<dyn EngineLauncher>,
-    pub(crate) config: FrontConfig,
-    pub(crate) served: Arc<ServedModel>,
+    slot: Arc<EngineSlot>,
+    models: Arc<ModelCell>,
+    config: Arc<FrontConfig>,
+    model: Arc<Model>,
+    launcher: Arc<dyn EngineLauncher>,
+    lives: JoinSet<()>,
+    /// Until their processes are gone.
+    engines: BTreeMap<EngineId, Known>,
+    candidate: Option<Candidate>,
+    num_started: u32,
+    has_served: bool,
+    num_failures: u32,
+    /// The next start is not before this.
+    not_before: Instant,
+    /// Starts that replace engines that were lost.
+    num_to_replace: u64,
+    events: mpsc::Receiver<(EngineId, LifeEvent)>,
+    /// Given to each life.
+    event_sender: mpsc::Sender<(EngineId, LifeEvent)>,
 }
 
 impl Supervisor {
+    pub(crate) fn new(
+        slot: Arc<EngineSlot>,
+        models: Arc<ModelCell>,
+        config: FrontConfig,
+        launcher: Arc<dyn EngineLauncher>,
+    ) -> Self {
+        let (event_sender, events) = mpsc::channel(MAX_NUM_EVENTS);
+        Self {
+            slot,
+            model: models.current(),
+            models,
+            config: Arc::new(config),
+            launcher,
+            lives: JoinSet::new(),
+            engines: BTreeMap::new(),
+            candidate: None,
+            num_started: 0,
+            has_served: false,
+            num_failures: 0,
+            not_before: Instant::now(),
+            num_to_replace: 0,
+            events,
+            event_sender,
+        }
+    }
+
     /// Runs until it is ordered to drain, which is `Ok`, or until it gives up.
-    pub(crate) async fn run(self) -> Result<(), FrontError> {
-        let result = self.keep_running().await;
-        self.slot.set_state(match &result {
+    pub(crate) async fn run(mut self, reloads: mpsc::Receiver<Reload>) -> Result<(), FrontError> {
+        let result = self.keep_running(reloads).await;
+        self.slot.set_absent(match &result {
             Ok(()) => EngineState::Stopped,
             Err(error) => EngineState::Failed {
                 reason: error.to_string(),
@@ -57,318 +108,229 @@ impl Supervisor {
         result
     }
 
-    async fn keep_running(&self) -> Result<(), FrontError> {
+    async fn keep_running(
+        &mut self,
+        mut reloads: mpsc::Receiver<Reload>,
+    ) -> Result<(), FrontError> {
         let mut orders = self.slot.orders();
-        let mut has_served = false;
-        let mut num_failures = 0;
-        for life in 0.. {
-            let reason = match self.live(life, &mut orders).await {
-                LifeEnd::Stopped => return Ok(()),
-                LifeEnd::NotStarted(error) if !has_served => return Err(error),
-                LifeEnd::NotStarted(error) => error.to_string(),
-                LifeEnd::Died { served, reason } => {
-                    has_served = true;
-                    if served >= self.config.engine_stable_after() {
-                        num_failures = 0;
-                    }
-                    reason
+        loop {
+            let start_at = self.next_start();
+            if start_at.is_some_and(|at| at <= Instant::now()) {
+                self.start_missing();
+                continue;
+            }
+            let wait = async {
+                match start_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
                 }
             };
-            num_failures += 1;
-            if num_failures >= self.config.max_num_engine_failures {
-                return Err(FrontError::GaveUp {
-                    num_failures,
-                    last: reason,
-                });
-            }
-            let restart_in = self.config.restart_backoff(num_failures);
-            tracing::error!(
-                reason,
-                restart_in_ms = restart_in.as_millis() as u64,
-                "The engine failed; it will be started again."
-            );
-            self.slot
-                .set_state(EngineState::Backoff { reason, restart_in });
             tokio::select! {
-                () = tokio::time::sleep(restart_in) => {}
-                () = drain_ordered(&mut orders) => return Ok(()),
+                () = wait => {}
+                () = ordered(&mut orders, Order::Drain) => break,
+                Some((id, event)) = self.events.recv() => self.on_event(id, event)?,
+                Some(reload) = reloads.recv() => self.on_reload(reload),
+                Some(joined) = self.lives.join_next() => {
+                    joined.map_err(|panic| FrontError::Supervisor(panic.to_string()))?;
+                }
+            }
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Ends all engines, and waits for them.
+    async fn stop(&mut self) {
+        if let Some(candidate) = self.candidate.take() {
+            let _ = candidate.reload.done.send(Err(FrontError::Stopping));
+        }
+        for engine in self.engines.values() {
+            grow(&engine.orders, Order::Drain);
+        }
+        loop {
+            tokio::select! {
+                joined = self.lives.join_next() => if joined.is_none() { return },
+                // Nobody minds how they end, but none may wait for somebody to hear it.
+                _ = self.events.recv() => {}
+            }
+        }
+    }
+
+    /// When the next engine is to be started; `None` while none is missing, or one is coming.
+    fn next_start(&self) -> Option<Instant> {
+        let engines = self.engines.values();
+        let of_generation = engines
+            .clone()
+            .filter(|engine| engine.generation == self.model.generation && !engine.has_ended);
+        let num_coming = of_generation.clone().filter(|e| !e.is_proved).count();
+        let num_engines = of_generation.count();
+        let num_unreaped = engines.filter(|engine| engine.has_ended).count();
+        // Spares come one at a time, after the engine that serves.
+        let num_wanted = match self.has_served {
+            true => 1 + self.config.num_spare_engines as usize,
+            false => 1,
+        };
+        let has_room = num_unreaped <= self.config.max_num_unreaped_engines as usize;
+        (num_engines < num_wanted && num_coming == 0 && has_room).then_some(self.not_before)
+    }
+
+    fn start_missing(&mut self) {
+        if self.num_to_replace > 0 {
+            self.num_to_replace -= 1;
+            self.slot.count_restart();
+        }
+        let (model, launcher) = (Arc::clone(&self.model), Arc::clone(&self.launcher));
+        self.start(&model, launcher);
+    }
+
+    fn start(&mut self, model: &Model, launcher: Arc<dyn EngineLauncher>) -> EngineId {
+        let id = EngineId(self.num_started);
+        self.num_started += 1;
+        let (orders, receiver) = watch::channel(Order::Run);
+        let known = Known {
+            generation: model.generation,
+            orders,
+            is_proved: false,
+            has_ended: false,
+        };
+        self.engines.insert(id, known);
+        self.slot
+            .add(id, model.generation, Arc::clone(&model.served));
+        let life = Life {
+            id,
+            slot: Arc::clone(&self.slot),
+            launcher,
+            config: Arc::clone(&self.config),
+            served: Arc::clone(&model.served),
+            orders: receiver,
+            events: self.event_sender.clone(),
+        };
+        self.lives.spawn(life.run());
+        id
+    }
+
+    fn on_event(&mut self, id: EngineId, event: LifeEvent) -> Result<(), FrontError> {
+        match event {
+            LifeEvent::Ready => self.on_ready(id),
+            LifeEvent::Ended(end) => return self.on_end(id, end),
+            LifeEvent::Gone => {
+                self.engines.remove(&id);
             }
         }
         Ok(())
     }
 
-    /// One life: launch, handshake, serve, reap.
-    async fn live(&self, life: u32, orders: &mut watch::Receiver<Order>) -> LifeEnd {
-        let launched = match self.launcher.launch(life) {
-            Ok(launched) => launched,
-            Err(error) => return LifeEnd::NotStarted(FrontError::Launch(error)),
-        };
-        let LaunchedEngine {
-            stream,
-            mut process,
-        } = launched;
-        let pid = process.as_ref().and_then(Child::id);
-        self.slot.on_launch(life, pid);
-        tracing::info!(pid, life, "The engine was started.");
-        let connection = match Connection::new(stream, &self.config) {
-            Ok(connection) => connection,
-            Err(error) => {
-                // The socket is closed with the connection that was not made, so the engine ends.
-                self.reap(process.as_mut()).await;
-                self.slot.on_exit();
-                return LifeEnd::NotStarted(FrontError::Launch(error));
-            }
-        };
-        let end = self.converse(connection, orders).await;
-        let exit = self.reap(process.as_mut()).await;
-        self.slot.on_exit();
-        match end {
-            LifeEnd::NotStarted(FrontError::EngineEndedEarly(_)) => {
-                LifeEnd::NotStarted(FrontError::EngineEndedEarly(exit))
-            }
-            LifeEnd::Died { served, reason } => LifeEnd::Died {
-                served,
-                reason: format!("{reason} ({exit})"),
-            },
-            other => other,
+    fn on_ready(&mut self, id: EngineId) {
+        if let Some(engine) = self.engines.get_mut(&id) {
+            engine.is_proved = true;
+        }
+        match self.candidate.take_if(|candidate| candidate.id == id) {
+            Some(candidate) => self.switch_to(candidate.reload),
+            None => self.has_served = true,
         }
     }
 
-    /// From the first message to the last; the socket is closed when it returns.
-    async fn converse(
-        &self,
-        mut connection: Connection,
-        orders: &mut watch::Receiver<Order>,
-    ) -> LifeEnd {
-        let handshake = timeout(
-            self.config.engine_start_timeout(),
-            self.handshake(&mut connection),
-        );
-        let hello = tokio::select! {
-            result = handshake => match result {
-                Ok(Ok(hello)) => hello,
-                Ok(Err(error)) => return LifeEnd::NotStarted(error),
-                Err(_) => return LifeEnd::NotStarted(FrontError::EngineStartTimeout(
-                    self.config.engine_start_timeout_s,
-                )),
-            },
-            () = drain_ordered(orders) => return LifeEnd::Stopped,
+    fn on_end(&mut self, id: EngineId, end: LifeEnd) -> Result<(), FrontError> {
+        let Some(engine) = self.engines.get_mut(&id) else {
+            return Ok(());
         };
-        tracing::info!(
-            model_hash = hello.model_hash,
-            numerics_id = hello.numerics_id,
-            device = hello.device,
-            num_blocks = hello.num_blocks,
-            block_size = hello.block_size,
-            max_num_seqs = hello.max_num_seqs,
-            max_model_len = hello.max_model_len,
-            "The engine is ready."
-        );
-        let client = Arc::new(EngineClient::new(
-            hello,
-            self.config.max_num_unsent_requests,
-        ));
-        self.slot.on_ready(Arc::clone(&client));
-        let since = Instant::now();
-        let (was_drained, reason) = self.serve(connection, &client, orders).await;
-        if !was_drained {
-            // The wait is known once the process was waited for.
-            let (reason, restart_in) = (reason.clone(), Duration::ZERO);
-            self.slot
-                .set_state(EngineState::Backoff { reason, restart_in });
-        }
-        self.slot.on_disconnect();
-        client.close(&Loss {
-            message: LOST_MESSAGE.to_owned(),
-            cause: match was_drained {
-                true => LossCause::Outside,
-                false => LossCause::Own,
-            },
-        });
-        match was_drained {
-            true => LifeEnd::Stopped,
-            false => LifeEnd::Died {
-                served: since.elapsed(),
-                reason,
-            },
-        }
-    }
-
-    async fn handshake(&self, connection: &mut Connection) -> Result<EngineHello, FrontError> {
-        let hello = loop {
-            match connection.receiver.receive().await {
-                Ok(Some(EngineMessage::Loading { stage, done, total })) => {
-                    self.slot
-                        .set_state(EngineState::Loading { stage, done, total });
+        engine.has_ended = true;
+        let is_current = engine.generation == self.model.generation;
+        let mut was_stable = false;
+        let reason = match end {
+            LifeEnd::Stopped => return Ok(()),
+            LifeEnd::NotStarted(error) => {
+                if let Some(candidate) = self.candidate.take_if(|candidate| candidate.id == id) {
+                    tracing::error!(%error, "The new model cannot be served; the old one is.");
+                    let _ = candidate.reload.done.send(Err(error));
+                    return Ok(());
                 }
-                Ok(Some(EngineMessage::Hello(hello))) => break *hello,
-                Ok(Some(EngineMessage::Fatal { message })) => {
-                    return Err(FrontError::EngineRefused(message));
+                if !self.has_served {
+                    return Err(error);
                 }
-                Ok(Some(other)) => {
-                    let text = format!("it sent {other:?} before its hello");
-                    return Err(FrontError::EngineMismatch(text));
+                error.to_string()
+            }
+            LifeEnd::Died { served, reason } => {
+                was_stable = served >= self.config.engine_stable_after();
+                if is_current && was_stable {
+                    self.num_failures = 0;
                 }
-                // The exit status is filled in once the process was waited for.
-                Ok(None) | Err(LinkError::Io(_)) => {
-                    return Err(FrontError::EngineEndedEarly(String::new()));
-                }
-                Err(error) => return Err(FrontError::EngineMismatch(error.to_string())),
+                reason
             }
         };
-        let ours = ProtocolRange::OURS;
-        if ours.negotiate(hello.protocol).is_none() {
-            return Err(FrontError::Protocol {
-                front: ours,
-                engine: hello.protocol,
-            });
-        }
-        self.check_fits(&hello)?;
-        let mut answer = VecDeque::from([FrontMessage::Hello { protocol: ours }]);
-        let sent = connection.sender.send(&mut answer, |_, _| {}).await;
-        sent.map_err(|_| FrontError::EngineEndedEarly(String::new()))?;
-        Ok(hello)
-    }
-
-    /// An engine that cannot do what `/v1/models` announces is not used.
-    fn check_fits(&self, hello: &EngineHello) -> Result<(), FrontError> {
-        if hello.max_model_len < self.served.max_model_len {
-            return Err(FrontError::EngineMismatch(format!(
-                "it holds sequences of {} tokens, the server announces {}",
-                hello.max_model_len, self.served.max_model_len
-            )));
-        }
-        if hello.vocab_size < self.served.vocab_size {
-            return Err(FrontError::EngineMismatch(format!(
-                "it knows {} token ids, the server announces {}",
-                hello.vocab_size, self.served.vocab_size
-            )));
+        match is_current {
+            true => self.on_failure(&reason, was_stable),
+            false => tracing::error!(reason, "A retired engine failed."),
         }
         Ok(())
     }
 
-    /// Reads and writes until the connection ends. Returns whether that was ordered, and why it
-    /// ended otherwise.
-    async fn serve(
-        &self,
-        connection: Connection,
-        client: &EngineClient,
-        orders: &mut watch::Receiver<Order>,
-    ) -> (bool, String) {
-        let Connection {
-            mut receiver,
-            mut sender,
-        } = connection;
-        let reading = read_all(&mut receiver, client);
-        let writing = write_all(&mut sender, client);
-        tokio::pin!(reading);
-        tokio::pin!(writing);
-        tokio::select! {
-            reason = &mut reading => return (false, reason),
-            reason = &mut writing => {
-                // What the engine sent before it stopped reading is still to be had.
-                let rest = timeout(self.config.engine_stop_timeout(), &mut reading);
-                return (false, rest.await.unwrap_or(reason));
-            }
-            () = drain_ordered(orders) => {}
-        }
-        self.slot.set_state(EngineState::Draining);
-        client.send_control(FrontMessage::Drain);
-        let drained = timeout(self.config.engine_stop_timeout(), async {
-            tokio::select! {
-                _ = &mut reading => {}
-                _ = &mut writing => {}
-            }
+    fn on_failure(&mut self, reason: &str, was_stable: bool) {
+        self.num_to_replace += 1;
+        self.num_failures = self.num_failures.saturating_add(1);
+        let is_at_bound = self.num_failures >= self.config.max_num_engine_failures;
+        let restart_in = match is_at_bound {
+            true => Duration::from_millis(self.config.engine_restart_backoff_max_ms),
+            false if was_stable => Duration::ZERO,
+            false => self.config.restart_backoff(self.num_failures),
+        };
+        self.not_before = Instant::now() + restart_in;
+        let num_failures = self.num_failures;
+        tracing::error!(
+            reason,
+            num_failures,
+            restart_in_ms = restart_in.as_millis() as u64,
+            "The engine failed; it will be started again."
+        );
+        self.slot.set_absent(match is_at_bound {
+            true => EngineState::Failed {
+                reason: format!(
+                    "it failed {num_failures} times in a row, at last because {reason}"
+                ),
+            },
+            false => EngineState::Backoff {
+                reason: reason.to_owned(),
+                restart_in,
+            },
         });
-        if drained.await.is_err() {
-            tracing::warn!("The engine did not drain in time.");
-        }
-        (true, String::new())
     }
 
-    /// Waits for the process, and kills it where it does not end by itself: its socket is closed.
-    /// Returns what became of it.
-    async fn reap(&self, process: Option<&mut Child>) -> String {
-        let Some(process) = process else {
-            return "it ran in this process".to_owned();
-        };
-        let wait = self.config.engine_stop_timeout();
-        let result = match timeout(wait, process.wait()).await {
-            Ok(result) => result,
-            Err(_) => {
-                tracing::warn!("The engine process does not end; killing it.");
-                match process.kill().await {
-                    Ok(()) => process.wait().await,
-                    Err(error) => Err(error),
-                }
+    fn on_reload(&mut self, reload: Reload) {
+        if self.candidate.is_some() {
+            let _ = reload.done.send(Err(FrontError::ReloadBusy));
+            return;
+        }
+        let (model, launcher) = (Arc::clone(&reload.model), Arc::clone(&reload.launcher));
+        tracing::info!(model = model.served.name(), "The next engine is loaded.");
+        let id = self.start(&model, launcher);
+        self.candidate = Some(Candidate { id, reload });
+    }
+
+    /// The new model's engine is proved: it gets what is new, and the others end when what they
+    /// have is done.
+    fn switch_to(&mut self, reload: Reload) {
+        self.model = reload.model;
+        self.launcher = reload.launcher;
+        self.has_served = true;
+        (self.num_failures, self.num_to_replace) = (0, 0);
+        self.not_before = Instant::now();
+        self.slot.switch_to(self.model.generation);
+        self.models.set(Arc::clone(&self.model));
+        for engine in self.engines.values() {
+            if engine.generation != self.model.generation {
+                grow(&engine.orders, Order::Retire);
             }
-        };
-        match result {
-            Ok(status) => status.to_string(),
-            Err(error) => format!("its exit status is unknown: {error}"),
         }
-    }
-}
-
-/// Returns once a drain is ordered.
-async fn drain_ordered(orders: &mut watch::Receiver<Order>) {
-    if orders
-        .wait_for(|order| *order == Order::Drain)
-        .await
-        .is_err()
-    {
-        // The slot lives as long as the supervisor; without it no order can come.
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Both directions of an engine's socket.
-struct Connection {
-    receiver: Receiver<OwnedReadHalf>,
-    sender: Sender<OwnedWriteHalf>,
-}
-
-impl Connection {
-    fn new(
-        stream: std::os::unix::net::UnixStream,
-        config: &FrontConfig,
-    ) -> Result<Self, std::io::Error> {
-        stream.set_nonblocking(true)?;
-        let (reader, writer) = UnixStream::from_std(stream)?.into_split();
-        Ok(Self {
-            receiver: Receiver::new(reader, config.max_frame_bytes),
-            sender: Sender::new(writer, config.max_frame_bytes, config.max_write_batch_bytes),
-        })
-    }
-}
-
-/// Routes messages until the connection ends; returns why it did.
-async fn read_all(receiver: &mut Receiver<OwnedReadHalf>, client: &EngineClient) -> String {
-    loop {
-        match receiver.receive().await {
-            Ok(Some(message)) => {
-                if let Some(fatal) = client.on_message(message) {
-                    return fatal;
-                }
-            }
-            Ok(None) => return "it closed its socket".to_owned(),
-            Err(error) => return error.to_string(),
-        }
-    }
-}
-
-/// Writes what is queued until the connection ends; returns why it did.
-async fn write_all(sender: &mut Sender<OwnedWriteHalf>, client: &EngineClient) -> String {
-    let mut messages = VecDeque::new();
-    loop {
-        client.take_mail(&mut messages).await;
-        let refused = |message, error: LinkError| client.on_refused(message, &error);
-        if let Err(error) = sender.send(&mut messages, refused).await {
-            return error.to_string();
-        }
+        tracing::info!(model = self.model.served.name(), "The new model is served.");
+        // Whoever asked may have left.
+        let _ = reload.done.send(Ok(()));
     }
 }
 
 #[cfg(test)]
 #[path = "supervisor_test.rs"]
 mod supervisor_test;
+
+#[cfg(test)]
+#[path = "fleet_test.rs"]
+mod fleet_test;

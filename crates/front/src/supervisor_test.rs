@@ -4,14 +4,19 @@ use futures::StreamExt;
 use hotspare_batch::RejectReason;
 use hotspare_engine::ScriptedOptions;
 
-use super::*;
+use std::sync::Arc;
+
+use hotspare_link::{EngineMessage, FrontMessage, ProtocolRange};
+
 use crate::testing::{
     MAX_MODEL_LEN, ScriptedLauncher, config, event, hello, job, model_info, scripted,
 };
 use crate::testing_streams::{
     collect, labelled, metric, pull, puppet_front, ready, start_scripted, wait_for,
 };
-use crate::{Front, FrontHandle, GenerateError, GenerationStream, ProcessLauncher};
+use crate::{
+    EngineState, Front, FrontConfig, FrontHandle, GenerateError, GenerationStream, ProcessLauncher,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_engine_is_started_again_and_its_streams_go_on() {
@@ -117,18 +122,40 @@ async fn an_engine_that_cannot_start_ends_the_front() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_keeps_failing_is_given_up() {
-    let (mut handle, mut puppets) = puppet_front().await;
+async fn an_engine_that_keeps_failing_makes_the_node_say_so() {
+    let (handle, mut puppets) = puppet_front().await;
     for _ in 0..config().max_num_engine_failures {
         let mut puppet = puppets.recv().await.expect("the engine was started");
         pull(move || puppet.greet()).await;
     }
-    let error = handle.failed().await;
-    let FrontError::GaveUp { num_failures, .. } = error else {
-        panic!("it was to give up: {error}");
-    };
-    assert_eq!(num_failures, config().max_num_engine_failures);
-    assert!(puppets.try_recv().is_err(), "and no further engine");
+    wait_for(&handle, |state| matches!(state, EngineState::Failed { .. })).await;
+    let front = handle.front().clone();
+    let readiness = front.readiness();
+    assert!(!readiness.ready);
+    assert!(
+        readiness.reason.contains("failed 4 times in a row"),
+        "{}",
+        readiness.reason
+    );
+    let status = front.status();
+    assert_eq!((status.role, status.engines[0].state), ("failed", "failed"));
+    assert_eq!(status.reasons, [readiness.reason]);
+    // It is tried on, says `failed` while it is, and is ready again once one serves.
+    let mut puppet = puppets.recv().await.expect("it is tried on");
+    puppet.send(&EngineMessage::Loading {
+        stage: "weights".to_owned(),
+        done: 1,
+        total: 4,
+    });
+    assert_eq!(front.status().role, "failed");
+    let puppet = pull(move || {
+        puppet.greet();
+        puppet
+    })
+    .await;
+    assert_eq!(ready(&handle).await.status().role, "primary-solo");
+    drop(puppet);
+    wait_for(&handle, |state| matches!(state, EngineState::Failed { .. })).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,14 +5,14 @@
 //!
 //! Invariant: nothing here is in a release build.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use hotspare_batch::{SamplingParams, SequenceEvent, StopParams, TokenId};
 use hotspare_engine::{Backend, EngineOptions, ScriptedOptions, spawn_in_process};
 use hotspare_link::{
-    EngineHello, EngineMessage, FrameReader, FrameWriter, FrontMessage, ProtocolRange,
+    EngineHello, EngineMessage, FrameReader, FrameWriter, FrontMessage, LinkError, ProtocolRange,
 };
 use hotspare_protocol::GenerationDefaults;
 use hotspare_text::TextModel;
@@ -99,6 +99,7 @@ pub(crate) fn job(prompts: &[&[TokenId]], max_tokens: u32) -> GenerationJob {
         deadline_ms: None,
         cache_salt: None,
         detokenize: true,
+        model: None,
     }
 }
 
@@ -194,17 +195,56 @@ impl Puppet {
         self.writer.flush().expect("the front reads");
     }
 
-    /// `None` where the front closed the socket.
-    pub(crate) fn receive(&mut self) -> Option<FrontMessage> {
+    /// As [`Self::send`], where the front may have gone.
+    pub(crate) fn try_send(&mut self, message: &EngineMessage) -> Result<(), LinkError> {
+        self.writer.write(message)?;
+        self.writer.flush()
+    }
+
+    /// Bytes that are no frame.
+    pub(crate) fn send_garbage(&mut self) {
+        let written = self.writer.get_mut().write_all(b"GET / HTTP/1.1\r\n\r\n");
+        written.expect("the front reads");
+    }
+
+    /// The next message, a canary too.
+    pub(crate) fn receive_any(&mut self) -> Option<FrontMessage> {
         self.reader.read().expect("the front sends frames")
+    }
+
+    /// `None` where the front closed the socket. Canaries are answered on the way.
+    pub(crate) fn receive(&mut self) -> Option<FrontMessage> {
+        loop {
+            match self.reader.read().expect("the front sends frames") {
+                Some(FrontMessage::Canary { nonce }) => {
+                    self.send(&EngineMessage::CanaryDone { nonce, error: None });
+                }
+                message => return message,
+            }
+        }
+    }
+
+    /// Takes the canary that proves it, and answers.
+    pub(crate) fn prove(&mut self) {
+        let message = self.reader.read().expect("the front sends frames");
+        let Some(FrontMessage::Canary { nonce }) = message else {
+            panic!("a canary was due: {message:?}");
+        };
+        self.send(&EngineMessage::CanaryDone { nonce, error: None });
     }
 
     /// Says hello and takes the front's.
     pub(crate) fn greet(&mut self) {
-        self.send(&EngineMessage::Hello(Box::new(hello())));
+        self.greet_as(&hello());
+    }
+
+    /// Is this engine.
+    pub(crate) fn greet_as(&mut self, hello: &EngineHello) {
+        self.send(&EngineMessage::Hello(Box::new(hello.clone())));
         let answer = self.receive();
         let protocol = ProtocolRange::OURS;
         assert_eq!(answer, Some(FrontMessage::Hello { protocol }));
+        self.prove();
     }
 
     /// Takes the next request and admits it.

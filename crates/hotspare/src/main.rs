@@ -14,9 +14,11 @@ mod hub_progress;
 mod inspect;
 mod inspect_report;
 mod limits;
+mod loader;
 mod logging;
 mod progress;
 mod pull;
+mod reload;
 mod render_command;
 mod serve;
 mod signals;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Ok(cli::Command::Serve(settings)) => serve::run(*settings),
         Ok(cli::Command::Pull(args, hub)) => pull::run(args, &hub),
         Ok(cli::Command::Inspect(args)) => inspect::run(args),
+        Ok(cli::Command::Reload(args)) => reload::run(&args),
         Ok(cli::Command::Engine(args)) => engine_command::run(args),
         Ok(cli::Command::Render(args)) => render_command::run(&args),
         Err(cli::CliError::Clap(error)) => error.exit(),

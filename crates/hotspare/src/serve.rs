@@ -12,8 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotspare_engine::{Backend, EngineOptions};
-use hotspare_front::{Front, FrontHandle, ModelInfo, ProcessLauncher};
+use hotspare_front::{Front, FrontHandle, ModelInfo};
 use hotspare_http::HttpConfig;
 use hotspare_hub::Fetched;
 use indicatif::MultiProgress;
@@ -21,8 +20,9 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::cli::{LogFormat, RENDER_COMMAND, Settings};
-use crate::signals::Signals;
+use crate::cli::{RENDER_COMMAND, Settings};
+use crate::loader::{Loader, launcher};
+use crate::signals::{Hangups, Signals};
 use crate::{fail, hub, limits, logging, progress};
 
 /// Added to the shutdown timeout for closing connections and ending the engine.
@@ -59,6 +59,8 @@ pub(crate) fn run(settings: Settings) -> ExitCode {
 
 async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<(), String> {
     let mut signals = Signals::listen().map_err(|e| format!("signals: {e}"))?;
+    let hangups = Hangups::listen().map_err(|e| format!("signals: {e}"))?;
+    let as_given = settings.clone();
     let mut listener = bind(&settings.host, settings.port).await?;
     if let Some(request) = hub::of_settings(&settings)? {
         // While it is fetched nobody is let wait on a port that does not answer.
@@ -79,6 +81,8 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     let launcher = launcher(&settings, &model)?;
     let mut handle = Front::start(settings.front.clone(), model, Arc::new(launcher));
     let front = handle.front().clone();
+    front.set_loader(Arc::new(Loader::new(as_given)));
+    tokio::spawn(reload_on_hangup(front.clone(), hangups));
     tokio::spawn(progress::show(front.engine_states(), bars));
 
     let (stop_http, stopped) = oneshot::channel::<()>();
@@ -92,7 +96,7 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
         },
     ));
     tracing::info!(
-        model = front.served_model().name(),
+        model = front.model().served.name(),
         "listening on http://{address}"
     );
 
@@ -126,6 +130,18 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Loads the model afresh for each SIGHUP.
+async fn reload_on_hangup(front: Front, mut hangups: Hangups) {
+    loop {
+        hangups.next().await;
+        tracing::info!("SIGHUP: the model is loaded afresh");
+        match front.reload(None).await {
+            Ok(model) => tracing::info!(model, "The model was loaded afresh."),
+            Err(error) => tracing::error!(%error, "The reload failed; all is as it was."),
+        }
+    }
 }
 
 /// Fetches a model of the hub; `None` where a signal came first.
@@ -182,30 +198,4 @@ fn http_config(settings: &Settings) -> Result<HttpConfig, String> {
     let mut http = settings.http.clone();
     http.template_command = vec![program.into(), RENDER_COMMAND.into()];
     Ok(http)
-}
-
-/// How this program starts its engine.
-fn launcher(settings: &Settings, model: &ModelInfo) -> Result<ProcessLauncher, String> {
-    let mut options: EngineOptions = settings.engine.clone();
-    options.max_model_len = Some(model.served.max_model_len as usize);
-    options.max_frame_bytes = settings.front.max_frame_bytes;
-    if let Backend::Scripted(scripted) = &mut options.backend {
-        scripted.vocab_size = model.served.vocab_size;
-    }
-    let options = serde_json::to_string(&options).map_err(|e| e.to_string())?;
-    let format = match settings.log_format {
-        LogFormat::Human => "human",
-        LogFormat::Json => "json",
-    };
-    let args = [
-        "engine",
-        "--log-format",
-        format,
-        "--log-level",
-        &settings.log_level,
-        "--options",
-        &options,
-    ];
-    ProcessLauncher::this_program(args.into_iter().map(Into::into).collect())
-        .map_err(|e| format!("this program cannot be found: {e}"))
 }

@@ -1,6 +1,6 @@
-//! The two signals that end the server: SIGTERM and SIGINT.
+//! The signals that end the server, SIGTERM and SIGINT, and the one that reloads it, SIGHUP.
 //!
-//! Invariant: from the moment this exists, neither ends the process by itself.
+//! Invariant: from the moment these exist, none ends the process by itself.
 
 use std::time::Duration;
 use std::{fmt, io};
@@ -66,5 +66,22 @@ impl Signals {
         let deadline = tokio::time::Instant::now() + ECHO;
         while tokio::time::timeout_at(deadline, self.next()).await.is_ok() {}
         self.next().await
+    }
+}
+
+/// Listens for SIGHUP.
+pub(crate) struct Hangups(Signal);
+
+impl Hangups {
+    pub(crate) fn listen() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one; several that come together are one.
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            // No signal can come any more.
+            std::future::pending::<()>().await;
+        }
     }
 }

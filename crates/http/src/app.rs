@@ -1,66 +1,96 @@
 //! What every route shares: the front, the settings, the bounds on requests.
 //!
-//! Invariant: cheap to clone, constant for the life of the server.
+//! Invariant: cheap to clone; all but the model is constant for the life of the server, and the
+//! model for the life of a request.
 
-use std::sync::{Arc, OnceLock};
+use std::convert::Infallible;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use hotspare_front::Front;
-use hotspare_protocol::{AnswerHead, ApiError, RequestLimits};
+use hotspare_protocol::{AnswerHead, ApiError};
 use tokio_util::sync::CancellationToken;
 
 use crate::HttpConfig;
 use crate::body_budget::BodyBudget;
 use crate::text_lanes::{TextLanes, TextUse};
 use crate::unknown_fields::UnknownFields;
+use crate::view::View;
 
-/// Characters of a model hash that the fingerprint shows.
-const NUM_HASH_CHARS: usize = 8;
-
-/// The routes' state.
+/// The routes' state, and for a request the model that it is checked and answered against.
 #[derive(Clone)]
-pub(crate) struct App(Arc<Shared>);
+pub(crate) struct App {
+    shared: Arc<Shared>,
+    pub(crate) view: Arc<View>,
+}
 
 pub(crate) struct Shared {
     pub(crate) front: Front,
     pub(crate) config: HttpConfig,
-    pub(crate) limits: RequestLimits,
     /// Cancelled when answers that still run have to end.
     pub(crate) closing: CancellationToken,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) bodies: BodyBudget,
     text_lanes: TextLanes,
-    fingerprint: OnceLock<String>,
+    /// Of the model that was served when somebody looked last.
+    latest: RwLock<Arc<View>>,
+}
+
+/// The routes' state with the model that is served as the request comes.
+pub(crate) struct Pinned(pub(crate) App);
+
+impl FromRequestParts<App> for Pinned {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        Ok(Self(app.pinned()))
+    }
 }
 
 impl std::ops::Deref for App {
     type Target = Shared;
 
     fn deref(&self) -> &Shared {
-        &self.0
+        &self.shared
     }
 }
 
 impl App {
     pub(crate) fn new(front: Front, config: HttpConfig, closing: CancellationToken) -> Self {
-        let served = front.served_model();
-        let limits = RequestLimits {
-            max_logprobs: config.max_logprobs,
-            max_num_choices: config.max_num_choices,
-            trust_request_chat_template: config.trust_request_chat_template,
-            has_tokenizer: front.text().is_some(),
-            ..RequestLimits::new(served.max_model_len, served.vocab_size)
-        };
-        Self(Arc::new(Shared {
+        let view = Arc::new(View::new(front.model(), &config));
+        let shared = Shared {
             front,
-            limits,
             closing,
             unknown_fields: UnknownFields::new(config.max_num_logged_fields),
             bodies: BodyBudget::new(&config),
             text_lanes: TextLanes::new(&config),
             config,
-            fingerprint: OnceLock::new(),
-        }))
+            latest: RwLock::new(Arc::clone(&view)),
+        };
+        Self {
+            shared: Arc::new(shared),
+            view,
+        }
+    }
+
+    /// The same with the model that is served now.
+    pub(crate) fn pinned(&self) -> Self {
+        let model = self.front.model();
+        // A panic elsewhere leaves one view or the other.
+        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
+        let mut view = Arc::clone(&latest);
+        drop(latest);
+        if !Arc::ptr_eq(&view.model, &model) {
+            view = Arc::new(View::new(model, &self.config));
+            let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+            latest.clone_from(&view);
+        }
+        Self {
+            shared: Arc::clone(&self.shared),
+            view,
+        }
     }
 
     /// Runs `work` here where it is short, else on a thread that may block, in its turn.
@@ -99,24 +129,9 @@ impl App {
         AnswerHead {
             id: format!("{kind}-{name}"),
             created: unix_seconds(),
-            model: self.front.served_model().name().to_owned(),
-            system_fingerprint: self.fingerprint().map(str::to_owned),
+            model: self.view.served().name().to_owned(),
+            system_fingerprint: self.view.fingerprint(&self.front).map(str::to_owned),
         }
-    }
-
-    /// Names this build and the model that runs; `None` until an engine has said which.
-    fn fingerprint(&self) -> Option<&str> {
-        if let Some(known) = self.fingerprint.get() {
-            return Some(known);
-        }
-        let status = self.front.status();
-        let hash = &status.engines.first()?.model_hash;
-        if hash.is_empty() {
-            return None;
-        }
-        let hash: String = hash.chars().take(NUM_HASH_CHARS).collect();
-        let text = format!("hotspare-{}-{hash}", env!("CARGO_PKG_VERSION"));
-        Some(self.fingerprint.get_or_init(|| text))
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct HttpConfig {
     /// Keys that open `/v1`; none: open to all.
     pub api_keys: Vec<String>,
+    /// Key that opens administration, such as `/ha/reload`; none: whoever is on this machine may.
+    pub admin_key: Option<String>,
     /// Origins that browsers may call from (CORS); `*` for all, none for same-origin only.
     pub allowed_origins: Vec<String>,
     /// Bytes of a request's body at most; longer ones are a 413.
@@ -94,6 +96,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             api_keys: Vec::new(),
+            admin_key: None,
             allowed_origins: Vec::new(),
             max_body_bytes: 4 << 20,
             max_total_body_bytes: 256 << 20,

@@ -3,6 +3,8 @@
 //! Invariant: each prompt has been measured, and each of them fits the context with one token to
 //! spare.
 
+use std::sync::Arc;
+
 use hotspare_batch::{SamplingParams, StopParams};
 use hotspare_front::GenerationJob;
 use hotspare_protocol::{ApiError, SamplingFields};
@@ -27,7 +29,7 @@ pub(crate) fn make(
     logprobs: NumLogprobs,
     default_max_tokens: Option<u32>,
 ) -> Result<GenerationJob, ApiError> {
-    let (defaults, limits) = (app.front.defaults(), &app.limits);
+    let (defaults, limits) = (app.view.defaults(), &app.view.limits);
     // The front clamps `max_tokens` for each prompt; the shortest prompt has the most room.
     let mut stop: Option<StopParams> = None;
     for prompt in &prompts {
@@ -55,7 +57,8 @@ pub(crate) fn make(
         priority: sampling.priority,
         deadline_ms: None,
         cache_salt: sampling.cache_salt.clone(),
-        detokenize: app.front.text().is_some(),
+        detokenize: app.view.text().is_some(),
+        model: Some(Arc::clone(&app.view.model)),
     })
 }
 

@@ -30,6 +30,7 @@ mod text_lanes;
 mod texts;
 mod timeout_io;
 mod unknown_fields;
+mod view;
 
 pub use config::HttpConfig;
 pub use server::{HttpError, serve};

@@ -37,8 +37,8 @@ pub(crate) struct CompletionPlan {
 /// # Errors
 /// An answer to the client.
 pub(crate) fn chat(app: &App, body: &[u8]) -> Result<ChatPlan, ApiError> {
-    let request = ChatRequest::parse(body, &app.limits)?;
-    check_model(request.model.as_deref(), &app.front.served_model().names)?;
+    let request = ChatRequest::parse(body, &app.view.limits)?;
+    check_model(request.model.as_deref(), &app.view.served().names)?;
     app.unknown_fields.log(&request.unknown_fields);
     check_stop_strings(app, &request.sampling)?;
     let text = require_text(app)?;
@@ -50,12 +50,12 @@ pub(crate) fn chat(app: &App, body: &[u8]) -> Result<ChatPlan, ApiError> {
         request.template.add_special_tokens,
         PromptBound::of(&request.sampling, app),
     )?;
-    request.sampling.truncate_prompt(&mut ids, &app.limits);
+    request.sampling.truncate_prompt(&mut ids, &app.view.limits);
     let logprobs = NumLogprobs {
         output: request.num_top_logprobs,
-        prompt: request.sampling.num_prompt_logprobs(&app.limits),
+        prompt: request.sampling.num_prompt_logprobs(&app.view.limits),
     };
-    let default_max_tokens = app.front.defaults().max_tokens;
+    let default_max_tokens = app.view.defaults().max_tokens;
     let job = job::make(
         app,
         &request.sampling,
@@ -75,8 +75,8 @@ pub(crate) fn chat(app: &App, body: &[u8]) -> Result<ChatPlan, ApiError> {
 /// # Errors
 /// An answer to the client.
 pub(crate) fn completion(app: &App, body: &[u8]) -> Result<CompletionPlan, ApiError> {
-    let request = CompletionRequest::parse(body, &app.limits)?;
-    check_model(request.model.as_deref(), &app.front.served_model().names)?;
+    let request = CompletionRequest::parse(body, &app.view.limits)?;
+    check_model(request.model.as_deref(), &app.view.served().names)?;
     app.unknown_fields.log(&request.unknown_fields);
     let sampling = &request.sampling;
     check_stop_strings(app, sampling)?;
@@ -91,12 +91,12 @@ pub(crate) fn completion(app: &App, body: &[u8]) -> Result<CompletionPlan, ApiEr
                 encode(app, text, prompt, special, bound)?
             }
         };
-        sampling.truncate_prompt(&mut ids, &app.limits);
+        sampling.truncate_prompt(&mut ids, &app.view.limits);
         prompts.push(ids);
     }
     let logprobs = NumLogprobs {
         output: request.num_logprobs,
-        prompt: request.num_prompt_logprobs(&app.limits),
+        prompt: request.num_prompt_logprobs(&app.view.limits),
     };
     let job = job::make(app, sampling, prompts, logprobs, None)?;
     Ok(CompletionPlan { request, job })
@@ -153,7 +153,7 @@ impl PromptBound {
             return Self::Fit;
         };
         // -1 is what the context has room for. More than is kept is cut off later.
-        let max_model_len = app.limits.max_model_len as usize;
+        let max_model_len = app.view.limits.max_model_len as usize;
         let num_kept = usize::try_from(num_kept).unwrap_or(max_model_len);
         Self::Pieces(match sampling.truncation_side {
             TruncationSide::Left => Keep::Last(num_kept),
@@ -189,7 +189,8 @@ pub(crate) fn encode(
         PromptBound::Fit => {
             let num_chars = prompt.chars().count();
             let max_chars_per_token = text.max_chars_per_token();
-            app.limits
+            app.view
+                .limits
                 .check_prompt_chars(num_chars, max_chars_per_token)?;
             Keep::All
         }
@@ -204,7 +205,7 @@ pub(crate) fn encode(
 /// # Errors
 /// 400 where the server has none.
 pub(crate) fn require_text(app: &App) -> Result<&Arc<TextModel>, ApiError> {
-    app.front.text().ok_or_else(|| {
+    app.view.text().ok_or_else(|| {
         ApiError::bad_request(
             "This server runs without a tokenizer (--skip-tokenizer-init): it takes token ids on \
              /v1/completions only.",

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::app::App;
-use crate::routes::{chat, completions, health, models, status, tokenize};
+use crate::routes::{chat, completions, health, models, reload, status, tokenize};
 use crate::{HttpConfig, headers, reply};
 
 /// All paths that stand for one resource.
-pub(crate) const PATHS: [&str; 13] = [
+pub(crate) const PATHS: [&str; 14] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/models",
@@ -30,6 +30,7 @@ pub(crate) const PATHS: [&str; 13] = [
     "/metrics",
     "/load",
     "/ha/status",
+    "/ha/reload",
 ];
 
 /// The routes over a front. Answers that run when `closing` is cancelled end with an error.
@@ -51,6 +52,7 @@ pub(crate) fn router(front: Front, config: HttpConfig, closing: CancellationToke
         .route("/metrics", get(status::metrics))
         .route("/load", get(status::load))
         .route("/ha/status", get(status::ha))
+        .route("/ha/reload", post(reload::create))
         .fallback(reply::not_found)
         .method_not_allowed_fallback(reply::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), headers::guard))

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
 use hotspare_front::Front;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -18,8 +20,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use crate::HttpConfig;
+use crate::auth::PeerAddress;
 use crate::peer;
 use crate::router::router;
 use crate::timeout_io::TimeoutIo;
@@ -166,9 +170,19 @@ impl Server {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
+        let address = stream.peer_addr().ok().map(PeerAddress);
         let (stream, peer) = peer::watched(stream);
         let io = TokioIo::new(TimeoutIo::new(stream, self.write_timeout));
-        let service = TowerToHyperService::new(self.service.clone());
+        let service = self
+            .service
+            .clone()
+            .map_request(move |mut request: Request<Incoming>| {
+                if let Some(address) = address {
+                    request.extensions_mut().insert(address);
+                }
+                request
+            });
+        let service = TowerToHyperService::new(service);
         let connection = watcher.watch(self.builder.serve_connection(io, service));
         async move {
             match peer.until_gone(connection).await {

@@ -68,6 +68,7 @@ fn any_front_message() -> impl Strategy<Value = FrontMessage> {
         }),
         Just(FrontMessage::Drain),
         any::<u64>().prop_map(|nonce| FrontMessage::Ping { nonce }),
+        any::<u64>().prop_map(|nonce| FrontMessage::Canary { nonce }),
     ]
 }
 

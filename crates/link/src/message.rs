@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::LinkError;
 
 /// The version this build writes; also the newest it reads.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Versions a side can speak; the connection uses the highest common one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct ProtocolRange {
 impl ProtocolRange {
     /// What this build speaks.
     pub const OURS: Self = Self {
-        min: 2,
+        min: 3,
         max: PROTOCOL_VERSION,
     };
 
@@ -74,6 +74,11 @@ pub enum FrontMessage {
     Drain,
     /// Are you there? Answered by `Pong`.
     Ping {
+        /// Echoed.
+        nonce: u64,
+    },
+    /// Draw a token, before all that waits. Answered by `CanaryDone`.
+    Canary {
         /// Echoed.
         nonce: u64,
     },
@@ -184,6 +189,20 @@ pub enum EngineMessage {
     Pong {
         /// From the ping.
         nonce: u64,
+    },
+    /// A step was given to the device: how much is in it, before it is known how long it takes.
+    Working {
+        /// Number of the step.
+        step: u64,
+        /// Its tokens.
+        num_tokens: u32,
+    },
+    /// The canary's token was drawn, or could not be.
+    CanaryDone {
+        /// Of the canary.
+        nonce: u64,
+        /// Why there is no token.
+        error: Option<String>,
     },
     /// The engine cannot go on and ends with a non-zero status.
     Fatal {

@@ -2,10 +2,10 @@
 //!
 //! Invariant: a refusal leaves no trace; the driver checks that.
 
-use hotspare_batch::{FinishReason, RejectReason, TOKEN_FROM_DEVICE};
+use hotspare_batch::{FinishReason, RejectReason, RequestId, TOKEN_FROM_DEVICE};
 
-use crate::SchedulerConfig;
 use crate::testing::{Driver, ids, request, small_config, with_max_tokens};
+use crate::{SchedulerConfig, SchedulingPolicy};
 
 /// The reason for a human, where a request is impossible.
 fn why(driver: &mut Driver, request: hotspare_batch::Generate) -> String {
@@ -151,4 +151,44 @@ fn what_was_delivered_in_full_ends_at_once() {
     driver.add(at_eos).unwrap();
     assert_eq!(driver.transcript(5).finish, None);
     driver.run();
+}
+
+#[test]
+fn the_canary_goes_before_all_that_waits_and_is_not_counted() {
+    let config = SchedulerConfig {
+        max_num_seqs: 1,
+        max_num_waiting: 1,
+        policy: SchedulingPolicy::Priority,
+        ..small_config()
+    };
+    let mut driver = Driver::new(config);
+    driver.add(request(1, &[1, 2])).unwrap();
+    driver.step();
+    let urgent = hotspare_batch::Generate {
+        priority: i32::MIN,
+        ..request(2, &[3])
+    };
+    driver.add(urgent).unwrap();
+    assert!(driver.add(request(3, &[4])).is_err(), "the queue is full");
+    let canary = with_max_tokens(request(RequestId::CANARY.0, &[0]), 1);
+    driver.add(canary).unwrap();
+    let stats = driver.scheduler.stats();
+    assert_eq!((stats.num_running, stats.num_waiting), (1, 1));
+    assert!(
+        driver.add(request(3, &[4])).is_err(),
+        "it took nobody's place"
+    );
+    driver.cancel(1);
+    let before = driver.scheduler.stats();
+    driver.step();
+    let after = driver.scheduler.stats();
+    assert_eq!(driver.transcript(RequestId::CANARY.0).tokens.len(), 1);
+    assert!(driver.transcript(2).tokens.is_empty());
+    assert_eq!(after.num_steps, before.num_steps + 1);
+    assert_eq!(after.num_prompt_tokens, before.num_prompt_tokens);
+    assert_eq!(after.num_generated_tokens, before.num_generated_tokens);
+    assert_eq!(after.step_tokens, before.step_tokens);
+    assert_eq!(after.preemptions, before.preemptions);
+    driver.run();
+    assert_eq!(driver.transcript(2).tokens.len(), 4);
 }

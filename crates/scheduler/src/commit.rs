@@ -24,11 +24,15 @@ impl Scheduler {
             let num_tokens = in_flight
                 .rows
                 .iter()
+                .filter(|row| !self.sequences.get(row.index).is_canary())
                 .map(|row| row.end - row.start)
                 .sum::<usize>();
-            self.counters
-                .step_tokens
-                .observe(&STEP_TOKENS_BOUNDS, num_tokens as u64);
+            // A step of the canary alone has no others.
+            if num_tokens > 0 {
+                self.counters
+                    .step_tokens
+                    .observe(&STEP_TOKENS_BOUNDS, num_tokens as u64);
+            }
             for (row, output) in in_flight.rows.drain(..).zip(&mut output.rows) {
                 self.commit_row(row, output);
             }
@@ -91,14 +95,19 @@ impl Scheduler {
         let sequence = self.sequences.get_mut(row.index);
         let first_index = sequence.num_output_tokens();
         let num_prompt_tokens = row.end.min(sequence.num_prompt_tokens);
-        self.counters.num_prompt_tokens += num_prompt_tokens.saturating_sub(row.start) as u64;
+        let is_counted = !sequence.is_canary();
+        if is_counted {
+            self.counters.num_prompt_tokens += num_prompt_tokens.saturating_sub(row.start) as u64;
+        }
         if sequence.wants_prompt_logprobs {
             sequence.prompt_logprobs.append(&mut output.prompt_logprobs);
         }
         let finish = if row.samples {
             let finish = sequence.accept(&mut output.token_ids);
             output.logprobs.truncate(output.token_ids.len());
-            self.counters.num_generated_tokens += output.token_ids.len() as u64;
+            if is_counted {
+                self.counters.num_generated_tokens += output.token_ids.len() as u64;
+            }
             // The last id drawn has no K and V yet; where none was drawn, the last one is
             // computed again.
             sequence.num_computed_tokens = row.end.min(sequence.ids.len() - 1);

@@ -35,9 +35,11 @@ impl Scheduler {
         let (status, key) = (sequence.status, sequence.key);
         let was_admitted = sequence.was_admitted;
         let num_preemptions = sequence.num_preemptions.into();
-        self.counters
-            .preemptions
-            .observe(&PREEMPTIONS_BOUNDS, num_preemptions);
+        if !sequence.is_canary() {
+            self.counters
+                .preemptions
+                .observe(&PREEMPTIONS_BOUNDS, num_preemptions);
+        }
         sequence.status = Status::Finished;
         self.by_id.remove(&sequence.request_id);
         if let Some(at_ms) = sequence.deadline_at_ms {

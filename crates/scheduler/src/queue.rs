@@ -13,8 +13,8 @@ use crate::slab::SequenceIndex;
 /// Place of a sequence: by priority, then by arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueueKey {
-    /// Lower is first. Always 0 under first come, first served.
-    pub(crate) priority: i32,
+    /// Lower is first. 0 under first come, first served, but for the canary.
+    pub(crate) priority: i64,
     /// Number of the sequence among all that were added.
     pub(crate) arrival: u64,
     pub(crate) index: SequenceIndex,

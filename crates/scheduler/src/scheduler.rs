@@ -16,7 +16,7 @@ use rustc_hash::FxHashMap;
 use crate::block_hash::{HashFn, xxh3};
 use crate::kv_blocks::KvBlocks;
 use crate::queue::{QueueKey, RunningList, WaitingQueue};
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, Status};
 use crate::slab::{SequenceIndex, Slab};
 use crate::{SchedulerConfig, SchedulerError, SchedulerStats, SchedulingPolicy};
 
@@ -110,7 +110,8 @@ impl Scheduler {
     }
 
     /// Takes in a sequence; its events follow. One whose delivered ids already end it (by length,
-    /// or by the last one) ends at once.
+    /// or by the last one) ends at once. [`RequestId::CANARY`] goes before all that waits, also where
+    /// the queue is full, and is in no counter but that of steps.
     ///
     /// # Errors
     /// Nothing of the request is kept, and it gets no event.
@@ -120,14 +121,16 @@ impl Scheduler {
             self.report_early_finish(&request, finish);
             return Ok(());
         }
-        if self.waiting.num_new() >= self.config.max_num_waiting {
+        let is_canary = request.request_id == RequestId::CANARY;
+        if !is_canary && self.waiting.num_new() >= self.config.max_num_waiting {
             let max_num_waiting = self.config.max_num_waiting as u32;
             return Err(RejectReason::QueueFull { max_num_waiting });
         }
         let index = self.sequences.next_index();
         let priority = match self.config.policy {
+            _ if is_canary => i64::MIN,
             SchedulingPolicy::Fcfs => 0,
-            SchedulingPolicy::Priority => request.priority,
+            SchedulingPolicy::Priority => request.priority.into(),
         };
         let key = QueueKey {
             priority,
@@ -140,7 +143,8 @@ impl Scheduler {
             self.deadlines.insert((at_ms, index));
         }
         self.by_id.insert(request.request_id, index);
-        self.waiting.insert(key, false);
+        // The canary takes no place in the queue, as a sequence that was preempted takes none.
+        self.waiting.insert(key, is_canary);
         let inserted =
             self.sequences
                 .insert(Sequence::new(request, max_len, key, deadline_at_ms, now_ms));
@@ -186,10 +190,14 @@ impl Scheduler {
 
     /// Gauges of now, counters since the start.
     pub fn stats(&self) -> SchedulerStats {
-        let num_running = self.running.len();
+        let canary = self.by_id.get(&RequestId::CANARY);
+        let canary = canary.map(|&index| self.sequences.get(index).status);
+        let is_canary_running = canary == Some(Status::Running);
+        let num_running = self.running.len() - usize::from(is_canary_running);
+        let num_live = self.by_id.len() - usize::from(canary.is_some());
         SchedulerStats {
             num_running: num_running as u32,
-            num_waiting: (self.by_id.len() - num_running) as u32,
+            num_waiting: (num_live - num_running) as u32,
             num_used_blocks: self.blocks.num_used() as u32,
             num_cached_blocks: self.blocks.num_cached_free() as u32,
             num_free_blocks: self.blocks.num_free() as u32,

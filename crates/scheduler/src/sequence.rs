@@ -63,7 +63,7 @@ pub(crate) struct Sequence {
     pub(crate) epoch: u32,
     /// The device's idea of the slot is wrong: tell it before the next row.
     pub(crate) needs_slot_init: bool,
-    /// It has run before, so it is not new to the waiting queue.
+    /// It has run before, so it is not new to the waiting queue. The canary never is.
     pub(crate) was_admitted: bool,
     /// How often it lost its place.
     pub(crate) num_preemptions: u32,
@@ -113,13 +113,18 @@ impl Sequence {
             num_in_flight: 0,
             epoch: 0,
             needs_slot_init: false,
-            was_admitted: false,
+            was_admitted: request.request_id == RequestId::CANARY,
             num_preemptions: 0,
             num_cached_tokens: 0,
             queued_ms: None,
             has_reported: false,
             prompt_logprobs: Vec::new(),
         }
+    }
+
+    /// Whether it is the engine's own.
+    pub(crate) fn is_canary(&self) -> bool {
+        self.request_id == RequestId::CANARY
     }
 
     /// Output ids known, delivered ones of earlier attempts included.

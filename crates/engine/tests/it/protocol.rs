@@ -52,6 +52,81 @@ fn pings_are_answered_while_idle_and_while_busy() {
     front.finish_all();
 }
 
+/// Asks for a canary and returns what is said of it.
+fn canary(front: &mut Front, nonce: u64) -> Option<String> {
+    front.send(&FrontMessage::Canary { nonce });
+    loop {
+        let message = front.receive().unwrap().expect("the engine lives");
+        if let EngineMessage::CanaryDone { nonce: told, error } = message {
+            assert_eq!(told, nonce);
+            return error;
+        }
+    }
+}
+
+#[test]
+fn a_canary_passes_a_full_queue_and_is_counted_nowhere() {
+    let mut front = Front::start(EngineOptions {
+        max_num_seqs: 1,
+        max_num_waiting: 1,
+        ..scripted(ScriptedOptions {
+            step_time_us: 5_000,
+            ..ScriptedOptions::default()
+        })
+    });
+    assert_eq!(canary(&mut front, 1), None);
+    let stats = front.idle_stats();
+    assert_eq!(stats.num_steps, 1);
+    assert_eq!(
+        (stats.num_prompt_tokens, stats.num_generated_tokens),
+        (0, 0)
+    );
+    assert_eq!((stats.step_tokens.num(), stats.preemptions.num()), (0, 0));
+    assert_eq!(stats.num_prefix_cache_queries, 0);
+
+    // One runs for seconds, one waits, and a third one has no place.
+    front.generate(&request(1, &prompt(1, 9), 400));
+    front.receive_until(|front| !front.answers[&RequestId(1)].ids.is_empty());
+    front.generate(&request(2, &prompt(2, 9), 5));
+    front.generate(&request(3, &prompt(3, 9), 5));
+    front.send(&FrontMessage::Canary { nonce: 1 });
+    front.cancel(RequestId(1));
+    assert_eq!(canary(&mut front, 2), None, "one token answers for both");
+    assert!(front.answers[&RequestId(3)].rejected.is_some());
+    let waiting = &front.answers[&RequestId(2)].ids;
+    assert!(waiting.is_empty(), "it went before the one that waits");
+    front.finish_all();
+    let stats = front.idle_stats();
+    let num_tokens: usize = front.answers.values().map(|answer| answer.ids.len()).sum();
+    // A token that was on its way when its sequence was cancelled is drawn and not delivered.
+    assert!(stats.num_generated_tokens.abs_diff(num_tokens as u64) <= 1);
+    assert_eq!(stats.num_prompt_tokens + stats.num_cached_prompt_tokens, 18);
+}
+
+#[test]
+fn a_canary_whose_row_fails_says_so() {
+    let mut front = Front::start(scripted(ScriptedOptions {
+        failing_token_id: Some(0),
+        ..ScriptedOptions::default()
+    }));
+    let error = canary(&mut front, 7).expect("it failed");
+    assert!(error.contains("no usable logits"), "{error}");
+    assert!(canary(&mut front, 8).is_some(), "the engine goes on");
+}
+
+#[test]
+fn a_step_is_announced_with_its_size() {
+    let mut front = Front::start(scripted(ScriptedOptions::default()));
+    front.generate(&request(1, &prompt(1, 40), 3));
+    let mut sizes = Vec::new();
+    while front.answers[&RequestId(1)].finish.is_none() {
+        if let Some(EngineMessage::Working { step, num_tokens }) = front.receive().unwrap() {
+            sizes.push((step, num_tokens));
+        }
+    }
+    assert_eq!(sizes, [(1, 40), (2, 1), (3, 1)]);
+}
+
 #[test]
 fn a_drained_engine_finishes_its_work_and_ends() {
     let mut front = Front::start(scripted(ScriptedOptions {

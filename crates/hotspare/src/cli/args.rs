@@ -15,7 +15,8 @@ use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
 use super::replay_args::ReplayLimitArgs;
 use super::values::{
     ContextLen, LogFormat, Policy, Secret, parse_body_size, parse_interval_ms, parse_name,
-    parse_num_connections, parse_num_threads, parse_positive, parse_size, parse_timeout_ms,
+    parse_num_connections, parse_num_threads, parse_positive, parse_size, parse_spare_engines,
+    parse_timeout_ms,
 };
 
 /// Below the options in `--help`.
@@ -35,7 +36,7 @@ Examples:
 Models on the hub are kept where Python's huggingface_hub keeps them, and fetched as HF_HOME,
 HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say.
 Signals: SIGTERM and SIGINT let running requests finish and end with status 0; a second one ends at
-once.";
+once. SIGHUP loads the model afresh, without losing a stream.";
 
 /// Arguments of `hotspare serve`.
 #[derive(Args, Clone, Debug, Default)]
@@ -81,6 +82,10 @@ pub(crate) struct ServerArgs {
     /// environment as HOTSPARE_API_KEY (or VLLM_API_KEY): arguments are visible to every process.
     #[arg(long, value_name = "KEY", num_args = 1.., hide_possible_values = true)]
     pub(crate) api_key: Option<Vec<Secret>>,
+    /// Key that administration needs, such as `hotspare reload` [default: none, and it is open to
+    /// this machine only]. Better set in the environment as HOTSPARE_ADMIN_KEY.
+    #[arg(long, value_name = "KEY", hide_possible_values = true)]
+    pub(crate) admin_key: Option<Secret>,
     /// Seconds that running requests have to finish after SIGTERM [default: 30].
     #[arg(long, value_name = "SECONDS")]
     pub(crate) shutdown_timeout: Option<u64>,
@@ -243,14 +248,23 @@ pub(crate) struct SupervisionArgs {
     /// Seconds that an engine has to become ready [default: 600].
     #[arg(long, value_name = "SECONDS")]
     pub(crate) engine_start_timeout: Option<u64>,
-    /// Milliseconds before an engine that died is started again, doubling with each failure in a
-    /// row [default: 100].
+    /// Engines that are loaded and proved beside the one that serves, and take its place when it is
+    /// lost; each takes the memory of an engine [default: 0].
+    #[arg(long, value_name = "N", value_parser = parse_spare_engines)]
+    pub(crate) spare_engines: Option<u32>,
+    /// Milliseconds without a step, while work is pending, after which an engine counts as hanging;
+    /// more where its steps take long [default: 5000].
+    #[arg(long, value_name = "MS", value_parser = parse_timeout_ms)]
+    pub(crate) engine_hang_floor_ms: Option<u64>,
+    /// Milliseconds before an engine that died soon after its start is started again, doubling with
+    /// each failure in a row; one that was stable is started again at once [default: 100].
     #[arg(long, value_name = "MS")]
     pub(crate) engine_restart_backoff_min_ms: Option<u64>,
     /// The longest such wait, milliseconds [default: 30000].
     #[arg(long, value_name = "MS")]
     pub(crate) engine_restart_backoff_max_ms: Option<u64>,
-    /// Failures in a row after which the server ends [default: 10].
+    /// Failures in a row after which the node says that it failed; it is tried on at the longest wait
+    /// [default: 10].
     #[arg(long, value_name = "N")]
     pub(crate) max_num_engine_failures: Option<u32>,
 }
@@ -332,6 +346,7 @@ impl ServerArgs {
             host,
             port,
             api_key,
+            admin_key,
             shutdown_timeout,
             allowed_origins,
             enable_prompt_tokens_details,
@@ -401,6 +416,8 @@ impl SupervisionArgs {
             self,
             lower,
             engine_start_timeout,
+            spare_engines,
+            engine_hang_floor_ms,
             engine_restart_backoff_min_ms,
             engine_restart_backoff_max_ms,
             max_num_engine_failures,

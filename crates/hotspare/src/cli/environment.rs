@@ -58,6 +58,8 @@ impl Environment {
         let merged = self.options_of("", warnings)?;
         let command = serve_command();
         let mut known = vec![FAULTS_VARIABLE.to_owned(), LIFE_VARIABLE.to_owned()];
+        // Of `hotspare reload`.
+        known.push("HOTSPARE_URL".to_owned());
         known.extend(options(&command).map(|(name, _)| variable(name)));
         self.warn_of_unknown(&known, warnings);
         Ok(merged)

@@ -144,6 +144,30 @@ pub(crate) struct LinkLimitArgs {
     /// Time that an engine has to end by itself before it is killed [default: 5000].
     #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
     pub(crate) engine_stop_timeout_ms: Option<u64>,
+    /// Time from the end of an engine's connection until its streams are told, at most: its exit
+    /// status says whether it was ended from outside [default: 50].
+    #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
+    pub(crate) engine_exit_wait_ms: Option<u64>,
+    /// Time without a step after which an engine hangs, however long its steps take
+    /// [default: 600000].
+    #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
+    pub(crate) engine_hang_ceiling_ms: Option<u64>,
+    /// So many times the longest recent wait for a step is taken for a hang [default: 20].
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub(crate) engine_hang_factor: Option<u32>,
+    /// Idle time after which an engine is asked for a token; 0 for never [default: 10000].
+    #[arg(long, value_name = "MS", hide_short_help = true)]
+    pub(crate) engine_canary_interval_ms: Option<u64>,
+    /// Engine processes that were given up and have not ended, beyond which none is started
+    /// [default: 4].
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub(crate) max_num_unreaped_engines: Option<u32>,
+    /// Time without a request after which an engine ends that a reload replaced [default: 1000].
+    #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
+    pub(crate) engine_retire_grace_ms: Option<u64>,
+    /// Time that requests on a replaced engine have to finish [default: 600].
+    #[arg(long, value_name = "SECONDS", hide_short_help = true)]
+    pub(crate) engine_retire_timeout_s: Option<u64>,
     /// An engine that served this long ends a row of failures [default: 60000].
     #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
     pub(crate) engine_stable_after_ms: Option<u64>,
@@ -218,7 +242,9 @@ impl LinkLimitArgs {
         set!(self => front;
             max_frame_bytes, max_write_batch_bytes, max_num_unsent_requests,
             max_num_sequences_per_job, queue_full_retry_after_s, not_ready_retry_after_s,
-            engine_stop_timeout_ms, engine_stable_after_ms,
+            engine_stop_timeout_ms, engine_exit_wait_ms, engine_hang_ceiling_ms, engine_hang_factor,
+            engine_canary_interval_ms, max_num_unreaped_engines, engine_retire_grace_ms,
+            engine_retire_timeout_s, engine_stable_after_ms,
         );
         set!(self => engine;
             max_frame_bytes, max_output_buffer_bytes, max_num_inbox_messages, max_inbox_bytes,
@@ -245,6 +271,13 @@ impl LinkLimitArgs {
             queue_full_retry_after_s,
             not_ready_retry_after_s,
             engine_stop_timeout_ms,
+            engine_exit_wait_ms,
+            engine_hang_ceiling_ms,
+            engine_hang_factor,
+            engine_canary_interval_ms,
+            max_num_unreaped_engines,
+            engine_retire_grace_ms,
+            engine_retire_timeout_s,
             engine_stable_after_ms,
         )
     }

@@ -37,7 +37,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use args::{EngineCommandArgs, RenderCommandArgs};
 pub(crate) use environment::Environment;
 pub(crate) use settings::Settings;
-pub(crate) use tools::{InspectArgs, PullArgs};
+pub(crate) use tools::{InspectArgs, PullArgs, ReloadArgs};
 pub(crate) use values::LogFormat;
 
 use crate::hub::HubOptions;
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Pull(PullArgs, HubOptions),
     /// Say what a model is.
     Inspect(InspectArgs),
+    /// Let a server serve another model.
+    Reload(ReloadArgs),
     /// Be an engine.
     Engine(EngineCommandArgs),
     /// Render a chat template.
@@ -97,6 +99,9 @@ enum Subcommands {
     /// Say what a model is, how much memory it needs, and whether it can be served here.
     #[command(max_term_width = 100)]
     Inspect(InspectArgs),
+    /// Let a running server serve another model, or its own afresh, without losing a stream.
+    #[command(max_term_width = 100)]
+    Reload(ReloadArgs),
     /// Run one engine; started by `hotspare serve`.
     #[command(hide = true)]
     Engine(EngineCommandArgs),
@@ -120,6 +125,7 @@ pub(crate) fn parse(args: &[String], env: &Environment) -> Result<Command, CliEr
             return Ok(Command::Pull(args, hub));
         }
         Subcommands::Inspect(args) => return Ok(Command::Inspect(args)),
+        Subcommands::Reload(args) => return Ok(Command::Reload(args)),
         Subcommands::Engine(args) => return Ok(Command::Engine(args)),
         Subcommands::Render(args) => return Ok(Command::Render(args)),
     };

@@ -111,6 +111,7 @@ fn http_config(server: &ServerArgs) -> Result<HttpConfig, CliError> {
     }
     Ok(HttpConfig {
         api_keys: keys.map(str::to_owned).collect(),
+        admin_key: server.admin_key.as_ref().map(|key| key.reveal().to_owned()),
         allowed_origins,
         enable_prompt_tokens_details: server.enable_prompt_tokens_details.unwrap_or(false),
         enable_force_include_usage: server.enable_force_include_usage.unwrap_or(false),
@@ -132,6 +133,12 @@ fn front_config(supervision: &SupervisionArgs, log: &LogArgs, server: &ServerArg
         engine_start_timeout_s: supervision
             .engine_start_timeout
             .unwrap_or(defaults.engine_start_timeout_s),
+        num_spare_engines: supervision
+            .spare_engines
+            .unwrap_or(defaults.num_spare_engines),
+        engine_hang_floor_ms: supervision
+            .engine_hang_floor_ms
+            .unwrap_or(defaults.engine_hang_floor_ms),
         engine_restart_backoff_min_ms: supervision
             .engine_restart_backoff_min_ms
             .unwrap_or(defaults.engine_restart_backoff_min_ms),

@@ -74,7 +74,7 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             hub_retry_backoff_max_ms, hub_lock_timeout_ms, hub_max_index_bytes, hub_max_num_files),
     );
     add(
-        &fields!(HttpConfig, &settings.http; api_keys, allowed_origins, max_body_bytes,
+        &fields!(HttpConfig, &settings.http; api_keys, admin_key, allowed_origins, max_body_bytes,
             max_total_body_bytes, max_whole_answer_bytes, max_discarded_body_bytes,
             max_header_bytes, max_num_headers, max_num_connections, header_timeout_ms,
             body_timeout_ms, write_timeout_ms, shutdown_timeout_ms, shutdown_grace_ms,
@@ -91,7 +91,10 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
         &fields!(FrontConfig, &settings.front; node, assigned_seed, max_num_sequences_per_job,
             max_num_unsent_requests, max_frame_bytes, max_write_batch_bytes,
             queue_full_retry_after_s, not_ready_retry_after_s, engine_start_timeout_s,
-            engine_stop_timeout_ms, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,
+            engine_stop_timeout_ms, engine_exit_wait_ms, engine_hang_floor_ms,
+            engine_hang_ceiling_ms, engine_hang_factor, engine_canary_interval_ms,
+            num_spare_engines, max_num_unreaped_engines, engine_retire_grace_ms,
+            engine_retire_timeout_s, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,
             engine_stable_after_ms, max_num_engine_failures, journal_max_request_bytes,
             journal_max_bytes, max_num_concurrent_replays, max_num_replay_attempts,
             replay_timeout_ms, replay_retry_interval_ms, max_num_solo_losses,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::LogFormat;
+use super::values::{LogFormat, Secret};
 
 /// Below the options in `pull --help`.
 pub(crate) const PULL_AFTER_HELP: &str = "\
@@ -63,4 +63,31 @@ pub(crate) struct InspectArgs {
     /// Where hashes of weight files are kept, as for `serve`.
     #[arg(long, env = "HOTSPARE_CACHE_DIR", value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// Arguments of `hotspare reload`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReloadArgs {
+    /// What to serve, as for `serve` and with its options [default: what the server began with].
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// The server.
+    #[arg(
+        long,
+        env = "HOTSPARE_URL",
+        default_value = "http://127.0.0.1:8000",
+        value_name = "URL"
+    )]
+    pub(crate) url: String,
+    /// The server's admin key; none is needed on its own machine unless it was started with one.
+    #[arg(
+        long,
+        env = "HOTSPARE_ADMIN_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
+    pub(crate) admin_key: Option<Secret>,
+    /// Seconds to wait until the new model serves.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
 }

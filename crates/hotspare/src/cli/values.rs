@@ -148,6 +148,11 @@ pub(crate) fn parse_frame_size(text: &str) -> Result<usize, String> {
     parse_within(text, 64 << 10..=1 << 30)
 }
 
+/// Engines beside the one that serves.
+pub(crate) fn parse_spare_engines(text: &str) -> Result<u32, String> {
+    Ok(parse_within(text, 0..=16)? as u32)
+}
+
 /// Threads.
 pub(crate) fn parse_num_threads(text: &str) -> Result<usize, String> {
     parse_within(text, 1..=1024)

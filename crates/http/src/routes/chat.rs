@@ -2,7 +2,7 @@
 //!
 //! Invariant: the answer's id, `created` and model are set once, before the first token.
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
 use hotspare_protocol::{
@@ -10,7 +10,7 @@ use hotspare_protocol::{
 };
 
 use super::chat_events::ChatEvents;
-use crate::app::App;
+use crate::app::{App, Pinned};
 use crate::collect::{Collected, collect};
 use crate::plan::{self, ChatPlan};
 use crate::tally::Tally;
@@ -19,7 +19,7 @@ use crate::texts::with_format;
 use crate::{body, headers, reply, sse};
 
 /// The route.
-pub(crate) async fn create(State(app): State<App>, request: Request) -> Response {
+pub(crate) async fn create(Pinned(app): Pinned, request: Request) -> Response {
     reply::respond(app.closing.clone(), answer(app, request)).await
 }
 
@@ -81,7 +81,7 @@ impl Whole<'_> {
         let prompt_logprobs = request.sampling.prompt_logprobs.and_then(|_| {
             let logprobs = &collected.first()?.prompt_logprobs;
             let as_ids = request.output.return_tokens_as_token_ids;
-            let text = app.front.text().map(|text| &**text);
+            let text = app.view.text().map(|text| &**text);
             Some(with_format(text, as_ids, |format| format.prompt(logprobs)))
         });
         let echo = request.echo_text();
@@ -109,7 +109,7 @@ fn chat_choice(app: &App, request: &ChatRequest, echo: &str, choice: Collected) 
     let output = &request.output;
     let logprobs = request.num_top_logprobs.map(|num_top| {
         let mut logprobs = ChatLogprobs::default();
-        let text = app.front.text().map(|text| &**text);
+        let text = app.view.text().map(|text| &**text);
         with_format(text, output.return_tokens_as_token_ids, |format| {
             logprobs.extend(&choice.logprobs, num_top, format);
         });

@@ -92,7 +92,7 @@ impl Events for ChatEvents {
         self.tally.count(&delta);
         let mut logprobs = ChatLogprobs::default();
         if let Some(num_top) = self.num_top_logprobs {
-            let text = self.app.front.text().map(|text| &**text);
+            let text = self.app.view.text().map(|text| &**text);
             with_format(text, self.as_token_ids, |format| {
                 logprobs.extend(&delta.logprobs, num_top, format);
             });

@@ -37,7 +37,7 @@ impl Prompts {
     pub(super) fn text(&self, app: &App, index: usize) -> String {
         match self.request.prompts.get(index / self.n) {
             Some(Prompt::Text(text)) => text.clone(),
-            Some(Prompt::Ids(_)) => app.front.text().map_or(String::new(), |text| {
+            Some(Prompt::Ids(_)) => app.view.text().map_or(String::new(), |text| {
                 text.decode(self.ids(index), self.request.sampling.skip_special_tokens)
             }),
             None => String::new(),
@@ -57,7 +57,7 @@ impl Prompts {
         let num_top = self.request.num_logprobs?;
         let mut logprobs = CompletionLogprobs::default();
         let as_ids = self.request.output.return_tokens_as_token_ids;
-        let text = app.front.text().map(|text| &**text);
+        let text = app.view.text().map(|text| &**text);
         with_format(text, as_ids, |format| {
             if let Some(prompt) = prompt {
                 if let Some(&first) = self.ids(index).first() {

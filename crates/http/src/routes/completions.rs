@@ -2,7 +2,7 @@
 //!
 //! Invariant: choice `i` of the answer belongs to prompt `i / n`, streamed or not.
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
 use hotspare_front::GenerationStream;
@@ -10,7 +10,7 @@ use hotspare_protocol::{AnswerHead, ApiError, CompletionAnswer, CompletionChoice
 
 use super::completion_echo::Prompts;
 use super::completion_events::CompletionEvents;
-use crate::app::App;
+use crate::app::{App, Pinned};
 use crate::body_budget::BodyShare;
 use crate::collect::{Collected, collect};
 use crate::tally::Tally;
@@ -19,7 +19,7 @@ use crate::texts::with_format;
 use crate::{body, headers, plan, reply, sse};
 
 /// The route.
-pub(crate) async fn create(State(app): State<App>, request: Request) -> Response {
+pub(crate) async fn create(Pinned(app): Pinned, request: Request) -> Response {
     reply::respond(app.closing.clone(), answer(app, request)).await
 }
 
@@ -93,7 +93,7 @@ fn completion_choice(
     let logprobs = prompts.logprobs(app, index, echoed, &choice.logprobs, &mut 0);
     let prompt_logprobs = request.sampling.prompt_logprobs.map(|_| {
         let as_ids = request.output.return_tokens_as_token_ids;
-        let text = app.front.text().map(|text| &**text);
+        let text = app.view.text().map(|text| &**text);
         with_format(text, as_ids, |format| {
             format.prompt(&choice.prompt_logprobs)
         })

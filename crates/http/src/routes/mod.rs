@@ -10,5 +10,6 @@ mod completion_events;
 pub(crate) mod completions;
 pub(crate) mod health;
 pub(crate) mod models;
+pub(crate) mod reload;
 pub(crate) mod status;
 pub(crate) mod tokenize;

@@ -2,14 +2,14 @@
 //!
 //! Invariant: every name in the list is one that requests may use.
 
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use hotspare_front::ServedModel;
 use hotspare_protocol::{ApiError, ModelCard, model_json, models_json};
 
-use crate::app::App;
+use crate::app::{App, Pinned};
 use crate::reply;
 
 fn card<'a>(served: &'a ServedModel, name: &'a str, hash: &'a str) -> ModelCard<'a> {
@@ -30,8 +30,8 @@ fn model_hash(app: &App) -> String {
 }
 
 /// All names.
-pub(crate) async fn list(State(app): State<App>) -> Response {
-    let served = app.front.served_model();
+pub(crate) async fn list(Pinned(app): Pinned) -> Response {
+    let served = app.view.served();
     let hash = model_hash(&app);
     let cards = served.names.iter().map(|name| card(served, name, &hash));
     reply::json(StatusCode::OK, models_json(&cards.collect::<Vec<_>>()))
@@ -39,11 +39,11 @@ pub(crate) async fn list(State(app): State<App>) -> Response {
 
 /// One name; it may hold slashes.
 pub(crate) async fn get(
-    State(app): State<App>,
+    Pinned(app): Pinned,
     uri: Uri,
     name: Result<Path<String>, PathRejection>,
 ) -> Response {
-    let served = app.front.served_model();
+    let served = app.view.served();
     // A path that is no text names no model either.
     let name = name.map_or_else(|_| uri.path().to_owned(), |Path(name)| name);
     if !served.is_called(&name) {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::Response;
 use hotspare_protocol::{
     ApiError, DetokenizePieces, DetokenizeRequest, TokenizeAnswer, TokenizeInput, TokenizePieces,
@@ -14,7 +14,7 @@ use hotspare_protocol::{
 };
 use hotspare_text::{Detokenizer, Keep};
 
-use crate::app::App;
+use crate::app::{App, Pinned};
 use crate::body::{self, RequestBody};
 use crate::pieces::{self, PIECE_BYTES};
 use crate::plan::{self, PromptBound};
@@ -22,12 +22,12 @@ use crate::reply;
 use crate::text_lanes::TextUse;
 
 /// `/tokenize`.
-pub(crate) async fn tokenize(State(app): State<App>, request: Request) -> Response {
+pub(crate) async fn tokenize(Pinned(app): Pinned, request: Request) -> Response {
     reply::respond(app.closing.clone(), text_route(app, request, tokens)).await
 }
 
 /// `/detokenize`.
-pub(crate) async fn detokenize(State(app): State<App>, request: Request) -> Response {
+pub(crate) async fn detokenize(Pinned(app): Pinned, request: Request) -> Response {
     reply::respond(app.closing.clone(), text_route(app, request, text)).await
 }
 
@@ -41,9 +41,9 @@ async fn text_route(app: App, request: Request, work: Work) -> Result<Response, 
 }
 
 fn tokens(app: &App, body: RequestBody) -> Result<Response, ApiError> {
-    let request = TokenizeRequest::parse(&body.bytes, &app.limits)?;
+    let request = TokenizeRequest::parse(&body.bytes, &app.view.limits)?;
     app.unknown_fields.log(&request.unknown_fields);
-    check_model(request.model.as_deref(), &app.front.served_model().names)?;
+    check_model(request.model.as_deref(), &app.view.served().names)?;
     let model = Arc::clone(plan::require_text(app)?);
     let (prompt, add_special_tokens) = match request.input {
         TokenizeInput::Prompt {
@@ -59,7 +59,7 @@ fn tokens(app: &App, body: RequestBody) -> Result<Response, ApiError> {
     let bound = PromptBound::Pieces(Keep::All);
     let tokens = plan::encode(app, &model, &prompt, add_special_tokens, bound)?;
     let mut answer = TokenizePieces::new(TokenizeAnswer {
-        max_model_len: app.limits.max_model_len,
+        max_model_len: app.view.limits.max_model_len,
         tokens,
         with_token_strs: request.return_token_strs,
         prompt_text: request.return_prompt_text.then_some(prompt),
@@ -74,8 +74,8 @@ fn tokens(app: &App, body: RequestBody) -> Result<Response, ApiError> {
 }
 
 fn text(app: &App, body: RequestBody) -> Result<Response, ApiError> {
-    let request = DetokenizeRequest::parse(&body.bytes, &app.limits)?;
-    check_model(request.model.as_deref(), &app.front.served_model().names)?;
+    let request = DetokenizeRequest::parse(&body.bytes, &app.view.limits)?;
+    check_model(request.model.as_deref(), &app.view.served().names)?;
     let model = plan::require_text(app)?;
     let mut detokenizer = Detokenizer::new(model, &[], false);
     let mut tokens = request.tokens.into_iter();
