@@ -65,6 +65,7 @@ pub(crate) struct ServeArgs {
     pub(crate) link_limits: LinkLimitArgs,
     #[command(flatten)]
     pub(crate) hub_limits: HubLimitArgs,
+    #[command(flatten)]
     pub(crate) replay_limits: ReplayLimitArgs,
 }
 
