@@ -10,14 +10,22 @@ use super::Finding;
 /// Crates by layer, lowest first; a crate may use any crate above its line in this table.
 const LAYERS: [&[&str]; 10] = [
     &["batch"],
-    &["scheduler", "sampler", "protocol", "text", "link", "hub"],
+    &[
+        "scheduler",
+        "sampler",
+        "failover",
+        "protocol",
+        "text",
+        "link",
+        "hub",
+    ],
     &["model"],
     &["backend-cpu"],
     &["engine"],
     &["front"],
     &["http"],
     &["hotspare"],
-    &["testkit"],
+    &["testkit", "sim"],
     &["xtask", "it", "benches"],
 ];
 

@@ -9,7 +9,14 @@ use syn::visit::{self, Visit};
 use super::{Finding, Source};
 
 /// Time and randomness are arguments there (DESIGN 8 and 9).
-const PURE_CRATES: [&str; 5] = ["batch", "scheduler", "sampler", "protocol", "text"];
+const PURE_CRATES: [&str; 6] = [
+    "batch",
+    "scheduler",
+    "sampler",
+    "failover",
+    "protocol",
+    "text",
+];
 
 /// Folders that may hold `unsafe`: SIMD kernels, and the one place that maps a file.
 const UNSAFE_PATHS: [&str; 2] = ["crates/backend-cpu/src/", "crates/model/src/mmap.rs"];
