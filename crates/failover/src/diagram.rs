@@ -6,7 +6,19 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::table::TABLE;
-use crate::{Profile, Role, Timers};
+use crate::{Cause, Profile, Role, Timers};
+
+/// Every transition of the table: from which role, to which, and why.
+#[must_use]
+pub fn transitions() -> Vec<(Role, Role, Cause)> {
+    let mut all: Vec<_> = TABLE
+        .iter()
+        .flat_map(|row| row.from.iter().map(|&from| (from, row.to, row.cause)))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
 
 /// All transitions: one arrow for each pair of roles, with the causes that lead along it.
 #[must_use]

@@ -46,7 +46,7 @@ pub use action::{Action, Alert};
 pub use answers::Admission;
 pub use command::{Command, Force, Obstacle, OperationId, Outcome};
 pub use commands::dry_run;
-pub use diagram::{mermaid, timers_table};
+pub use diagram::{mermaid, timers_table, transitions};
 pub use epoch::{Epoch, EpochFile, EpochHalf};
 pub use error::FailoverError;
 pub use event::{Event, PortAnswer, Ticket};

@@ -42,6 +42,7 @@ pub(crate) struct Checker {
     closed_since: Option<u64>,
     pub(crate) longest_outage_ms: u64,
     pub(crate) num_promotions: u64,
+    pub(crate) transitions: BTreeSet<(Role, Role, Cause)>,
     pub(crate) num_finished: u64,
     pub(crate) num_failed: u64,
     last_finished_begun_at: u64,
@@ -72,6 +73,7 @@ impl Checker {
             closed_since: None,
             longest_outage_ms: 0,
             num_promotions: 0,
+            transitions: BTreeSet::new(),
             num_finished: 0,
             num_failed: 0,
             last_finished_begun_at: 0,
@@ -251,6 +253,7 @@ impl World {
         epoch: Epoch,
         cause: Cause,
     ) {
+        self.checker.transitions.insert((from, to, cause));
         self.check_flapping(node, from, to, cause);
         if (from, to) != (Role::Promoting, Role::PrimarySolo) {
             return;

@@ -30,7 +30,7 @@ impl World {
                 let command = match fault.kind {
                     F::Switchover => Command::Switchover,
                     F::FenceSelf => Command::FenceSelf,
-                    _ => Command::Demote { force: false },
+                    _ => Command::Demote { force: true },
                 };
                 if let Some(node) = self.nodes.iter().position(Node::serves) {
                     self.command_at(self.now, node, command);

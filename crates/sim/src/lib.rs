@@ -22,6 +22,8 @@ mod shrink;
 mod world;
 
 #[cfg(test)]
+mod outage_test;
+#[cfg(test)]
 mod sim_test;
 
 pub use check::Violation;

@@ -12,10 +12,12 @@
     reason = "a command-line tool for developers"
 )]
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use hotspare_failover::{Cause, Role, transitions};
 use hotspare_sim::{Bounds, Plan, Report, explore, run, run_with_trace, shrink};
 
 const USAGE: &str = "usage: hotspare-sim --seeds N [--from S] | --seed S | --explore";
@@ -49,8 +51,8 @@ fn explore_small() -> ExitCode {
         let explored = explore(
             mode,
             Bounds {
-                max_changes: 2,
-                num_fault_ticks: 24,
+                max_changes: 3,
+                num_fault_ticks: 14,
             },
         );
         println!(
@@ -106,6 +108,7 @@ struct Totals {
     num_finished: u64,
     num_failed: u64,
     hash: u64,
+    transitions: BTreeSet<(Role, Role, Cause)>,
     failing: Option<(u64, Report)>,
 }
 
@@ -116,6 +119,7 @@ impl Totals {
         self.num_promotions += report.num_promotions;
         self.num_finished += report.num_finished;
         self.num_failed += report.num_failed;
+        self.transitions.extend(&report.transitions);
         // Sums do not depend on which thread ran what.
         self.hash = self
             .hash
@@ -171,10 +175,24 @@ fn many(from: u64, count: u64) -> ExitCode {
             totals.num_failed,
             totals.hash
         );
+        print_coverage(&totals.transitions);
         return ExitCode::SUCCESS;
     };
     print_failure(seed, &report);
     ExitCode::FAILURE
+}
+
+/// Which transitions of the table no run took.
+fn print_coverage(taken: &BTreeSet<(Role, Role, Cause)>) {
+    let all = transitions();
+    println!(
+        "{} of {} transitions of the table taken",
+        taken.len(),
+        all.len()
+    );
+    for (from, to, cause) in all.iter().filter(|transition| !taken.contains(transition)) {
+        println!("  never: {from} -> {to}: {}", cause.text());
+    }
 }
 
 fn print_failure(seed: u64, report: &Report) {

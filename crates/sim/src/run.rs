@@ -2,6 +2,10 @@
 //!
 //! Invariant: the same plan gives the same report, trace hash included.
 
+use std::collections::BTreeSet;
+
+use hotspare_failover::{Cause, Role};
+
 use crate::check::Violation;
 use crate::plan::Plan;
 use crate::world::World;
@@ -25,6 +29,8 @@ pub struct Report {
     pub num_failed: u64,
     /// The longest time in which nobody admitted, after the first promotion.
     pub longest_outage_ms: u64,
+    /// The transitions that were taken.
+    pub transitions: BTreeSet<(Role, Role, Cause)>,
     /// What happened, in words; only of `run_with_trace`.
     pub trace: Vec<String>,
 }
@@ -53,6 +59,7 @@ fn run_world(plan: &Plan, trace: bool) -> Report {
         num_finished: world.checker.num_finished,
         num_failed: world.checker.num_failed,
         longest_outage_ms: world.checker.longest_outage_ms,
+        transitions: world.checker.transitions,
         trace: world.trace.unwrap_or_default(),
     }
 }
