@@ -94,6 +94,18 @@ impl State {
             .map(|(heartbeat, at)| (heartbeat, *at))
     }
 
+    /// The operation that runs.
+    #[must_use]
+    pub fn operation(&self) -> Option<crate::OperationId> {
+        self.operation.map(|operation| operation.id)
+    }
+
+    /// The alert that waits for `Confirm` or `Reject`.
+    #[must_use]
+    pub fn waiting_alert(&self) -> Option<u64> {
+        self.confirm.map(|confirm| confirm.alert)
+    }
+
     /// Whether a pause, a hold-off or a quarantine is on: what status shows beside the role.
     #[must_use]
     pub fn overlays(&self, now: BootTime) -> [(&'static str, bool); 3] {

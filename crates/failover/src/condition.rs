@@ -253,7 +253,9 @@ impl View<'_> {
             return Some("the peer does not hear this node");
         }
         if heartbeat.eligibility != Eligibility::Eligible {
-            return Some("the peer's gates bar it");
+            return Some(
+                "the peer is not eligible: its gates, its engine or its lease store bar it",
+            );
         }
         if !heartbeat.role.stands_by() {
             return Some("the peer is not a standby");

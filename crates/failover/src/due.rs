@@ -8,7 +8,7 @@ use crate::absorb::lease_call_lost;
 use crate::condition::Condition;
 use crate::state::{PendingCall, Persisting};
 use crate::step::Step;
-use crate::{Action, BootTime, Heartbeat, LeaseCall, Role};
+use crate::{Action, BootTime, Eligibility, Heartbeat, LeaseCall, Role};
 
 impl Step<'_> {
     pub(crate) fn due(&mut self) {
@@ -184,6 +184,8 @@ impl Step<'_> {
         let renewed = state.lease.granted.is_some_and(|(epoch, at)| {
             epoch == state.epoch && now.ms_since(at) < 2 * timers.renew_interval_ms
         });
+        // A standby that cannot take the lease protects nobody, and is handed nothing.
+        let no_lease = self.view().strict() && self.view().lease_store_obstacle().is_some();
         let by_hand = state
             .fence
             .is_some_and(|f| f.cause == crate::Cause::AskedToFence);
@@ -203,7 +205,11 @@ impl Step<'_> {
                 state.file.seen
             },
             seen: state.file.seen,
-            eligibility: state.eligibility(),
+            eligibility: if no_lease {
+                Eligibility::Ineligible
+            } else {
+                state.eligibility()
+            },
             health: state.health,
             holdoff: now < state.holdoff_until,
             quarantined: state.quarantined(now),

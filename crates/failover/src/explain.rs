@@ -115,6 +115,12 @@ pub(crate) fn command_obstacles(
             if let Some(reason) = view.peer_obstacle(settings.timers.suspect_after_ms) {
                 say("peer", reason.to_owned());
             }
+            if state.role == Role::PrimaryFailsafe {
+                say(
+                    "lease",
+                    "the lease store does not answer: nobody could take over".to_owned(),
+                );
+            }
         }
         Command::Promote { force } => promote_obstacles(&view, force, obstacles),
         Command::Maintenance { on: true }

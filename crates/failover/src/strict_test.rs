@@ -138,6 +138,8 @@ fn a_promise_stands_in_for_the_store_and_no_longer() {
     }
     assert_eq!(node.role(), Role::PrimaryFailsafe);
     assert!(!node.state.may_write(&node.settings));
+    let refused = node.command(Command::Switchover);
+    assert!(matches!(refused, Some(Outcome::Refused(o)) if o[0].name == "lease"));
     node.run(4_600);
     assert_eq!(node.role(), Role::Fenced, "the peer is gone, too");
     let force = Force {
@@ -252,4 +254,16 @@ fn a_switchover_passes_the_lease_without_waiting() {
     node.run(50);
     assert_eq!(node.role(), Role::PrimarySolo);
     assert_eq!(node.store.holder, Some(OWN));
+}
+
+#[test]
+fn a_standby_without_its_store_says_that_it_protects_nobody() {
+    let mut node = standby();
+    run_renewing(&mut node, 500);
+    let eligibility = |node: &Node| node.last_heartbeat().map(|h| h.eligibility);
+    assert_eq!(eligibility(&node), Some(crate::Eligibility::Eligible));
+    node.store_answers = false;
+    node.run_hearing(4_000, Role::Primary, 4);
+    assert_eq!(eligibility(&node), Some(crate::Eligibility::Ineligible));
+    assert_eq!(node.role(), Role::Standby);
 }

@@ -142,6 +142,8 @@ use Condition as C;
 use Role as R;
 
 const SERVES: &[Role] = &[R::Primary, R::PrimarySolo, R::PrimaryFailsafe];
+/// Who can hand over: without the store nobody could take the lease.
+const HANDS_OVER: &[Role] = &[R::Primary, R::PrimarySolo];
 const CLAIMS: &[Role] = &[R::Primary, R::PrimarySolo, R::PrimaryFailsafe, R::Draining];
 const IDLE: &[Role] = &[
     R::Joining,
@@ -166,20 +168,22 @@ pub(crate) const TABLE: &[Row] = &[
     row(CLAIMS, R::Demoting, Y::PeerServesHigherEpoch, &[C::PeerClaimsHigher], &[]),
     row(CLAIMS, R::Fenced, Y::LeaseTaken, &[C::LeaseTaken], &[]),
     row(CLAIMS, R::Fenced, Y::LeaseLapsed, &[C::LeaseLapsed], &[C::FailsafeHolds]),
-    row(&[R::Primary, R::PrimarySolo], R::PrimaryFailsafe, Y::FailsafePromise,
+    row(HANDS_OVER, R::PrimaryFailsafe, Y::FailsafePromise,
         &[C::LeaseLapsed, C::FailsafeHolds], &[]),
     row(&[R::PrimaryFailsafe], R::PrimarySolo, Y::LeaseRenewed, &[], &[C::LeaseLapsed]),
     row(SERVES, R::Promoting, Y::EpochBehind, &[C::EpochBehind], &[C::PeerClaims]),
-    row(&[R::Primary, R::PrimarySolo, R::PrimaryFailsafe], R::Maintenance, Y::Leaving,
+    row(SERVES, R::Maintenance, Y::Leaving,
         &[C::AskedLeave], &[]),
     row(SERVES, R::Maintenance, Y::Terminating, &[C::Terminating], &[C::PeerReady]),
 
     // Handing over.
-    row(SERVES, R::Draining, Y::Terminating, &[C::Terminating, C::PeerReady], &[]),
-    row(SERVES, R::Demoting, Y::EngineLost,
+    row(HANDS_OVER, R::Draining, Y::Terminating, &[C::Terminating, C::PeerReady], &[]),
+    row(&[R::PrimaryFailsafe], R::Maintenance, Y::Terminating,
+        &[C::Terminating, C::PeerReady], &[]),
+    row(HANDS_OVER, R::Demoting, Y::EngineLost,
         &[C::EngineFatal, C::PeerReady], &[C::Paused, C::Manual]),
-    row(SERVES, R::Draining, Y::Switchover, &[C::AskedSwitchover, C::PeerReady], &[]),
-    row(&[R::Primary, R::PrimarySolo], R::Draining, Y::EngineUnready,
+    row(HANDS_OVER, R::Draining, Y::Switchover, &[C::AskedSwitchover, C::PeerReady], &[]),
+    row(HANDS_OVER, R::Draining, Y::EngineUnready,
         &[C::EngineUnreadyHeld, C::PeerReady],
         &[C::Paused, C::Manual, C::Quarantined, C::PeerHeldOff]),
     row(&[R::Draining], R::PrimarySolo, Y::PeerLost, &[C::PeerSuspect], &[]),

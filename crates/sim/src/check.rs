@@ -285,6 +285,7 @@ impl World {
             Cause::PeerDeadDegraded
                 | Cause::TakeBack
                 | Cause::EpochBehind
+                | Cause::Promote
                 | Cause::Confirmed
                 | Cause::ConfirmTimedOut
         );

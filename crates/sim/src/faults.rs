@@ -38,7 +38,10 @@ impl World {
             }
             F::Promote(node) => {
                 let command = Command::Promote {
-                    force: Force::default(),
+                    force: Force {
+                        gates: true,
+                        ..Force::default()
+                    },
                 };
                 self.command_at(self.now, node, command);
             }

@@ -11,6 +11,10 @@ use crate::world::{Happening, World};
 impl World {
     /// A person looks at the peer, and confirms if it does not serve.
     pub(crate) fn person_answers(&mut self, node: usize, alert: u64) {
+        // Some do not answer.
+        if self.rng.chance(200) {
+            return;
+        }
         let command = if self.nodes[1 - node].serves() {
             Command::Reject { alert }
         } else {
