@@ -161,18 +161,8 @@ impl Plan {
             settings[0].initial_role = InitialRole::Primary;
         }
         let lan = profile == Profile::Lan;
-        let faults_end_ms = rng.between(60, if lan { 480 } else { 900 }) * 1000;
+        let (faults_end_ms, faults) = draw_schedule(&mut rng, lan);
         let quiet_ms = if lan { 60_000 } else { 150_000 };
-        let count = if rng.chance(200) {
-            1
-        } else {
-            rng.between(2, 14)
-        };
-        let longest = if lan { 30_000 } else { 90_000 };
-        let mut faults: Vec<Fault> = (0..count)
-            .map(|_| draw_fault(&mut rng, faults_end_ms, longest))
-            .collect();
-        faults.sort_by_key(|fault| fault.at_ms);
         let drift = [0, 1].map(|_| i64::try_from(rng.below(101)).unwrap_or(0) - 50);
         Self {
             seed,
@@ -189,8 +179,36 @@ impl Plan {
     }
 }
 
-fn draw_fault(rng: &mut Rng, end_ms: u64, longest_ms: u64) -> Fault {
-    let kind = draw_kind(rng);
+/// When faults end, and the faults. Some runs are dense: faults of the pair's and the store's links
+/// and lives, over each other.
+fn draw_schedule(rng: &mut Rng, lan: bool) -> (u64, Vec<Fault>) {
+    let dense = rng.chance(250);
+    let (longest_run_s, longest_ms) = match (dense, lan) {
+        (true, _) => (120, 12_000),
+        (false, true) => (480, 30_000),
+        (false, false) => (900, 90_000),
+    };
+    let end_ms = rng.between(60, longest_run_s) * 1000;
+    let count = if dense {
+        rng.between(8, 20)
+    } else if rng.chance(200) {
+        1
+    } else {
+        rng.between(2, 14)
+    };
+    let mut faults: Vec<Fault> = (0..count)
+        .map(|_| draw_fault(rng, end_ms, longest_ms, dense))
+        .collect();
+    faults.sort_by_key(|fault| fault.at_ms);
+    (end_ms, faults)
+}
+
+fn draw_fault(rng: &mut Rng, end_ms: u64, longest_ms: u64, dense: bool) -> Fault {
+    let kind = if dense {
+        draw_kind_of_links_and_lives(rng)
+    } else {
+        draw_kind(rng)
+    };
     let for_ms = match rng.below(4) {
         0 => rng.between(10, 1_500),
         1 => rng.between(1_000, 6_000),
@@ -201,6 +219,22 @@ fn draw_fault(rng: &mut Rng, end_ms: u64, longest_ms: u64) -> Fault {
         at_ms,
         for_ms: for_ms.min(end_ms.saturating_sub(at_ms)),
         kind,
+    }
+}
+
+fn draw_kind_of_links_and_lives(rng: &mut Rng) -> FaultKind {
+    use FaultKind as F;
+    let node = rng.node();
+    match rng.below(14) {
+        0 => F::Kill(node),
+        1 => F::PowerLoss(node),
+        2 | 3 => F::Pause(node),
+        4 | 5 => F::CutFrom(node),
+        6 => F::CutBoth,
+        7 => F::StoreDown,
+        8..11 => F::StoreUnreachable(node),
+        11 | 12 => F::StoreSlow(rng.between(500, 8_000)),
+        _ => F::Switchover,
     }
 }
 
