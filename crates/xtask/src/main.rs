@@ -1,5 +1,5 @@
-//! `cargo xtask verify|tidy|fix|make-gguf`: the checks a change must pass, the fixes a machine can
-//! make, and model files to test and measure with.
+//! `cargo xtask verify|tidy|fix|sim|diagram|make-gguf`: the checks a change must pass, the fixes a
+//! machine can make, and model files to test and measure with.
 //!
 //! `verify` is read-only: formatting, clippy with warnings as errors, tests, documentation, tidy.
 //! `fix` changes files. `make-gguf` writes one.
@@ -12,6 +12,7 @@
     reason = "a command-line tool for developers"
 )]
 
+mod diagram;
 mod make_gguf;
 mod tidy;
 mod verify;
@@ -19,11 +20,13 @@ mod verify;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask <verify|tidy|fix|make-gguf>
+const USAGE: &str = "usage: cargo xtask <verify|tidy|fix|sim|diagram|make-gguf>
 
   verify     fmt --check, clippy -D warnings, tests, docs, tidy
   tidy       file and function limits, crate arrows, banned calls, unsafe
   fix        cargo fmt, cargo clippy --fix
+  sim        the pair, simulated: --seeds N [--from S], --seed S, or --explore
+  diagram    writes the state diagram and the timers into docs/FAILOVER.md
   make-gguf  a GGUF file of any shape and type with random weights; see make-gguf --help";
 
 fn main() -> ExitCode {
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
         "verify" => verify::verify(&root),
         "tidy" => tidy::run(&root),
         "fix" => verify::fix(&root),
+        "sim" => verify::sim(&root, &std::env::args().skip(2).collect::<Vec<_>>()),
+        "diagram" => diagram::write(&root),
         "make-gguf" => make_gguf::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         _ => Err(USAGE.to_owned()),
     };

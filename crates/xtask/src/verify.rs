@@ -22,11 +22,26 @@ pub(crate) fn verify(root: &Path) -> Result<(), String> {
         &[],
     )?;
     cargo(root, &["test", "--workspace"], &[])?;
+    sim(root, &["--seeds".to_owned(), "1000".to_owned()])?;
     cargo(
         root,
         &["doc", "--workspace", "--no-deps"],
         &[("RUSTDOCFLAGS", "-D warnings")],
     )
+}
+
+/// Runs the simulator of the pair, optimised, with `args`.
+pub(crate) fn sim(root: &Path, args: &[String]) -> Result<(), String> {
+    let mut words = vec![
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "hotspare-sim",
+        "--",
+    ];
+    words.extend(args.iter().map(String::as_str));
+    cargo(root, &words, &[])
 }
 
 /// Formats, and applies clippy's machine-applicable suggestions.

@@ -13,6 +13,7 @@ const LAYERS: [&[&str]; 10] = [
     &[
         "scheduler",
         "sampler",
+        "failover",
         "protocol",
         "text",
         "link",
@@ -25,7 +26,7 @@ const LAYERS: [&[&str]; 10] = [
     &["front"],
     &["http"],
     &["hotspare"],
-    &["testkit"],
+    &["testkit", "sim"],
     &["xtask", "it", "benches"],
 ];
 

@@ -9,10 +9,11 @@ use syn::visit::{self, Visit};
 use super::{Finding, Source};
 
 /// Time and randomness are arguments there (DESIGN 8 and 9).
-const PURE_CRATES: [&str; 6] = [
+const PURE_CRATES: [&str; 7] = [
     "batch",
     "scheduler",
     "sampler",
+    "failover",
     "protocol",
     "text",
     "journal",
