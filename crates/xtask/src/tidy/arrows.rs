@@ -8,11 +8,12 @@ use std::path::Path;
 use super::Finding;
 
 /// Crates by layer, lowest first; a crate may use any crate above its line in this table.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["batch"],
     &["scheduler", "sampler", "protocol", "text", "link", "hub"],
     &["model"],
     &["backend-cpu"],
+    &["backend-cuda"],
     &["engine"],
     &["front"],
     &["http"],
