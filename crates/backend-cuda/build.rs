@@ -45,10 +45,9 @@ mod emulator {
         };
         let headers = files.iter().filter(|path| is(path, &["h", "cuh"]));
         let newest_header = headers.map(|path| modified(path)).max();
-        let sources: Vec<&PathBuf> = files
-            .iter()
-            .filter(|path| is(path, &["cu", "cpp"]))
-            .collect();
+        // all.cu is the others once more, for nvcc.
+        let is_source = |path: &&PathBuf| is(path, &["cu", "cpp"]) && !path.ends_with("all.cu");
+        let sources: Vec<&PathBuf> = files.iter().filter(is_source).collect();
         let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
         let queue = Mutex::new(sources.iter());
         let objects = Mutex::new(Vec::new());

@@ -8,12 +8,14 @@
 //! Invariant (batch invariance): a row of a result is a function of that row's inputs alone, bit
 //! for bit, on one card and kernel build.
 
+pub mod attention_plan;
 pub mod checks;
 mod dtype;
 #[cfg(emulator)]
 mod emulator;
 #[cfg(test)]
 mod emulator_test;
+pub mod fatbin;
 pub mod kernels;
 mod launch;
 pub mod planes;

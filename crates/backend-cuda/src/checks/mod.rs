@@ -5,13 +5,17 @@
 //!
 //! Invariant: outputs are poisoned before a launch, rows included that nobody should write.
 
+mod attention;
 #[cfg(test)]
 mod checks_test;
 mod elementwise;
 mod embed;
 mod linear;
+mod logprobs;
+mod moe;
 mod oracle;
 mod rope;
+mod sample;
 mod support;
 
 use crate::{LaunchError, Launcher};
@@ -29,7 +33,11 @@ pub const ALL: &[(&str, Check)] = &[
     ("embed", embed::embed),
     ("dequantize", embed::dequantize),
     ("rope_kv_write", rope::rope_kv_write),
+    ("attention", attention::attention),
     ("linear", linear::linear),
     ("linear_quantized", linear::linear_quantized),
     ("linear_grouped", linear::linear_grouped),
+    ("moe", moe::moe),
+    ("sample", sample::sample),
+    ("logprobs", logprobs::logprobs),
 ];

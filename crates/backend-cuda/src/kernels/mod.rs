@@ -4,17 +4,25 @@
 //! Invariant: a struct here has the layout of the one in the `.cu` file of the same name; the
 //! emulator refuses a launch whose length differs.
 
+mod attention;
 mod elementwise;
 mod embed;
 mod linear;
+mod logprobs;
+mod moe;
 mod norm;
 mod rope;
+mod sample;
 
+pub use attention::{Attention, AttentionItem, SPLIT_KEYS, Variant};
 pub use elementwise::{Activation, Gated, Rowwise};
 pub use embed::{Embed, WeightFormat, Weights};
 pub use linear::{Linear, Road};
+pub use logprobs::{Logprobs, LogprobsEntry};
+pub use moe::Moe;
 pub use norm::{HeadRmsNorm, RmsNorm};
 pub use rope::RopeKvWrite;
+pub use sample::{CountPair, NO_TOKEN, Sample, SampleRow, counts_table};
 
 use bytemuck::Pod;
 
