@@ -6,8 +6,9 @@
 
 #include <math_constants.h>
 
+// One block a multiprocessor at least: without it ptxas spills a few registers for more blocks.
 #define KERNEL(name, Args, max_threads, ...)                                              \
-    extern "C" __global__ void __launch_bounds__(max_threads)                             \
+    extern "C" __global__ void __launch_bounds__(max_threads, 1)                          \
         name(const __grid_constant__ Args args) {                                         \
         __VA_ARGS__(args);                                                                \
     }
