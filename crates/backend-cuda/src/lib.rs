@@ -16,6 +16,8 @@ mod emulator;
 #[cfg(test)]
 mod emulator_test;
 pub mod fatbin;
+#[cfg(test)]
+mod fatbin_test;
 pub mod kernels;
 mod launch;
 pub mod planes;
