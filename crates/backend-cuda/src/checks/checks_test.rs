@@ -7,7 +7,7 @@ mod on_emulator {
     use crate::Emulator;
     use crate::checks::ALL;
 
-    const NUM_SEEDS: u64 = 5;
+    const NUM_SEEDS: u64 = 9;
 
     /// Runs the checks whose place in the list is `nth` modulo 4, so that threads share them.
     fn run_quarter(nth: usize) {
