@@ -49,6 +49,19 @@ impl CpuBuffer {
         &mut self.data[..self.num_rows * self.width]
     }
 
+    /// Puts `values` in use, whole rows; `false` where there is no room for them. For tests and
+    /// oracles.
+    #[must_use]
+    pub fn set_rows(&mut self, values: &[f32]) -> bool {
+        let num_rows = values.len() / self.width.max(1);
+        let is_whole = num_rows * self.width == values.len();
+        match self.resize(num_rows) {
+            Some(rows) if is_whole => rows.copy_from_slice(values),
+            _ => return false,
+        }
+        true
+    }
+
     /// Puts `num_rows` rows in use, whatever they hold; `None` where there is no room for them.
     #[must_use]
     pub(crate) fn resize(&mut self, num_rows: usize) -> Option<&mut [f32]> {

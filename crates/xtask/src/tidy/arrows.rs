@@ -8,7 +8,7 @@ use std::path::Path;
 use super::Finding;
 
 /// Crates by layer, lowest first; a crate may use any crate above its line in this table.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["batch"],
     &[
         "scheduler",
@@ -22,6 +22,7 @@ const LAYERS: [&[&str]; 10] = [
     ],
     &["model"],
     &["backend-cpu"],
+    &["backend-cuda"],
     &["engine"],
     &["front"],
     &["http"],

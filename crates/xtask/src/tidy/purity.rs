@@ -19,8 +19,12 @@ const PURE_CRATES: [&str; 7] = [
     "journal",
 ];
 
-/// Folders that may hold `unsafe`: SIMD kernels, and the one place that maps a file.
-const UNSAFE_PATHS: [&str; 2] = ["crates/backend-cpu/src/", "crates/model/src/mmap.rs"];
+/// Folders that may hold `unsafe`: SIMD kernels, the card, and the one place that maps a file.
+const UNSAFE_PATHS: [&str; 3] = [
+    "crates/backend-cpu/src/",
+    "crates/backend-cuda/src/",
+    "crates/model/src/mmap.rs",
+];
 
 /// Adds impure paths in pure crates, and `unsafe` where it is not allowed.
 pub(crate) fn check(source: &Source, findings: &mut Vec<Finding>) {

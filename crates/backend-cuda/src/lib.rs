@@ -1,0 +1,28 @@
+//! The CUDA backend: kernels in `kernels/`, and how the host calls them.
+//!
+//! A kernel takes one struct of arguments; the types in [`kernels`] are those structs and the
+//! grids they run on. Whatever can run a launch is a [`Launcher`]: the card, or, in tests, the
+//! emulator, which runs the same source as plain C++ and checks every access. [`checks`] compares
+//! each kernel with the CPU's operation of the same name on any launcher.
+//!
+//! Invariant (batch invariance): a row of a result is a function of that row's inputs alone, bit
+//! for bit, on one card and kernel build.
+
+pub mod attention_plan;
+pub mod checks;
+mod dtype;
+#[cfg(emulator)]
+mod emulator;
+#[cfg(test)]
+mod emulator_test;
+pub mod fatbin;
+#[cfg(test)]
+mod fatbin_test;
+pub mod kernels;
+mod launch;
+pub mod planes;
+
+pub use dtype::Dtype;
+#[cfg(emulator)]
+pub use emulator::Emulator;
+pub use launch::{Address, Launch, LaunchError, Launcher};
