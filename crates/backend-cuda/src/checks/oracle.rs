@@ -27,6 +27,7 @@ impl Oracle {
         let options = CpuOptions {
             num_threads: 1,
             limits,
+            bf16_activations: false,
         };
         let ops = CpuOps::new(options).map_err(failed)?;
         Ok(Self { ops })
