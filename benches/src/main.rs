@@ -2,9 +2,10 @@
 //! command.
 //!
 //! Sections: the scheduler's step, the device's work and a whole server at 1 to 64 streams with the
-//! time spent in each part, the cost of HTTP and SSE over an engine without a model, a model of real
-//! size in three formats beside llama.cpp, and how long streams stand still when their engine is
-//! killed. Name sections to run only those: `scheduler`, `streams`, `http`, `quantized`, `failover`.
+//! time spent in each part, the cost of HTTP and SSE over an engine without a model, a model of
+//! real size in three formats beside llama.cpp, and how long streams stand still when their engine
+//! is killed. Name sections to run only those: `scheduler`, `streams`, `http`, `quantized`,
+//! `failover`.
 //!
 //! Invariant: ratios are of numbers from the same run; nothing is quoted from an earlier one.
 #![forbid(unsafe_code)]

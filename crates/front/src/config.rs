@@ -52,8 +52,8 @@ pub struct FrontConfig {
     pub engine_retire_grace_ms: u64,
     /// From the replacement of an engine until what still runs on it is lost.
     pub engine_retire_timeout_s: u64,
-    /// Wait before the restart of an engine that did not serve for `engine_stable_after_ms`; doubles
-    /// with each failure in a row. One that did is started again at once.
+    /// Wait before the restart of an engine that did not serve for `engine_stable_after_ms`;
+    /// doubles with each failure in a row. One that did is started again at once.
     pub engine_restart_backoff_min_ms: u64,
     /// Longest wait before a restart.
     pub engine_restart_backoff_max_ms: u64,

@@ -14,7 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::slot::EngineSlot;
+use crate::slot::{EngineSlot, SlotStats};
 
 /// Of exemplars, of which there are none.
 type NoLabels = [(&'static str, &'static str); 0];
@@ -131,28 +131,7 @@ impl Collector for EngineMetrics {
             "Steps that the engine ran",
             engine.num_steps,
         )?;
-        out.counter(
-            "hotspare:engine_restarts",
-            "How often the engine was started again",
-            stats.num_restarts,
-        )?;
-        out.by_label(
-            (
-                "hotspare:engine_losses",
-                "Engines that were lost while they served, by whose doing it was",
-                MetricType::Counter,
-            ),
-            "cause",
-            &[
-                ("outside", stats.num_losses_outside),
-                ("own", stats.num_losses_own),
-            ],
-        )?;
-        out.gauge(
-            "hotspare:engine_ready_spares",
-            "Engines that are ready beside the one that serves",
-            stats.num_ready_spares as f64,
-        )?;
+        encode_fleet(&mut out, &stats)?;
         const STATES: [&str; 7] = [
             "starting", "loading", "ready", "backoff", "draining", "stopped", "failed",
         ];
@@ -177,6 +156,32 @@ impl Collector for EngineMetrics {
         )?;
         encode_cache_config(metric, &hello)
     }
+}
+
+/// Engines that were lost, and those that could take over.
+fn encode_fleet(out: &mut Exposition<'_>, stats: &SlotStats) -> fmt::Result {
+    out.counter(
+        "hotspare:engine_restarts",
+        "How often the engine was started again",
+        stats.num_restarts,
+    )?;
+    out.by_label(
+        (
+            "hotspare:engine_losses",
+            "Engines that were lost while they served, by whose doing it was",
+            MetricType::Counter,
+        ),
+        "cause",
+        &[
+            ("outside", stats.num_losses_outside),
+            ("own", stats.num_losses_own),
+        ],
+    )?;
+    out.gauge(
+        "hotspare:engine_ready_spares",
+        "Engines that are ready beside the one that serves",
+        stats.num_ready_spares as f64,
+    )
 }
 
 fn encode_cache_config(mut metric: MetricEncoder<'_>, hello: &EngineHello) -> fmt::Result {

@@ -7,48 +7,38 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use hotspare_batch::{Generate, RequestId, SamplingParams, TokenId};
-use hotspare_journal::{ChoiceStart, JobParams, Journal, JournalConfig, RequestRecord};
-use hotspare_text::{Detokenizer, StopBuffer};
-use tokio::sync::{mpsc, oneshot, watch};
+use hotspare_journal::{Journal, JournalConfig};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::choice::{Choice, ChoiceText};
 use crate::in_flight::InFlight;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::model::{Model, ModelCell};
 use crate::replays::Replays;
 use crate::seeds::Seeds;
 use crate::slot::{EngineSlot, EngineView, Order};
-use crate::stream::{Start, StreamJob};
+use crate::stream::StreamJob;
 use crate::supervisor::{Reload, Supervisor};
 use crate::{
     EngineLauncher, EngineState, EngineStatus, FrontConfig, FrontError, GenerateError,
-    GenerationJob, GenerationStream, ModelInfo, ModelLoader, NodeStatus, Readiness, ServedModel,
+    GenerationJob, GenerationStream, ModelInfo, ModelLoader, NodeStatus, Readiness,
 };
 
 /// What clones of a front share.
 pub(crate) struct Shared {
     pub(crate) config: FrontConfig,
-    models: Arc<ModelCell>,
+    pub(crate) models: Arc<ModelCell>,
     pub(crate) slot: Arc<EngineSlot>,
     pub(crate) journal: Journal,
     pub(crate) replays: Arc<Replays>,
-    seeds: Seeds,
-    num_request_ids: AtomicU64,
-    in_flight: InFlight,
-    is_draining: AtomicBool,
-    reloads: mpsc::Sender<Reload>,
+    pub(crate) seeds: Seeds,
+    pub(crate) num_request_ids: AtomicU64,
+    pub(crate) in_flight: InFlight,
+    pub(crate) is_draining: AtomicBool,
+    pub(crate) reloads: mpsc::Sender<Reload>,
     /// Models that were made so far.
-    num_models: AtomicU64,
-    loader: OnceLock<Arc<dyn ModelLoader>>,
-}
-
-/// The stop strings of a job, built once: its choices share the memory.
-struct Stops {
-    strings: Arc<[String]>,
-    /// Fresh; each choice has a clone.
-    buffer: StopBuffer,
+    pub(crate) num_models: AtomicU64,
+    pub(crate) loader: OnceLock<Arc<dyn ModelLoader>>,
 }
 
 /// Cheap to clone; see the module.
@@ -181,81 +171,6 @@ impl Front {
         Ok(stream)
     }
 
-    /// The sequences of a job: `n` for each prompt.
-    fn sequences(
-        &self,
-        job: GenerationJob,
-        model: &Model,
-    ) -> Result<(Vec<Start>, RequestRecord), GenerateError> {
-        let max_num = self.shared.config.max_num_sequences_per_job;
-        let num_sequences = job.prompts.len().saturating_mul(job.n as usize);
-        if num_sequences == 0 {
-            let message = "a request needs at least one prompt and one choice";
-            return Err(GenerateError::Impossible(message.to_owned()));
-        }
-        if num_sequences > max_num {
-            return Err(GenerateError::Impossible(format!(
-                "the request asks for {num_sequences} sequences (prompts times n), more than the \
-                 {max_num} that this server takes in one request"
-            )));
-        }
-        let stops = Stops {
-            strings: job.stop_strings.clone().into(),
-            buffer: StopBuffer::new(&job.stop_strings, job.include_stop_str_in_output),
-        };
-        let block_hash_keys = job.cache_salt.as_deref().map_or(Vec::new(), salt_keys);
-        let seed = job.seed.unwrap_or_else(|| self.shared.seeds.next());
-        let mut starts = Vec::with_capacity(num_sequences);
-        let mut choices = Vec::with_capacity(num_sequences);
-        for prompt in &job.prompts {
-            let max_tokens = max_tokens(&model.served, prompt, job.stop.max_tokens)?;
-            let shared_prompt: Arc<[TokenId]> = prompt.as_slice().into();
-            for i in 0..job.n {
-                let index = starts.len() as u32;
-                let mut sampling = job.sampling.clone();
-                sampling.seed = seed;
-                // With a seed of the client's, a prompt gives the same text in any list of
-                // prompts; with one of ours, equal prompts of a list differ.
-                sampling.choice = if job.seed.is_some() { i } else { index };
-                let mut stop = job.stop.clone();
-                stop.max_tokens = max_tokens;
-                let request_id = self.shared.num_request_ids.fetch_add(1, Ordering::Relaxed);
-                choices.push(ChoiceStart {
-                    request_id: RequestId(request_id),
-                    prompt: Arc::clone(&shared_prompt),
-                    choice: sampling.choice,
-                    max_tokens,
-                });
-                starts.push(Start {
-                    choice: choice(model, index, prompt, &job, &stops),
-                    request: Generate {
-                        request_id: RequestId(request_id),
-                        attempt: 0,
-                        ids: prompt.clone(),
-                        num_delivered: 0,
-                        sampling,
-                        stop,
-                        priority: job.priority,
-                        deadline_ms: job.deadline_ms,
-                        block_hash_keys: block_hash_keys.clone(),
-                        prefill_only: max_tokens == 0,
-                    },
-                });
-            }
-        }
-        let params = JobParams {
-            sampling: SamplingParams {
-                seed,
-                ..job.sampling
-            },
-            stop: job.stop,
-            priority: job.priority,
-            deadline_ms: job.deadline_ms,
-            block_hash_keys,
-        };
-        Ok((starts, self.shared.journal.begin(params, choices)))
-    }
-
     /// The model that new requests get.
     pub fn model(&self) -> Arc<Model> {
         self.shared.models.current()
@@ -384,49 +299,6 @@ impl Front {
         let _ = self.shared.loader.set(loader);
     }
 
-    /// Serves another model, or the same one loaded afresh where `model` is `None`. Returns its
-    /// name once it serves; requests that began on the old one finish there.
-    ///
-    /// # Errors
-    /// Nothing has changed then: the old model is served.
-    pub async fn reload(&self, model: Option<String>) -> Result<String, FrontError> {
-        let shared = &self.shared;
-        let Some(loader) = shared.loader.get().cloned() else {
-            return Err(FrontError::Option("this server has one model".to_owned()));
-        };
-        if self.is_draining() {
-            return Err(FrontError::Stopping);
-        }
-        let loaded = tokio::task::spawn_blocking(move || loader.load(model.as_deref())).await;
-        let (info, launcher) =
-            loaded.map_err(|panic| FrontError::Supervisor(panic.to_string()))??;
-        let served = &info.served;
-        let name = served.name().to_owned();
-        let current = self.model();
-        let is_like =
-            current.served.name() == name && current.served.max_model_len == served.max_model_len;
-        let metrics = match is_like {
-            true => Arc::clone(&current.metrics),
-            false => Arc::new(Metrics::new(
-                &name,
-                served.max_model_len,
-                Arc::clone(&shared.slot),
-                shared.journal.clone(),
-            )),
-        };
-        let generation = shared.num_models.fetch_add(1, Ordering::Relaxed);
-        let (done, is_done) = oneshot::channel();
-        let reload = Reload {
-            model: Arc::new(Model::new(info, generation, metrics)),
-            launcher,
-            done,
-        };
-        let sent = shared.reloads.send(reload).await;
-        sent.map_err(|_| FrontError::Stopping)?;
-        is_done.await.unwrap_or(Err(FrontError::Stopping))?;
-        Ok(name)
-    }
-
     /// Jobs in flight.
     pub fn server_load(&self) -> u64 {
         self.shared.in_flight.count()
@@ -484,48 +356,6 @@ impl Drop for FrontHandle {
     }
 }
 
-/// What is left of the context after `prompt`, up to `wanted`.
-fn max_tokens(served: &ServedModel, prompt: &[TokenId], wanted: u32) -> Result<u32, GenerateError> {
-    let ServedModel {
-        max_model_len,
-        vocab_size,
-        ..
-    } = *served;
-    let num_left = u32::try_from(prompt.len())
-        .ok()
-        .filter(|len| *len > 0)
-        .and_then(|len| max_model_len.checked_sub(len));
-    let Some(num_left) = num_left.filter(|left| *left > 0 || wanted == 0) else {
-        return Err(GenerateError::Impossible(format!(
-            "a prompt of {} tokens does not fit a context of {max_model_len}",
-            prompt.len()
-        )));
-    };
-    if let Some(id) = prompt.iter().find(|id| **id >= vocab_size) {
-        return Err(GenerateError::Impossible(format!(
-            "token id {id} is not in the vocabulary of {vocab_size}"
-        )));
-    }
-    Ok(wanted.min(num_left))
-}
-
-fn choice(
-    model: &Model,
-    index: u32,
-    prompt: &[TokenId],
-    job: &GenerationJob,
-    stops: &Stops,
-) -> Choice {
-    let text = model.text.as_ref().filter(|_| job.detokenize);
-    let text = text.map(|text| ChoiceText {
-        detokenizer: Detokenizer::new(text, prompt, job.skip_special_tokens),
-        stop_buffer: stops.buffer.clone(),
-        stop_strings: Arc::clone(&stops.strings),
-    });
-    let include_stop = job.include_stop_str_in_output;
-    Choice::new(index, text, include_stop, job.stop.min_tokens)
-}
-
 fn log_request(job: &GenerationJob) {
     let num_prompt_tokens: usize = job.prompts.iter().map(Vec::len).sum();
     tracing::info!(
@@ -539,14 +369,6 @@ fn log_request(job: &GenerationJob) {
         priority = job.priority,
         "request"
     );
-}
-
-/// Two keys from a salt, so that requests of different salts never share a block.
-fn salt_keys(salt: &str) -> Vec<u64> {
-    let hash = blake3::derive_key("hotspare prefix cache salt v1", salt.as_bytes());
-    let (first, rest) = hash.split_first_chunk().expect("the hash has 32 bytes");
-    let (second, _) = rest.split_first_chunk().expect("the hash has 32 bytes");
-    vec![u64::from_le_bytes(*first), u64::from_le_bytes(*second)]
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use hotspare_protocol::{FinishReason, StopReason};
 
 use futures::StreamExt;
 
+use hotspare_batch::TokenId;
+
 use super::*;
 use crate::testing::{MAX_MODEL_LEN, ScriptedLauncher, config, job, model_info, scripted};
 use crate::testing_streams::{

@@ -31,6 +31,7 @@ mod model;
 mod model_info;
 mod placement;
 mod process;
+mod reload;
 mod replay;
 mod replay_metrics;
 mod replay_policy;
@@ -40,6 +41,7 @@ mod replays;
 #[cfg(test)]
 mod resume_props_test;
 mod seeds;
+mod sequences;
 mod slot;
 mod stats_log;
 mod status;

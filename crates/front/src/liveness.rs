@@ -1,10 +1,10 @@
 //! Whether an engine that is waited for still gets on.
 //!
 //! Progress is a message that a running loop sends: a step, its announcement, an answer. While work
-//! is pending there must be some within a deadline, which adapts: never below a floor, a multiple of
-//! the longest gap of late, and time for each token of the step that is on the device, taken from
-//! the slowest canary, which computed one token alone. So a long chunk of a prompt convicts nobody,
-//! and an engine that stands still is found out in seconds.
+//! is pending there must be some within a deadline, which adapts: never below a floor, a multiple
+//! of the longest gap of late, and time for each token of the step that is on the device, taken
+//! from the slowest canary, which computed one token alone. So a long chunk of a prompt convicts
+//! nobody, and an engine that stands still is found out in seconds.
 //!
 //! Invariant: time enters as an argument; nothing is convicted of the time in which nothing was
 //! asked of it, nor of time in which this process itself did not run.

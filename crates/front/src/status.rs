@@ -38,8 +38,8 @@ pub struct NodeStatus {
 /// One engine process.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EngineStatus {
-    /// `main` for the one that serves, or will; `spare-N`, `next` (a reload loads it) and `retired-N`
-    /// (it finishes what it had before a reload) for others.
+    /// `main` for the one that serves, or will; `spare-N`, `next` (a reload loads it) and
+    /// `retired-N` (it finishes what it had before a reload) for others.
     pub name: String,
     /// Process id; absent where no process runs.
     pub pid: Option<u32>,

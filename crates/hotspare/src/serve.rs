@@ -121,15 +121,20 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     });
     front.drain();
     drop(stop_http);
-    let limit = settings.shutdown_timeout + SHUTDOWN_GRACE;
-    if tokio::time::timeout(limit, shut_down(handle, http))
-        .await
-        .is_err()
-    {
+    shut_down_in_time(settings.shutdown_timeout + SHUTDOWN_GRACE, handle, http).await;
+    Ok(())
+}
+
+async fn shut_down_in_time(
+    limit: Duration,
+    handle: FrontHandle,
+    http: JoinHandle<Result<(), hotspare_http::HttpError>>,
+) {
+    let end = tokio::time::timeout(limit, shut_down(handle, http));
+    if end.await.is_err() {
         tracing::warn!("the end took too long; ending without it");
     }
     tracing::info!("ended");
-    Ok(())
 }
 
 /// Loads the model afresh for each SIGHUP.

@@ -110,8 +110,8 @@ impl Scheduler {
     }
 
     /// Takes in a sequence; its events follow. One whose delivered ids already end it (by length,
-    /// or by the last one) ends at once. [`RequestId::CANARY`] goes before all that waits, also where
-    /// the queue is full, and is in no counter but that of steps.
+    /// or by the last one) ends at once. [`RequestId::CANARY`] goes before all that waits, also
+    /// where the queue is full, and is in no counter but that of steps.
     ///
     /// # Errors
     /// Nothing of the request is kept, and it gets no event.

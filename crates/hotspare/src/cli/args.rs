@@ -264,8 +264,8 @@ pub(crate) struct SupervisionArgs {
     /// The longest such wait, milliseconds [default: 30000].
     #[arg(long, value_name = "MS")]
     pub(crate) engine_restart_backoff_max_ms: Option<u64>,
-    /// Failures in a row after which the node says that it failed; it is tried on at the longest wait
-    /// [default: 10].
+    /// Failures in a row after which the node says that it failed; it is tried on at the longest
+    /// wait [default: 10].
     #[arg(long, value_name = "N")]
     pub(crate) max_num_engine_failures: Option<u32>,
 }
