@@ -1,12 +1,10 @@
 //! The front over real engines with a scripted backend: what streams hold, and who is refused.
 
-use hotspare_batch::{SamplingParams, StopParams};
+use hotspare_batch::{SamplingParams, StopParams, TokenId};
 use hotspare_engine::ScriptedOptions;
 use hotspare_protocol::{FinishReason, StopReason};
 
 use futures::StreamExt;
-
-use hotspare_batch::TokenId;
 
 use super::*;
 use crate::testing::{MAX_MODEL_LEN, ScriptedLauncher, config, job, model_info, scripted};
