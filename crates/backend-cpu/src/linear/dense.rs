@@ -14,7 +14,7 @@ use hotspare_model::weights::{WeightDtype, WeightView};
 use super::columns::Columns;
 use super::format::{Bf16, F16, F32, STEP, WeightFormat};
 use super::pack::{PackedRows, TILE_ROWS};
-use super::tile::{self, Operands, StepProduct, TILE_WEIGHTS, Tile};
+use super::tile::{self, Ahead, LINE_BYTES, Operands, StepProduct, TILE_WEIGHTS, Tile};
 use super::{blocks, unsupported};
 use crate::simd::{Isa, LANES, Simd, isa_entry};
 
@@ -23,6 +23,8 @@ use crate::simd::{Isa, LANES, Simd, isa_entry};
 const MAX_BLOCK_FLOATS: usize = 96 * 1024;
 /// How far ahead to prefetch weights, at most; the next four rows where they are nearer.
 const MAX_AHEAD_BYTES: usize = 8192;
+/// Matrices of fewer bytes stay in the caches from step to step.
+const MIN_FAR_BYTES: usize = 2 << 20;
 /// Weight rows that are summed over lanes together, and that are never divided between threads.
 pub(super) const GROUP_ROWS: usize = 16;
 
@@ -164,12 +166,14 @@ pub(super) fn run_product<S: Simd, P: StepProduct<S>, const WHOLE: bool>(
             // The last group starts earlier, where fewer rows are left, and stores only what is
             // new.
             let start = n.min(job.outputs.end.max(GROUP_ROWS) - GROUP_ROWS);
-            for row in rows.clone().step_by(TILE_ROWS) {
+            for (pass, row) in rows.clone().step_by(TILE_ROWS).enumerate() {
                 let (x, num_rows) = job.x.tile(row);
                 let place = Place {
                     start,
                     skip: n - start,
                     row,
+                    pass,
+                    num_passes: rows.len().div_ceil(TILE_ROWS),
                 };
                 match num_rows {
                     _ if job.matrix.num_outputs < GROUP_ROWS => small_matrix(s, p, job, row),
@@ -193,6 +197,44 @@ struct Place {
     skip: usize,
     /// First activation row.
     row: usize,
+    /// How many tiles of activations have passed over these weights, and how many will.
+    pass: usize,
+    num_passes: usize,
+}
+
+impl Place {
+    /// What the tile of weights `tile` of this group brings near: the next group, divided evenly over
+    /// the first passes, so that memory is never idle. A small matrix that one pass reads is in a
+    /// cache already, and the next tile is enough.
+    #[inline(always)]
+    fn ahead<S: Simd, P: StepProduct<S>>(&self, job: &Job<'_>, tile: usize) -> Ahead {
+        let row_bytes = job.matrix.num_inputs * P::SIZE;
+        let num_steps = job.matrix.num_inputs / STEP;
+        let lines_a_step = TILE_WEIGHTS * P::STEP_BYTES / LINE_BYTES;
+        let base = job.matrix.view.bytes().as_ptr();
+        let is_small = job.matrix.num_outputs * row_bytes < MIN_FAR_BYTES;
+        if self.num_passes == 1 && is_small {
+            let tile_bytes = TILE_WEIGHTS * row_bytes;
+            let at = (self.start + tile * TILE_WEIGHTS) * row_bytes;
+            return Ahead {
+                from: base.wrapping_add(at + MAX_AHEAD_BYTES.min(tile_bytes)),
+                lines_per_step: lines_a_step,
+                is_far: false,
+            };
+        }
+        let sharing = self.num_passes.min(lines_a_step);
+        let lines_per_step = lines_a_step.div_ceil(sharing);
+        let share = self.pass * (GROUP_ROWS / TILE_WEIGHTS) + tile;
+        let at = share * lines_per_step * num_steps * LINE_BYTES;
+        Ahead {
+            from: base.wrapping_add((self.start + GROUP_ROWS) * row_bytes + at),
+            lines_per_step: match self.pass < sharing {
+                true => lines_per_step,
+                false => 0,
+            },
+            is_far: true,
+        }
+    }
 }
 
 /// Sixteen outputs of `MR` rows, less those to skip. `TILES` tiles of four weight rows give the
@@ -210,13 +252,17 @@ fn group<S: Simd, P: StepProduct<S>, const MR: usize, const TILES: usize, const 
         let n = place.start + first;
         // Written out, so that accumulators stay in registers.
         let mut tiles = [[[s.splat(0.0); MR]; TILE_WEIGHTS]; TILES];
-        tiles[0] = direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n);
+        let tile = |t: usize| {
+            let ahead = place.ahead::<S, P>(job, first / TILE_WEIGHTS + t);
+            direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n + t * TILE_WEIGHTS, ahead)
+        };
+        tiles[0] = tile(0);
         if TILES > 1 {
-            tiles[1] = direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n + TILE_WEIGHTS);
+            tiles[1] = tile(1);
         }
         if TILES > 2 {
-            tiles[2] = direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n + 2 * TILE_WEIGHTS);
-            tiles[3] = direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n + 3 * TILE_WEIGHTS);
+            tiles[2] = tile(2);
+            tiles[3] = tile(3);
         }
         let mut lanes = [s.splat(0.0); LANES];
         for t in 0..TILES {
@@ -250,6 +296,7 @@ fn direct_tile<S: Simd, P: StepProduct<S>, const MR: usize, const WHOLE: bool>(
     job: &Job<'_>,
     x: &[f32],
     n: usize,
+    ahead: Ahead,
 ) -> Tile<S::F, MR> {
     let row_bytes = job.matrix.num_inputs * P::SIZE;
     let num_steps = job.matrix.num_inputs / STEP;
@@ -268,7 +315,7 @@ fn direct_tile<S: Simd, P: StepProduct<S>, const MR: usize, const WHOLE: bool>(
     let operands = Operands {
         weights: weights.as_ptr(),
         row_bytes,
-        ahead_bytes: MAX_AHEAD_BYTES.min(TILE_WEIGHTS * row_bytes),
+        ahead,
         x: x.as_ptr(),
         x_rows: MR,
         num_steps,

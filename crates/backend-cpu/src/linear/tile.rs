@@ -55,6 +55,21 @@ impl<S: Simd, W: WeightFormat> StepProduct<S> for W {
     }
 }
 
+/// Weights that are needed soon. They lie one after another, and asked for in that order they come
+/// faster than row beside row.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    /// The first; it need not be readable.
+    pub(super) from: *const u8,
+    /// Cache lines to ask for in each step, where they are far; else as many as a step has.
+    pub(super) lines_per_step: usize,
+    /// Whether to bring them to the second cache only.
+    pub(super) is_far: bool,
+}
+
+/// Bytes of a cache line.
+pub(super) const LINE_BYTES: usize = 64;
+
 /// Where a tile's operands are.
 #[derive(Clone, Copy)]
 pub(super) struct Operands {
@@ -62,8 +77,8 @@ pub(super) struct Operands {
     pub(super) weights: *const u8,
     /// Bytes from one weight row to the next.
     pub(super) row_bytes: usize,
-    /// How far ahead of the weights to prefetch.
-    pub(super) ahead_bytes: usize,
+    /// What to bring near meanwhile.
+    pub(super) ahead: Ahead,
     /// The packed activations: vectors of a step are `x_rows` apart.
     pub(super) x: *const f32,
     pub(super) x_rows: usize,
@@ -123,6 +138,35 @@ unsafe fn accumulate_part<
     n0: usize,
     m0: usize,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match o.ahead.is_far {
+            true => accumulate_ahead::<S, P, NP, MP, MR, true>(s, p, o, tile, n0, m0),
+            false => accumulate_ahead::<S, P, NP, MP, MR, false>(s, p, o, tile, n0, m0),
+        }
+    }
+}
+
+/// As [`accumulate_part`], `FAR` being the operands' own.
+///
+/// # Safety
+/// As for [`accumulate`].
+#[inline(always)]
+unsafe fn accumulate_ahead<
+    S: Simd,
+    P: StepProduct<S>,
+    const NP: usize,
+    const MP: usize,
+    const MR: usize,
+    const FAR: bool,
+>(
+    s: S,
+    p: P,
+    o: Operands,
+    tile: &mut Tile<S::F, MR>,
+    n0: usize,
+    m0: usize,
+) {
     let mut acc = [[s.splat(0.0); MP]; NP];
     for n in 0..NP {
         for m in 0..MP {
@@ -131,9 +175,19 @@ unsafe fn accumulate_part<
     }
     // SAFETY: row n0 < 4 of the weights, row m0 of the activations.
     let (mut w, mut x) = unsafe { (o.weights.add(n0 * o.row_bytes), o.x.add(m0 * LANES)) };
+    let mut ahead = o.ahead.from;
     for _ in 0..o.num_steps {
-        for n in 0..NP {
-            s.prefetch(w.wrapping_add(n * o.row_bytes + o.ahead_bytes));
+        if FAR {
+            for _ in 0..o.ahead.lines_per_step {
+                s.prefetch_far(ahead);
+                ahead = ahead.wrapping_add(LINE_BYTES);
+            }
+        } else {
+            // A fixed number costs least where little else is done.
+            for n in 0..NP * P::STEP_BYTES / LINE_BYTES {
+                s.prefetch(ahead.wrapping_add(n * LINE_BYTES));
+            }
+            ahead = ahead.wrapping_add(NP * P::STEP_BYTES);
         }
         for part in 0..P::PARTS {
             let mut weights = [s.splat(0.0); NP];
