@@ -203,9 +203,9 @@ struct Place {
 }
 
 impl Place {
-    /// What the tile of weights `tile` of this group brings near: the next group, divided evenly over
-    /// the first passes, so that memory is never idle. A small matrix that one pass reads is in a
-    /// cache already, and the next tile is enough.
+    /// What the tile of weights `tile` of this group brings near: the next group, divided evenly
+    /// over the first passes, so that memory is never idle. A small matrix that one pass reads is
+    /// in a cache already, and the next tile is enough.
     #[inline(always)]
     fn ahead<S: Simd, P: StepProduct<S>>(&self, job: &Job<'_>, tile: usize) -> Ahead {
         let row_bytes = job.matrix.num_inputs * P::SIZE;
