@@ -176,14 +176,14 @@ fn what_is_not_offered_is_refused_by_name() {
         (
             "--quantization",
             "awq",
-            "q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0",
+            "q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, q3_k, q2_k",
         ),
         (
             "--quantization",
             "fp8",
             "`none` takes them as they are stored",
         ),
-        ("-q", "q2_k", "--quantization q2_k"),
+        ("-q", "q8_1", "--quantization q8_1"),
         ("--kv-cache-dtype", "fp8_e4m3", "`q8_0`"),
     ] {
         let output = Command::new(binary())
