@@ -24,8 +24,9 @@ struct Args {
     uint32_t unused;
 };
 
-template <typename T>
-DEVICE void soft_cap(const Args<T>& args) {
+/// Rewrites a pack of one row's elements in place: `change(args, i, v)` is the new element `i`.
+template <typename T, typename Change>
+DEVICE void rewrite(const Args<T>& args) {
     constexpr int LEN = Pack<T>::LEN;
     int width = int(args.width), i = (block_y() * THREADS + thread_id()) * LEN;
     if (i >= width) {
@@ -36,26 +37,32 @@ DEVICE void soft_cap(const Args<T>& args) {
     load_pack<T>(v, Global<const T>{x.at}, i, width);
 #pragma unroll
     for (int j = 0; j < LEN; j++) {
-        v[j] = args.cap * tanhf(v[j] / args.cap);
+        v[j] = Change::apply(args, i + j, v[j]);
     }
     store_pack<T>(x, i, width, v);
 }
 
+struct SoftCap {
+    template <typename T>
+    DEVICE static float apply(const Args<T>& args, int, float v) {
+        return args.cap * tanhf(v / args.cap);
+    }
+};
+
+struct AddBias {
+    template <typename T>
+    DEVICE static float apply(const Args<T>& args, int i, float v) {
+        return i < int(args.width) ? v + args.bias.get(i) : 0.0f;
+    }
+};
+
+template <typename T>
+DEVICE void soft_cap(const Args<T>& args) {
+    rewrite<T, SoftCap>(args);
+}
 template <typename T>
 DEVICE void add_bias(const Args<T>& args) {
-    constexpr int LEN = Pack<T>::LEN;
-    int width = int(args.width), i = (block_y() * THREADS + thread_id()) * LEN;
-    if (i >= width) {
-        return;
-    }
-    Global<T> x = args.x.from(int64_t(block_x()) * args.stride);
-    float v[LEN];
-    load_pack<T>(v, Global<const T>{x.at}, i, width);
-#pragma unroll
-    for (int j = 0; j < LEN; j++) {
-        v[j] = i + j < width ? v[j] + args.bias.get(i + j) : 0.0f;
-    }
-    store_pack<T>(x, i, width, v);
+    rewrite<T, AddBias>(args);
 }
 
 template <typename T>

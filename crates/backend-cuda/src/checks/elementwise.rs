@@ -287,15 +287,11 @@ pub(crate) fn rowwise(launcher: &mut dyn Launcher, seed: u64) -> Result<(), Laun
             biased.rows(),
             tolerance,
         )?;
-        let exact = Tolerance {
-            absolute: 0.0,
-            relative: 0.0,
-        };
         compare(
             &format!("gather_rows {what}"),
             &out.read(launcher)?,
             &gathered,
-            exact,
+            Tolerance::EXACT,
         )?;
     }
     Ok(())

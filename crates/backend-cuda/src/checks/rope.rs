@@ -165,21 +165,17 @@ fn check_case(
     let found = rows.read(launcher)?;
     compare(&what, &found, &case.expected()?, Tolerance::rounded(dtype))?;
     let (keys, values) = cached(&found, spec, &kv_slots, block_size, kv_dtype);
-    let exact = Tolerance {
-        absolute: 0.0,
-        relative: 0.0,
-    };
     compare(
         &format!("{what}: K"),
         &k_cache.read(launcher)?,
         &keys,
-        exact,
+        Tolerance::EXACT,
     )?;
     compare(
         &format!("{what}: V"),
         &v_cache.read(launcher)?,
         &values,
-        exact,
+        Tolerance::EXACT,
     )
 }
 

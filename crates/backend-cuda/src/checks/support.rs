@@ -137,6 +137,12 @@ pub(crate) struct Tolerance {
 }
 
 impl Tolerance {
+    /// For what is only moved.
+    pub(crate) const EXACT: Self = Self {
+        absolute: 0.0,
+        relative: 0.0,
+    };
+
     /// For results of `dtype` that are computed in f32 and rounded once.
     pub(crate) fn rounded(dtype: Dtype) -> Self {
         match dtype {

@@ -127,36 +127,26 @@ fn http_config(server: &ServerArgs) -> Result<HttpConfig, CliError> {
 }
 
 fn front_config(supervision: &SupervisionArgs, log: &LogArgs, server: &ServerArgs) -> FrontConfig {
-    let defaults = FrontConfig::default();
-    FrontConfig {
+    let mut config = FrontConfig {
         node: server.ha_node.clone().unwrap_or_else(host_name),
-        engine_start_timeout_s: supervision
-            .engine_start_timeout
-            .unwrap_or(defaults.engine_start_timeout_s),
-        num_spare_engines: supervision
-            .spare_engines
-            .unwrap_or(defaults.num_spare_engines),
-        engine_hang_floor_ms: supervision
-            .engine_hang_floor_ms
-            .unwrap_or(defaults.engine_hang_floor_ms),
-        engine_restart_backoff_min_ms: supervision
-            .engine_restart_backoff_min_ms
-            .unwrap_or(defaults.engine_restart_backoff_min_ms),
-        engine_restart_backoff_max_ms: supervision
-            .engine_restart_backoff_max_ms
-            .unwrap_or(defaults.engine_restart_backoff_max_ms),
-        max_num_engine_failures: supervision
-            .max_num_engine_failures
-            .unwrap_or(defaults.max_num_engine_failures),
-        stats_log_interval_s: match log.disable_log_stats {
-            Some(true) => 0,
-            _ => log
-                .stats_log_interval_s
-                .unwrap_or(defaults.stats_log_interval_s),
-        },
         log_requests: log.enable_log_requests.unwrap_or(false),
-        ..defaults
+        ..FrontConfig::default()
+    };
+    set!(supervision => config;
+        engine_hang_floor_ms, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,
+        max_num_engine_failures,
+    );
+    set!(log => config; stats_log_interval_s);
+    if let Some(timeout_s) = supervision.engine_start_timeout {
+        config.engine_start_timeout_s = timeout_s;
     }
+    if let Some(num) = supervision.spare_engines {
+        config.num_spare_engines = num;
+    }
+    if log.disable_log_stats == Some(true) {
+        config.stats_log_interval_s = 0;
+    }
+    config
 }
 
 /// This machine's name.
