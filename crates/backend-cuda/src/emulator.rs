@@ -4,10 +4,13 @@
 //! as long as was asked for, so that an access one byte behind it is found.
 
 use std::alloc::{Layout, alloc, dealloc};
+use std::collections::VecDeque;
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::NonNull;
 
-use crate::launch::{Address, Launch, LaunchError, Launcher};
+use crate::launch::{
+    Address, Device, DeviceMemory, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT, ReadTicket,
+};
 
 /// As cudaMalloc aligns.
 const ALIGNMENT: usize = 256;
@@ -56,14 +59,40 @@ struct Allocation {
 pub struct Emulator {
     allocations: Vec<Allocation>,
     seed: u64,
+    memory_bytes: usize,
+    used_bytes: usize,
+    /// Of an upload, and of a read.
+    staging_bytes: [usize; 2],
+    /// Reads that were started, in order, with their tickets' numbers.
+    reads: VecDeque<(u64, Vec<u8>)>,
+    num_reads: u64,
 }
 
+// SAFETY: an emulator owns its allocations; nobody else has their addresses as pointers.
+unsafe impl Send for Emulator {}
+
 impl Emulator {
+    /// Memory of an emulator that was not told how much it has.
+    const MEMORY_BYTES: usize = 4 << 30;
+
     /// An emulator that runs blocks and threads in an order that `seed` chooses.
     pub fn new(seed: u64) -> Self {
         Self {
             allocations: Vec::new(),
             seed,
+            memory_bytes: Self::MEMORY_BYTES,
+            used_bytes: 0,
+            staging_bytes: [0; 2],
+            reads: VecDeque::new(),
+            num_reads: 0,
+        }
+    }
+
+    /// As [`Emulator::new`], with a memory of so many bytes.
+    pub fn with_memory(seed: u64, memory_bytes: usize) -> Self {
+        Self {
+            memory_bytes,
+            ..Self::new(seed)
         }
     }
 
@@ -100,6 +129,9 @@ impl Launcher for Emulator {
             needed_bytes: num_bytes,
             reason: reason.to_owned(),
         };
+        if num_bytes > self.memory_bytes - self.used_bytes {
+            return Err(out_of_memory("there is no more"));
+        }
         let layout = Layout::from_size_align(num_bytes.max(1), ALIGNMENT)
             .map_err(|error| out_of_memory(&error.to_string()))?;
         // SAFETY: the layout has a size above zero.
@@ -107,6 +139,7 @@ impl Launcher for Emulator {
         let memory = memory.ok_or_else(|| out_of_memory("the host has no more"))?;
         // SAFETY: the memory is as long as its layout says.
         unsafe { memory.as_ptr().write_bytes(POISON, layout.size()) };
+        self.used_bytes += num_bytes;
         self.allocations.push(Allocation {
             memory,
             layout,
@@ -135,6 +168,7 @@ impl Launcher for Emulator {
     }
 
     fn free_all(&mut self) {
+        self.used_bytes = 0;
         for allocation in self.allocations.drain(..) {
             // SAFETY: made in `alloc` with this layout, and taken out of the list.
             unsafe { dealloc(allocation.memory.as_ptr(), allocation.layout) };
@@ -185,6 +219,73 @@ impl Launcher for Emulator {
             String::from_utf8_lossy(&error[..len]).into_owned(),
         ))
     }
+}
+
+impl Device for Emulator {
+    fn description(&self) -> String {
+        "the emulator".to_owned()
+    }
+
+    fn numerics_id(&self) -> String {
+        "emulator".to_owned()
+    }
+
+    fn memory(&self) -> Result<DeviceMemory, LaunchError> {
+        Ok(DeviceMemory {
+            free_bytes: self.memory_bytes - self.used_bytes,
+            total_bytes: self.memory_bytes,
+        })
+    }
+
+    fn reserve_staging(
+        &mut self,
+        upload_bytes: usize,
+        read_bytes: usize,
+    ) -> Result<(), LaunchError> {
+        self.staging_bytes = [upload_bytes, read_bytes];
+        Ok(())
+    }
+
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<(), LaunchError> {
+        check_staging(bytes.len(), self.staging_bytes[0])?;
+        self.write(to, bytes)
+    }
+
+    fn start_read(&mut self, from: Address, num_bytes: usize) -> Result<ReadTicket, LaunchError> {
+        check_staging(num_bytes, self.staging_bytes[1])?;
+        if self.reads.len() >= MAX_READS_IN_FLIGHT {
+            return Err(LaunchError::Misuse("too many reads under way".to_owned()));
+        }
+        let mut bytes = vec![0; num_bytes];
+        self.read(from, &mut bytes)?;
+        self.num_reads += 1;
+        self.reads.push_back((self.num_reads, bytes));
+        Ok(ReadTicket(self.num_reads))
+    }
+
+    fn finish_read(&mut self, ticket: ReadTicket, bytes: &mut [u8]) -> Result<(), LaunchError> {
+        let found = self.reads.iter().position(|(id, _)| *id == ticket.0);
+        let (_, read) = found
+            .and_then(|index| self.reads.remove(index))
+            .ok_or_else(|| LaunchError::Misuse(format!("{ticket:?} of no read")))?;
+        if read.len() != bytes.len() {
+            return Err(LaunchError::Misuse(format!(
+                "{} bytes of a read",
+                bytes.len()
+            )));
+        }
+        bytes.copy_from_slice(&read);
+        Ok(())
+    }
+}
+
+fn check_staging(num_bytes: usize, reserved: usize) -> Result<(), LaunchError> {
+    if num_bytes > reserved {
+        return Err(LaunchError::Misuse(format!(
+            "{num_bytes} bytes through {reserved} of pinned memory"
+        )));
+    }
+    Ok(())
 }
 
 impl Drop for Emulator {

@@ -25,4 +25,7 @@ pub mod planes;
 pub use dtype::Dtype;
 #[cfg(emulator)]
 pub use emulator::Emulator;
-pub use launch::{Address, Launch, LaunchError, Launcher};
+pub use launch::{
+    Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT,
+    ReadTicket,
+};
