@@ -9,6 +9,8 @@
 //! for bit, on one card and kernel build.
 
 pub mod attention_plan;
+#[cfg(feature = "cuda")]
+pub mod card;
 pub mod checks;
 mod dtype;
 #[cfg(emulator)]

@@ -8,6 +8,7 @@
 
 mod admission;
 mod backend;
+mod device;
 mod device_thread;
 mod engine_loop;
 mod error;
@@ -24,9 +25,10 @@ mod reader;
 mod scripted;
 mod slow_runner;
 
+pub use device::HAS_CUDA;
 pub use device_thread::{DeviceThread, InlineExecutor};
 pub use error::{
-    EXIT_CANNOT_START, EXIT_DEVICE_LOST, EXIT_FRONT_LOST, EXIT_INJECTED, EXIT_INTERNAL,
+    EXIT_CANNOT_START, EXIT_CONTEXT_LOST, EXIT_DEVICE_LOST, EXIT_FRONT_LOST, EXIT_INJECTED, EXIT_INTERNAL,
     EXIT_PROTOCOL, EngineError,
 };
 pub use faults::{FAULTS_VARIABLE, Faults, FaultsError, LIFE_VARIABLE, TokenFault};
