@@ -167,11 +167,7 @@ pub trait Ops: Send + 'static {
     ///
     /// # Errors
     /// Out of memory.
-    fn new_f32_buffer(
-        &mut self,
-        max_rows: usize,
-        width: usize,
-    ) -> Result<Self::Buffer, OpsError> {
+    fn new_f32_buffer(&mut self, max_rows: usize, width: usize) -> Result<Self::Buffer, OpsError> {
         self.new_buffer(max_rows, width)
     }
 

@@ -45,7 +45,10 @@ fn free<D: Device>(device: &D) -> String {
             memory.total_bytes,
             device.description()
         ),
-        Err(error) => format!("{} does not say what is free: {error}", device.description()),
+        Err(error) => format!(
+            "{} does not say what is free: {error}",
+            device.description()
+        ),
     }
 }
 
@@ -64,7 +67,9 @@ pub(super) fn unsupported(what: String) -> OpsError {
 
 /// `a * b * ...` bytes, or an error where that is more than there are addresses.
 pub(super) fn product(what: &'static str, factors: &[usize]) -> Result<usize, OpsError> {
-    let all = factors.iter().try_fold(1usize, |all, &x| all.checked_mul(x));
+    let all = factors
+        .iter()
+        .try_fold(1usize, |all, &x| all.checked_mul(x));
     all.ok_or_else(|| OpsError::OutOfMemory {
         what,
         needed_bytes: usize::MAX,

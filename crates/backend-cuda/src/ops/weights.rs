@@ -109,16 +109,19 @@ impl<D: Device> WeightLoader<'_, D> {
         parallelism: Parallelism,
     ) -> Result<CudaLinear, OpsError> {
         let stays = parallelism == Parallelism::Replicated;
-        let shapes: Option<Vec<[usize; 2]>> =
-            views.iter().map(|view| view.shape().try_into().ok()).collect();
+        let shapes: Option<Vec<[usize; 2]>> = views
+            .iter()
+            .map(|view| view.shape().try_into().ok())
+            .collect();
         let shapes = shapes.filter(|shapes| {
             let is_whole = |s: &[usize; 2]| s[0] > 0 && s[1] > 0 && s[1] == shapes[0][1];
             !shapes.is_empty() && shapes.iter().all(is_whole)
         });
-        let shapes = shapes
-            .ok_or_else(|| unsupported(format!("a linear layer of {views:?}")))?;
+        let shapes = shapes.ok_or_else(|| unsupported(format!("a linear layer of {views:?}")))?;
         let mut parts = Vec::new();
-        let formats = views.iter().map(|view| format_for(self.dtype, view.dtype(), stays));
+        let formats = views
+            .iter()
+            .map(|view| format_for(self.dtype, view.dtype(), stays));
         let all: Vec<(&WeightView, WeightFormat)> = views.iter().zip(formats).collect();
         for group in all.chunk_by(|a, b| a.1 == b.1) {
             let num_rows = group.iter().map(|(view, _)| view.shape()[0]).sum();
@@ -210,7 +213,12 @@ impl<D: Device> WeightLoader<'_, D> {
         if let Some(space) = *self.space {
             return Ok(space);
         }
-        let space = alloc(self.device, "space to widen weights", SPACE_BYTES, FOR_WEIGHTS)?;
+        let space = alloc(
+            self.device,
+            "space to widen weights",
+            SPACE_BYTES,
+            FOR_WEIGHTS,
+        )?;
         *self.space = Some(space);
         Ok(space)
     }
@@ -260,7 +268,10 @@ impl<D: Device> WeightLoader<'_, D> {
         let limit = if convert { SPACE_BYTES } else { CHUNK_BYTES };
         let rows_per_chunk = limit / file_bytes.max(1);
         if rows_per_chunk == 0 && convert {
-            return Err(unsupported(format!("rows of {width} {}", view.dtype().name())));
+            return Err(unsupported(format!(
+                "rows of {width} {}",
+                view.dtype().name()
+            )));
         }
         let chunks = view.bytes().chunks(rows_per_chunk.max(1) * file_bytes);
         let mut row = first;
@@ -315,7 +326,9 @@ impl<D: Device> WeightLoader<'_, D> {
     }
 
     fn write(&mut self, to: Address, bytes: &[u8]) -> Result<(), OpsError> {
-        self.device.write(to, bytes).map_err(|error| device_error(&error))
+        self.device
+            .write(to, bytes)
+            .map_err(|error| device_error(&error))
     }
 
     /// A vector of f32.
