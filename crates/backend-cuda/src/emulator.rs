@@ -90,10 +90,9 @@ impl Emulator {
 
     /// As [`Emulator::new`], with a memory of so many bytes.
     pub fn with_memory(seed: u64, memory_bytes: usize) -> Self {
-        Self {
-            memory_bytes,
-            ..Self::new(seed)
-        }
+        let mut emulator = Self::new(seed);
+        emulator.memory_bytes = memory_bytes;
+        emulator
     }
 
     /// Makes a write of any kernel to the allocation at `address` an error.

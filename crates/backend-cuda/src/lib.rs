@@ -9,6 +9,7 @@
 //! for bit, on one card and kernel build.
 
 pub mod attention_plan;
+mod backend;
 #[cfg(feature = "cuda")]
 pub mod card;
 pub mod checks;
@@ -22,8 +23,11 @@ pub mod fatbin;
 mod fatbin_test;
 pub mod kernels;
 mod launch;
+pub mod ops;
+mod options;
 pub mod planes;
 
+pub use backend::CudaBackend;
 pub use dtype::Dtype;
 #[cfg(emulator)]
 pub use emulator::Emulator;
@@ -31,3 +35,4 @@ pub use launch::{
     Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT,
     ReadTicket,
 };
+pub use options::{CudaOptions, KvBudget};
