@@ -14,9 +14,9 @@ use hotspare_model::{
 };
 
 use crate::backend::{AnyExecutor, Loaded};
+use crate::device::{self, Place};
 use crate::outbox::Outbox;
 use crate::progress::ProgressReporter;
-use crate::device::{self, Place};
 use crate::{EngineError, EngineOptions, Faults, kv_size};
 
 /// A model's files and what the options make of them, for any device.
@@ -145,6 +145,7 @@ fn load_on_cpu(
         model_hash,
         numerics_id,
         device: "cpu".to_owned(),
+        num_eager_blocks: kv_size::num_eager_blocks(options, max_model_len),
     })
 }
 

@@ -17,9 +17,7 @@ use cudarc::driver::sys;
 use super::fault::{is_sticky, name_of};
 use super::staging::{Staging, StagingError};
 use super::{CardError, CardFault, CardInfo, Code, Driver, FATBIN, FaultCell, KERNELS_HASH};
-use crate::{
-    Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, ReadTicket,
-};
+use crate::{Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, ReadTicket};
 
 /// Shared memory that a launch may use without asking for more.
 const DEFAULT_MAX_SHARED_BYTES: u32 = 48 << 10;
@@ -89,8 +87,8 @@ impl Card {
         card.module = unsafe { result::module::load_data(FATBIN.as_ptr().cast()) }
             .map_err(CardError::call("cuModuleLoadData"))?;
         // SAFETY: the module was just loaded.
-        card.kernels = unsafe { load_kernels(card.module) }
-            .map_err(CardError::call("loading the kernels"))?;
+        card.kernels =
+            unsafe { load_kernels(card.module) }.map_err(CardError::call("loading the kernels"))?;
         Ok(card)
     }
 
@@ -104,7 +102,8 @@ impl Card {
     /// # Errors
     /// What the device says of it.
     pub fn synchronize(&mut self) -> Result<(), LaunchError> {
-        self.bind().map_err(|error| self.failed("cuCtxSetCurrent", error))?;
+        self.bind()
+            .map_err(|error| self.failed("cuCtxSetCurrent", error))?;
         // SAFETY: the stream is this card's own.
         let done = unsafe { result::stream::synchronize(self.stream) };
         done.map_err(|error| self.failed("cuStreamSynchronize", error))
@@ -161,7 +160,8 @@ impl Card {
         if self.is_capturing {
             return Err(LaunchError::Misuse(format!("{what} while capturing")));
         }
-        self.bind().map_err(|error| self.failed("cuCtxSetCurrent", error))
+        self.bind()
+            .map_err(|error| self.failed("cuCtxSetCurrent", error))
     }
 }
 
@@ -250,7 +250,8 @@ impl Launcher for Card {
     }
 
     fn launch(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError> {
-        self.bind().map_err(|error| self.failed("cuCtxSetCurrent", error))?;
+        self.bind()
+            .map_err(|error| self.failed("cuCtxSetCurrent", error))?;
         let misuse = |what: String| Err(LaunchError::Misuse(what));
         let Some(kernel) = self.kernels.get_mut(launch.kernel) else {
             return misuse(format!("there is no kernel {}", launch.kernel));
@@ -306,7 +307,8 @@ impl Device for Card {
     }
 
     fn memory(&self) -> Result<DeviceMemory, LaunchError> {
-        self.bind().map_err(|error| self.failed("cuCtxSetCurrent", error))?;
+        self.bind()
+            .map_err(|error| self.failed("cuCtxSetCurrent", error))?;
         let (free_bytes, total_bytes) =
             result::mem_get_info().map_err(|error| self.failed("cuMemGetInfo", error))?;
         Ok(DeviceMemory {
@@ -376,8 +378,7 @@ impl Device for Card {
             let _ = result::graph::destroy(graph);
             executable
         };
-        let executable =
-            executable.map_err(|error| self.failed("cuGraphInstantiate", error))?;
+        let executable = executable.map_err(|error| self.failed("cuGraphInstantiate", error))?;
         self.graphs.push(executable);
         // SAFETY: graph and stream are this card's own.
         unsafe { result::graph::upload(executable, self.stream) }

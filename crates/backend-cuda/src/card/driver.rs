@@ -101,7 +101,9 @@ impl Driver {
     /// There is no such card; what the driver says.
     pub fn card(self, ordinal: usize) -> Result<CardInfo, CardError> {
         let num_cards = self.num_cards()?;
-        let number = c_int::try_from(ordinal).ok().filter(|_| ordinal < num_cards);
+        let number = c_int::try_from(ordinal)
+            .ok()
+            .filter(|_| ordinal < num_cards);
         let Some(number) = number else {
             return Err(CardError::NoSuchCard { ordinal, num_cards });
         };
@@ -168,7 +170,13 @@ fn parse_version(text: &str) -> Option<String> {
 /// As nvidia-smi writes it.
 fn format_uuid(bytes: [u8; 16]) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let [a, b, c, d, e] = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+    let [a, b, c, d, e] = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ];
     format!("GPU-{a}-{b}-{c}-{d}-{e}")
 }
 

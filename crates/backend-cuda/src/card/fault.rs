@@ -66,7 +66,11 @@ pub(super) fn name_of(error: DriverError) -> String {
             |text| text.to_string_lossy().into_owned(),
         )
     };
-    format!("{}: {}", text(error.error_name()), text(error.error_string()))
+    format!(
+        "{}: {}",
+        text(error.error_name()),
+        text(error.error_string())
+    )
 }
 
 /// Whether nothing works after it but a new process.

@@ -14,9 +14,9 @@ use super::hub_args::HubLimitArgs;
 use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
 use super::replay_args::ReplayLimitArgs;
 use super::values::{
-    ContextLen, LogFormat, Numerics, Policy, Secret, parse_body_size, parse_interval_ms, parse_name,
-    parse_num_connections, parse_num_threads, parse_positive, parse_share, parse_size, parse_spare_engines,
-    parse_timeout_ms,
+    ContextLen, LogFormat, Numerics, Policy, Secret, parse_body_size, parse_interval_ms,
+    parse_name, parse_num_connections, parse_num_threads, parse_positive, parse_share, parse_size,
+    parse_spare_engines, parse_timeout_ms,
 };
 
 /// Below the options in `--help`.

@@ -281,7 +281,10 @@ fn what_cannot_be_honoured_is_refused() {
         (&["--quantization", "awq"][..], "--quantization awq"),
         (&["-q", "fp8"][..], "q8_0, q6_k"),
         (&["--task", "embed"][..], "--task"),
-        (&["--device", if HAS_CUDA { "cuda:x" } else { "cuda" }][..], NO_CUDA),
+        (
+            &["--device", if HAS_CUDA { "cuda:x" } else { "cuda" }][..],
+            NO_CUDA,
+        ),
         (&["--device", "cuda:x"][..], "--device cuda:x"),
         (&["--gpu-memory-utilization", "1.1"][..], "above 0"),
         (&["--numerics", "loose"][..], "--numerics"),
