@@ -104,8 +104,8 @@ pub const EXIT_DEVICE_LOST: u8 = 4;
 pub const EXIT_PROTOCOL: u8 = 5;
 /// The engine contradicted itself.
 pub const EXIT_INTERNAL: u8 = 6;
-/// A CUDA error ended the context (an illegal address, an uncorrectable memory error, …): only a new
-/// process can use the card again, and the log says which error, kernel and GPU.
+/// A CUDA error ended the context (an illegal address, an uncorrectable memory error, …): only a
+/// new process can use the card again, and the log says which error, kernel and GPU.
 pub const EXIT_CONTEXT_LOST: u8 = 7;
 /// A fault that `HOTSPARE_FAULTS` asked for.
 pub const EXIT_INJECTED: u8 = 86;

@@ -41,8 +41,8 @@ pub struct EngineOptions {
     /// Seed of dummy weights. Default 0.
     pub dummy_seed: u64,
     /// Type of the activations: `auto`, `bfloat16`, `float16` or `float32`. A CPU engine keeps and
-    /// adds them in float32; unless `float32` is asked for it rounds them to bfloat16 where they are
-    /// multiplied by weights of that type. Default `auto`.
+    /// adds them in float32; unless `float32` is asked for it rounds them to bfloat16 where they
+    /// are multiplied by weights of that type. Default `auto`.
     pub dtype: String,
     /// How keys and values are kept: `auto`, `float16`, on a CPU `float32` or `q8_0`, on a card
     /// `bfloat16`. Default `auto`: on a CPU float16 where the model's weights are of sixteen bits,

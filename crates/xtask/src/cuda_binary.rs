@@ -1,9 +1,9 @@
-//! `cargo xtask cuda-binary`: builds the release binary with the feature `cuda` and checks that it is
-//! what a user may expect of it on a machine without a card.
+//! `cargo xtask cuda-binary`: builds the release binary with the feature `cuda` and checks that it
+//! is what a user may expect of it on a machine without a card.
 //!
-//! It is linked to no library of NVIDIA's, is below 40 MB without its symbols, holds the kernels for
-//! all five architectures and the PTX, serves on the CPU with a warning, and says what is missing
-//! where a card is asked for.
+//! It is linked to no library of NVIDIA's, is below 40 MB without its symbols, holds the kernels
+//! for all five architectures and the PTX, serves on the CPU with a warning, and says what is
+//! missing where a card is asked for.
 //!
 //! Invariant: each check looks at the very file that was built.
 
@@ -30,7 +30,14 @@ const DRIVER_DEVICE: &str = "/dev/nvidiactl";
 /// Builds the binary and checks it.
 pub(crate) fn check(root: &Path) -> Result<(), String> {
     let start = Instant::now();
-    let build = ["build", "--release", "--package", "hotspare", "--features", "cuda"];
+    let build = [
+        "build",
+        "--release",
+        "--package",
+        "hotspare",
+        "--features",
+        "cuda",
+    ];
     crate::verify::cargo(root, &build, &[])?;
     println!("built in {:.0} s", start.elapsed().as_secs_f64());
     let binary = root.join("target/release/hotspare");
@@ -73,7 +80,11 @@ fn check_links(binary: &Path) -> Result<(), String> {
     if !needed.iter().any(|name| name.starts_with("libc.so")) {
         return Err("readelf names no libc: its output was not understood".to_owned());
     }
-    let of_nvidia = |name: &&&str| ["cuda", "cublas", "nv"].iter().any(|part| name.contains(part));
+    let of_nvidia = |name: &&&str| {
+        ["cuda", "cublas", "nv"]
+            .iter()
+            .any(|part| name.contains(part))
+    };
     match needed.iter().find(of_nvidia) {
         Some(name) => Err(format!("the binary is linked to {name}")),
         None => Ok(()),
@@ -95,7 +106,9 @@ fn check_size(root: &Path, binary: &Path) -> Result<(), String> {
 /// Finds the one container that holds all images, and says how long it is.
 fn check_kernels(binary: &[u8]) -> Result<String, String> {
     let starts = binary.windows(MAGIC.len()).enumerate();
-    let starts = starts.filter(|(_, window)| *window == MAGIC).map(|(at, _)| at);
+    let starts = starts
+        .filter(|(_, window)| *window == MAGIC)
+        .map(|(at, _)| at);
     for start in starts {
         // The container says where it ends; what follows is the rest of the binary.
         let Some(images) = fatbin::images(&binary[start..]) else {
@@ -119,7 +132,10 @@ fn check_kernels(binary: &[u8]) -> Result<String, String> {
 
 /// Serves on whatever is there; without a card on the CPU, and says so.
 fn check_serving(binary: &Path) -> Result<(), String> {
-    let server = Server::start(binary, &ServerOptions::new("spark-mini", &["--device", "auto"]));
+    let server = Server::start(
+        binary,
+        &ServerOptions::new("spark-mini", &["--device", "auto"]),
+    );
     let body = json!({"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0});
     let answer = server.client().post("/v1/completions", &body).json();
     let num_tokens = answer["usage"]["completion_tokens"].as_u64();
@@ -129,7 +145,10 @@ fn check_serving(binary: &Path) -> Result<(), String> {
     let engine = server.main_engine();
     let device = engine["device"].as_str().unwrap_or("none");
     println!("serves on {device} under --device auto");
-    let warns = server.log_lines().iter().any(|line| line.contains("no GPU can be used"));
+    let warns = server
+        .log_lines()
+        .iter()
+        .any(|line| line.contains("no GPU can be used"));
     let has_card = device.starts_with("cuda");
     match warns != has_card && (has_card || device == "cpu") {
         true => Ok(()),

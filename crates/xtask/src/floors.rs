@@ -2,8 +2,8 @@
 //! on a card, from bytes and operations, written into docs/PERFORMANCE.md.
 //!
 //! A kernel moves its bytes through the memory at most at the card's bandwidth and multiplies at
-//! most at its rate; the floor is the longer of the two, as if each byte were moved once and nothing
-//! else cost time. A step is the sum of its kernels: they run one after the other.
+//! most at its rate; the floor is the longer of the two, as if each byte were moved once and
+//! nothing else cost time. A step is the sum of its kernels: they run one after the other.
 //!
 //! Invariant: every number of the table comes from the formulas here and the shape's config.json.
 
@@ -104,7 +104,11 @@ impl Shape {
         let text = std::fs::read_to_string(&path);
         let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
         let config: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        let get = |key: &str| config[key].as_f64().ok_or_else(|| format!("{SHAPE}: no {key}"));
+        let get = |key: &str| {
+            config[key]
+                .as_f64()
+                .ok_or_else(|| format!("{SHAPE}: no {key}"))
+        };
         Ok(Self {
             layers: get("num_hidden_layers")?,
             hidden: get("hidden_size")?,
@@ -149,8 +153,17 @@ impl Shape {
         vec![
             moved("embed", 2.0 * rows * hidden * ELEMENT),
             // x and the residual in, the residual and the result out.
-            moved("rms_norm", (2.0 * layers + 1.0) * 4.0 * rows * hidden * ELEMENT),
-            linear("linear q, k, v", layers, rows, [self.qkv(), hidden], ELEMENT),
+            moved(
+                "rms_norm",
+                (2.0 * layers + 1.0) * 4.0 * rows * hidden * ELEMENT,
+            ),
+            linear(
+                "linear q, k, v",
+                layers,
+                rows,
+                [self.qkv(), hidden],
+                ELEMENT,
+            ),
             // q, k in and out, v in; k and v to the cache.
             moved(
                 "rope_kv_write",
@@ -158,10 +171,22 @@ impl Shape {
             ),
             attention,
             linear("linear o", layers, rows, [hidden, q], ELEMENT),
-            linear("linear gate, up", layers, rows, [2.0 * self.ffn, hidden], ELEMENT),
+            linear(
+                "linear gate, up",
+                layers,
+                rows,
+                [2.0 * self.ffn, hidden],
+                ELEMENT,
+            ),
             moved("silu_mul", layers * rows * 3.0 * self.ffn * ELEMENT),
             linear("linear down", layers, rows, [hidden, self.ffn], ELEMENT),
-            linear("linear vocabulary", 1.0, step.logits, [self.vocab, hidden], LOGIT),
+            linear(
+                "linear vocabulary",
+                1.0,
+                step.logits,
+                [self.vocab, hidden],
+                LOGIT,
+            ),
             moved("sample", step.logits * self.vocab * LOGIT),
         ]
     }
@@ -205,7 +230,7 @@ fn time(seconds: f64) -> String {
 
 fn tables(shape: &Shape) -> String {
     let mut text = String::new();
-    let mut head = |text: &mut String, first: &str| {
+    let head = |text: &mut String, first: &str| {
         let names: Vec<String> = CARDS
             .iter()
             .map(|card| format!("{} | measured", card.name))
@@ -230,7 +255,11 @@ fn tables(shape: &Shape) -> String {
         }
     }
     for step in steps() {
-        let _ = write!(text, "\n### {}, bf16: each kernel, all layers\n\n", step.name);
+        let _ = write!(
+            text,
+            "\n### {}, bf16: each kernel, all layers\n\n",
+            step.name
+        );
         head(&mut text, "kernel");
         for work in shape.works(&step, FORMATS[0].1) {
             let cells: Vec<String> = CARDS
@@ -248,8 +277,12 @@ fn updated(root: &Path) -> Result<(String, String), String> {
     let path = root.join(FILE);
     let old = std::fs::read_to_string(&path);
     let old = old.map_err(|error| format!("{}: {error}", path.display()))?;
-    let begin = old.find(BEGIN).ok_or_else(|| format!("{FILE} has no {BEGIN}"))?;
-    let end = old.find(END).ok_or_else(|| format!("{FILE} has no {END}"))?;
+    let begin = old
+        .find(BEGIN)
+        .ok_or_else(|| format!("{FILE} has no {BEGIN}"))?;
+    let end = old
+        .find(END)
+        .ok_or_else(|| format!("{FILE} has no {END}"))?;
     let shape = Shape::read(root)?;
     let [before, after] = [&old[..begin + BEGIN.len()], &old[end..]];
     let new = format!("{before}\n{}\n{after}", tables(&shape));
@@ -282,12 +315,18 @@ mod tests {
         let h200 = &CARDS[3];
         // Fifteen gigabytes at 4.8 TB/s, and a little for everything else.
         let floor = h200.step_floor(&works);
-        assert!(floor > 15.0e9 / 4.8e12 && floor < 1.03 * 15.0e9 / 4.8e12, "{floor}");
+        assert!(
+            floor > 15.0e9 / 4.8e12 && floor < 1.03 * 15.0e9 / 4.8e12,
+            "{floor}"
+        );
         // Two operations an element and token, and attention's on top, at 989 TFLOP/s.
         let works = shape.works(&prefill, 16.0);
         let products = 2.0 * 4096.0 * (shape.num_linear() - shape.vocab * shape.hidden);
         let floor = h200.step_floor(&works);
-        assert!(floor > products / 989e12 && floor < 1.3 * products / 989e12, "{floor}");
+        assert!(
+            floor > products / 989e12 && floor < 1.3 * products / 989e12,
+            "{floor}"
+        );
         assert_eq!(time(0.0123), "12.3 ms");
         assert_eq!(time(4.2e-6), "4.20 us");
     }

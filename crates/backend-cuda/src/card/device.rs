@@ -19,7 +19,7 @@ use super::staging::{Staging, StagingError};
 use super::{CardError, CardFault, CardInfo, Code, Driver, FATBIN, FaultCell, KERNELS_HASH};
 use crate::{Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, ReadTicket};
 
-/// Shared memory that a launch may use without asking for more.
+/// Shared memory, declared and dynamic, that a launch may use without asking for more.
 const DEFAULT_MAX_SHARED_BYTES: u32 = 48 << 10;
 
 /// A kernel of the module.
@@ -186,12 +186,18 @@ unsafe fn load_kernels(module: sys::CUmodule) -> Result<HashMap<String, Kernel>,
             sys::cuFuncLoad(function).result()?;
             sys::cuFuncGetParamInfo(function, 0, &raw mut offset, &raw mut args_len).result()?;
         }
+        use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        // SAFETY: as above.
+        let declared_bytes = unsafe {
+            result::function::get_function_attribute(function, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)
+        }?;
+        let declared_bytes = u32::try_from(declared_bytes).unwrap_or(0);
         // SAFETY: the driver gave a string that lives as long as the module.
         let name = unsafe { CStr::from_ptr(name) };
         let kernel = Kernel {
             function,
             args_len,
-            max_shared_bytes: DEFAULT_MAX_SHARED_BYTES,
+            max_shared_bytes: DEFAULT_MAX_SHARED_BYTES.saturating_sub(declared_bytes),
         };
         kernels.insert(name.to_string_lossy().into_owned(), kernel);
     }

@@ -206,8 +206,8 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub(crate) gpu_memory_utilization: Option<f64>,
     /// invariant: a result does not depend on who shares a step, so that a stream goes on with the
-    /// same bytes on another engine; fast: on a GPU, NVIDIA's cuBLASLt may compute large products,
-    /// where it is installed [default: invariant].
+    /// same bytes on another engine; fast: libraries may choose their own order on a GPU, which
+    /// none does yet, so that both compute the same [default: invariant].
     #[arg(long, value_name = "MODE")]
     pub(crate) numerics: Option<Numerics>,
     /// Sequences that run at a time, at most [default: 256].
@@ -404,6 +404,8 @@ impl EngineArgs {
             self,
             lower,
             device,
+            gpu_memory_utilization,
+            numerics,
             max_num_seqs,
             max_num_batched_tokens,
             max_num_queued_reqs,

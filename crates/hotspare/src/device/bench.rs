@@ -16,13 +16,22 @@ use super::args::BenchArgs;
 use super::engine_client::EngineClient;
 use super::report::Report;
 
+/// What an engine without enough memory says first.
+const OUT_OF_MEMORY: &str = "not enough memory";
+
 /// Tokens in a step at most, as the server's default.
 const MAX_NUM_BATCHED_TOKENS: usize = 2048;
 
 pub(super) fn run(args: &BenchArgs, report: &mut Report) -> Result<(), String> {
     for model in &args.models {
-        if let Err(message) = bench_model(args, model, report) {
-            report.result(false, model, &message, json!({}));
+        match bench_model(args, model, report) {
+            Ok(()) => {}
+            // A small card is no mistake: the next model may fit.
+            Err(message) if message.starts_with(OUT_OF_MEMORY) => {
+                let more = json!({"model": model, "kind": "does-not-fit"});
+                report.result(true, model, &format!("does not fit: {message}"), more);
+            }
+            Err(message) => report.result(false, model, &message, json!({})),
         }
     }
     Ok(())
