@@ -4,13 +4,11 @@
 //! as long as was asked for, so that an access one byte behind it is found.
 
 use std::alloc::{Layout, alloc, dealloc};
-use std::collections::VecDeque;
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::NonNull;
 
-use crate::launch::{
-    Address, Device, DeviceMemory, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT, ReadTicket,
-};
+use crate::emulator_device::Queue;
+use crate::launch::{Address, Launch, LaunchError, Launcher};
 
 /// As cudaMalloc aligns.
 const ALIGNMENT: usize = 256;
@@ -59,13 +57,9 @@ struct Allocation {
 pub struct Emulator {
     allocations: Vec<Allocation>,
     seed: u64,
-    memory_bytes: usize,
-    used_bytes: usize,
-    /// Of an upload, and of a read.
-    staging_bytes: [usize; 2],
-    /// Reads that were started, in order, with their tickets' numbers.
-    reads: VecDeque<(u64, Vec<u8>)>,
-    num_reads: u64,
+    pub(crate) memory_bytes: usize,
+    pub(crate) used_bytes: usize,
+    pub(crate) queue: Queue,
 }
 
 // SAFETY: an emulator owns its allocations; nobody else has their addresses as pointers.
@@ -82,9 +76,7 @@ impl Emulator {
             seed,
             memory_bytes: Self::MEMORY_BYTES,
             used_bytes: 0,
-            staging_bytes: [0; 2],
-            reads: VecDeque::new(),
-            num_reads: 0,
+            queue: Queue::default(),
         }
     }
 
@@ -175,6 +167,9 @@ impl Launcher for Emulator {
     }
 
     fn launch(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError> {
+        if self.queue.records(launch) {
+            return Ok(());
+        }
         let kernel_error = |reason: String| LaunchError::Kernel {
             kernel: launch.kernel.to_owned(),
             reason,
@@ -218,73 +213,6 @@ impl Launcher for Emulator {
             String::from_utf8_lossy(&error[..len]).into_owned(),
         ))
     }
-}
-
-impl Device for Emulator {
-    fn description(&self) -> String {
-        "the emulator".to_owned()
-    }
-
-    fn numerics_id(&self) -> String {
-        "emulator".to_owned()
-    }
-
-    fn memory(&self) -> Result<DeviceMemory, LaunchError> {
-        Ok(DeviceMemory {
-            free_bytes: self.memory_bytes - self.used_bytes,
-            total_bytes: self.memory_bytes,
-        })
-    }
-
-    fn reserve_staging(
-        &mut self,
-        upload_bytes: usize,
-        read_bytes: usize,
-    ) -> Result<(), LaunchError> {
-        self.staging_bytes = [upload_bytes, read_bytes];
-        Ok(())
-    }
-
-    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<(), LaunchError> {
-        check_staging(bytes.len(), self.staging_bytes[0])?;
-        self.write(to, bytes)
-    }
-
-    fn start_read(&mut self, from: Address, num_bytes: usize) -> Result<ReadTicket, LaunchError> {
-        check_staging(num_bytes, self.staging_bytes[1])?;
-        if self.reads.len() >= MAX_READS_IN_FLIGHT {
-            return Err(LaunchError::Misuse("too many reads under way".to_owned()));
-        }
-        let mut bytes = vec![0; num_bytes];
-        self.read(from, &mut bytes)?;
-        self.num_reads += 1;
-        self.reads.push_back((self.num_reads, bytes));
-        Ok(ReadTicket(self.num_reads))
-    }
-
-    fn finish_read(&mut self, ticket: ReadTicket, bytes: &mut [u8]) -> Result<(), LaunchError> {
-        let found = self.reads.iter().position(|(id, _)| *id == ticket.0);
-        let (_, read) = found
-            .and_then(|index| self.reads.remove(index))
-            .ok_or_else(|| LaunchError::Misuse(format!("{ticket:?} of no read")))?;
-        if read.len() != bytes.len() {
-            return Err(LaunchError::Misuse(format!(
-                "{} bytes of a read",
-                bytes.len()
-            )));
-        }
-        bytes.copy_from_slice(&read);
-        Ok(())
-    }
-}
-
-fn check_staging(num_bytes: usize, reserved: usize) -> Result<(), LaunchError> {
-    if num_bytes > reserved {
-        return Err(LaunchError::Misuse(format!(
-            "{num_bytes} bytes through {reserved} of pinned memory"
-        )));
-    }
-    Ok(())
 }
 
 impl Drop for Emulator {

@@ -16,6 +16,8 @@ pub mod checks;
 mod dtype;
 #[cfg(emulator)]
 mod emulator;
+#[cfg(emulator)]
+mod emulator_device;
 #[cfg(test)]
 mod emulator_test;
 pub mod fatbin;
@@ -23,6 +25,7 @@ pub mod fatbin;
 mod fatbin_test;
 pub mod kernels;
 mod launch;
+pub mod model_checks;
 pub mod ops;
 mod options;
 pub mod planes;

@@ -25,12 +25,6 @@ pub(super) struct Blob {
 }
 
 impl Blob {
-    pub(super) fn with_capacity(num_bytes: usize) -> Self {
-        Self {
-            bytes: Vec::with_capacity(num_bytes),
-        }
-    }
-
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
     }
@@ -72,7 +66,7 @@ mod tests {
 
     #[test]
     fn parts_start_at_multiples_of_sixteen_bytes() {
-        let mut blob = Blob::with_capacity(64);
+        let mut blob = Blob::default();
         let first = blob.push(&[1u32, 2, 3]);
         let second = blob.push_padded(&[7u32], 3, Some(9));
         let third = blob.push::<u32>(&[]);

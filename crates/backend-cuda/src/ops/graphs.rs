@@ -16,6 +16,9 @@ use crate::GraphId;
 /// Graphs at most.
 pub(super) const MAX_GRAPHS: usize = 128;
 
+/// Free memory below which no more graphs are made: the driver takes memory for each.
+pub(super) const MIN_GRAPH_BYTES: usize = 64 << 20;
+
 /// How the launches of a step reach the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -33,7 +36,7 @@ pub(super) enum Mode {
 pub(super) struct Graphs {
     /// `None`: met once.
     buckets: BTreeMap<GraphKey, Option<GraphId>>,
-    /// The device said that it cannot capture.
+    /// The device cannot capture, or has no memory left for more graphs.
     pub(super) is_unsupported: bool,
 }
 

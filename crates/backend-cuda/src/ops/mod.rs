@@ -11,6 +11,7 @@ mod buffer;
 mod cuda_ops;
 mod graphs;
 mod kv_cache;
+mod launches;
 mod layers;
 mod load;
 mod memory;

@@ -81,9 +81,9 @@ pub(super) struct Awaited {
     pub(super) parts: ResultParts,
     rows: Vec<(Row, Option<RowError>)>,
     entries: Vec<AwaitedEntry>,
-    /// The vocabulary that `SamplingParams::num_logprobs` was asked of.
+    /// Of each row: whether the drawn token's log-probability was asked for.
     has_logprobs: Vec<bool>,
-    /// Ids of all rows' tokens: those of prompts are known.
+    /// Of each row: prompt tokens whose log-probabilities were asked for.
     num_prompt_entries: Vec<usize>,
 }
 

@@ -14,7 +14,7 @@ use hotspare_model::ops::OpsError;
 
 use super::blob::Blob;
 use super::buffer::CudaBuffer;
-use super::graphs::{Graphs, Mode};
+use super::graphs::{Graphs, MIN_GRAPH_BYTES, Mode};
 use super::layers::Layers;
 use super::memory::device_error;
 use super::moe::MoeSpace;
@@ -182,9 +182,12 @@ impl<D: Device> CudaOps<D> {
         if let Some(key) = &self.step.key {
             self.mode = self.graphs.mode(key);
         }
-        if self.mode == Mode::Capturing && !self.device.begin_capture()? {
-            self.graphs.is_unsupported = true;
-            self.mode = Mode::Single;
+        if self.mode == Mode::Capturing {
+            let has_room = self.device.memory()?.free_bytes >= MIN_GRAPH_BYTES;
+            if !has_room || !self.device.begin_capture()? {
+                self.graphs.is_unsupported = true;
+                self.mode = Mode::Single;
+            }
         }
         if self.step.has_device_tokens || self.step.key.is_some() {
             let args = ResolveTokens {
@@ -200,7 +203,7 @@ impl<D: Device> CudaOps<D> {
     }
 
     /// Ends the part of a step that a graph holds.
-    fn end_launches(&mut self) -> Result<(), LaunchError> {
+    pub(super) fn end_launches(&mut self) -> Result<(), LaunchError> {
         match std::mem::take(&mut self.mode) {
             Mode::Single => Ok(()),
             Mode::Replaying(_) if self.fault.is_some() => Ok(()),

@@ -173,7 +173,10 @@ impl Step {
             .all(|row| row.num_tokens() == 1 && row.samples && !row.wants_prompt_logprobs);
         let pads = pads_for_graphs && is_decode && !batch.rows.is_empty();
         self.num_padded = match pads {
-            true => padded_rows(self.num_tokens, shape.max_num_seqs),
+            true => padded_rows(
+                self.num_tokens,
+                shape.max_num_seqs.min(shape.max_num_batched_tokens),
+            ),
             false => self.num_tokens,
         };
         self.pack(batch, shape, pads, blob);
@@ -378,10 +381,61 @@ fn make_plan(
 }
 
 /// Rows of the bucket that `num_rows` decode rows run in: 1, 2, 4, 8, then multiples of eight.
-pub(super) fn padded_rows(num_rows: usize, max_num_seqs: usize) -> usize {
+pub(super) fn padded_rows(num_rows: usize, max_rows: usize) -> usize {
     let padded = match num_rows {
         0..=8 => num_rows.next_power_of_two(),
         _ => num_rows.next_multiple_of(8),
     };
-    padded.min(max_num_seqs.max(num_rows))
+    padded.min(max_rows.max(num_rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_of_rows_hold_their_rows_and_no_more_than_there_are() {
+        for (num_rows, max_rows, expected) in [
+            (1, 256, 1),
+            (3, 256, 4),
+            (5, 256, 8),
+            (9, 256, 16),
+            (17, 256, 24),
+            (251, 256, 256),
+            (251, 253, 253),
+            (5, 6, 6),
+        ] {
+            assert_eq!(
+                padded_rows(num_rows, max_rows),
+                expected,
+                "{num_rows} of {max_rows}"
+            );
+        }
+    }
+
+    #[test]
+    fn splits_stay_together_where_there_is_no_room_for_their_results() {
+        let shape = PlanShape {
+            group: 2,
+            head_dim: 64,
+            window: None,
+        };
+        let sequence = |first_token| Sequence {
+            first_token,
+            num_tokens: 1,
+            position: 700,
+            table_start: 0,
+        };
+        let sequences = [sequence(0), sequence(1), sequence(2)];
+        let mut plan = AttentionPlan::default();
+        make_plan(&mut plan, &sequences, &shape, 8);
+        // Three splits of each of two, and the third in one piece.
+        assert_eq!((plan.num_partials, plan.merges.len()), (6, 2));
+        assert_eq!(plan.decode.len(), 7);
+        assert_eq!(plan.decode[6].partial, AttentionItem::WHOLE);
+        assert_eq!(
+            (plan.decode[6].first_split, plan.decode[6].end_split),
+            (0, 3)
+        );
+    }
 }
