@@ -209,8 +209,8 @@ fn kv_dtype(options: &EngineOptions, config: &ModelConfig) -> Result<WeightDtype
         "float16" => Ok(WeightDtype::F16),
         "q8_0" => Ok(WeightDtype::Q8_0),
         other => Err(EngineError::Options(format!(
-            "--kv-cache-dtype {other} is not supported on the CPU, which has auto, float32, float16 \
-             and q8_0"
+            "--kv-cache-dtype {other} is not supported on the CPU, which has auto, float32, \
+             float16 and q8_0"
         ))),
     }
 }

@@ -13,14 +13,14 @@ use super::fault::name_of;
 pub enum CardError {
     /// No libcuda.
     #[error(
-        "the NVIDIA driver is not installed here: libcuda.so.1 was not found (in a container: start \
-         it with `--gpus all`)"
+        "the NVIDIA driver is not installed here: libcuda.so.1 was not found (in a container: \
+         start it with `--gpus all`)"
     )]
     NoDriver,
     /// A driver of CUDA 12 or before.
     #[error(
-        "the NVIDIA driver{} is too old: it offers CUDA {}.{}, and the kernels need CUDA 13 (driver \
-         580 or newer)", installed.as_deref().map(|v| format!(" {v}")).unwrap_or_default(),
+        "the NVIDIA driver{} is too old: it offers CUDA {}.{}, and the kernels need CUDA 13 \
+         (driver 580 or newer)", installed.as_deref().map(|v| format!(" {v}")).unwrap_or_default(),
         cuda_version / 1000, cuda_version % 1000 / 10
     )]
     OldDriver {
