@@ -65,7 +65,7 @@ for sm in 80 86 89 90 120; do
     if [ -f "$cubin" ]; then images+=("--image3=kind=elf,sm=$sm,file=$cubin"); fi
   done
 done
-"$(dirname "$nvcc")/fatbinary" -64 --create="$packed.part" --compress-all --compress-mode=default \
+"$(dirname "$nvcc")/fatbinary" -64 --create="$packed.part" --compress-all --compress-mode=size \
   --cicc-cmdline="-ftz=0 -prec_div=1 -prec_sqrt=1 -fmad=0 " --cmdline=" --fmad false " "${images[@]}"
 mv "$packed.part" "$packed"
 mv "$fatbin.part" "$fatbin"

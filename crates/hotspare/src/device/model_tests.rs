@@ -40,13 +40,40 @@ pub(super) fn run(args: &ModelTestsArgs, report: &mut Report) -> Result<(), Stri
         }
     }
     match families.len() >= MIN_NUM_FAMILIES {
-        true => Ok(()),
+        true => on_the_card(args, report),
         false => Err(format!(
             "{} has {} families; {MIN_NUM_FAMILIES} were expected",
             folder.display(),
             families.len()
         )),
     }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_the_card(_args: &ModelTestsArgs, _report: &mut Report) -> Result<(), String> {
+    Ok(())
+}
+
+/// What tests run on the emulator too: logits in every type, quantized files, sampling beside the
+/// CPU's, graphs beside single launches.
+#[cfg(feature = "cuda")]
+fn on_the_card(args: &ModelTestsArgs, report: &mut Report) -> Result<(), String> {
+    use hotspare_backend_cuda::LaunchError;
+    use hotspare_backend_cuda::card::{Card, FaultCell};
+    use hotspare_backend_cuda::model_checks::run_all;
+
+    let Some((driver, ordinal)) = report.machine.driver else {
+        return Ok(());
+    };
+    let open = || {
+        let card = Card::open(driver, ordinal, FaultCell::default());
+        card.map_err(|error| LaunchError::Misuse(error.to_string()))
+    };
+    let done = run_all(open, &args.assets, &mut |name, result| match result {
+        Ok(compared) => report.result(true, name, &format!("{compared:?}"), json!({})),
+        Err(error) => report.result(false, name, &error.to_string(), json!({})),
+    });
+    done.map_err(|error| error.to_string())
 }
 
 /// How many cases were compared, of how many.

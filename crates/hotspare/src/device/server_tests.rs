@@ -101,7 +101,7 @@ fn many_clients(server: &ServerProcess, args: &ServerTestsArgs) -> Result<String
 
 /// What it asked for is not computed to the end.
 fn a_client_goes_away(server: &ServerProcess, _: &ServerTestsArgs) -> Result<String, String> {
-    stream(server.url(), &prompt(1), 10 * NUM_LONG_TOKENS, |chunks| {
+    stream(server.url(), &prompt(1), 2 * NUM_LONG_TOKENS, |chunks| {
         chunks < 3
     })?;
     let end = Instant::now() + WAIT;
