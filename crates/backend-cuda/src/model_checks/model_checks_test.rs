@@ -99,17 +99,23 @@ mod on_emulator {
         gguf("llama-tiny", "q4_k_m", "Q4_K_M", Dtype::F16);
     }
 
-    /// Why the tolerance of that family is larger: rounding the cache moves a route on the CPU too.
+    /// Why logits of f32 activations may differ by so much: rounding the cache alone moves them, and
+    /// the routes of one family, on the CPU too.
     #[test]
-    fn a_cache_of_halves_moves_a_route_on_the_cpu() {
-        let Some(path) = assets("tiny/qwen3-moe") else {
+    fn a_cache_of_halves_moves_logits_on_the_cpu() {
+        let error = |name: &str| {
+            let path = assets(&format!("tiny/{name}"))?;
+            let logits = [WeightDtype::F32, WeightDtype::F16].map(|kv| cpu_logits(&path, kv));
+            let [exact, halves] = &logits;
+            let largest = exact.iter().fold(0f32, |max, x| max.max(x.abs()));
+            let pairs = exact.iter().zip(halves);
+            Some(pairs.fold(0f32, |max, (a, b)| max.max((a - b).abs())) / largest)
+        };
+        let (Some(routes), Some(window)) = (error("qwen3-moe"), error("mistral")) else {
             return;
         };
-        let [exact, halves] = [WeightDtype::F32, WeightDtype::F16].map(|kv| cpu_logits(&path, kv));
-        let largest = exact.iter().fold(0f32, |max, x| max.max(x.abs()));
-        let pairs = exact.iter().zip(&halves);
-        let error = pairs.fold(0f32, |max, (a, b)| max.max((a - b).abs())) / largest;
-        assert!(error > 2e-3 && error < 1.5e-2, "{error}");
+        assert!(routes > 3e-3 && routes < 1.5e-2, "{routes}");
+        assert!(window > 1e-3 && window < 3e-3, "{window}");
     }
 
     /// The CPU's logits of the last position of the longest golden prompt.
@@ -184,15 +190,9 @@ mod on_emulator {
         };
         let settings = Settings::new(Dtype::F16);
         let mut num_replays = 0;
-        let checked = check_lookahead(
-            || Emulator::new(5),
-            &path,
-            settings,
-            6,
-            |device: &Emulator| {
-                num_replays = device.num_replays();
-            },
-        );
+        let devices = [1, 2, 3].map(Emulator::new);
+        let ended = |device: &Emulator| num_replays = device.num_replays();
+        let checked = check_lookahead(devices, &path, settings, 6, ended);
         checked.unwrap_or_else(|error| panic!("{error}"));
         // Five decode steps of one bucket: the first runs as single launches.
         assert_eq!(num_replays, 4);
