@@ -11,6 +11,7 @@
 #include "linear_tile.cu"
 #include "logprobs.cu"
 #include "moe.cu"
+#include "resolve_tokens.cu"
 #include "rms_norm.cu"
 #include "rope_kv_write.cu"
 #include "rowwise.cu"

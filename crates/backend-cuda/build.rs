@@ -1,16 +1,69 @@
-//! Compiles the kernels with the host's C++ compiler, against the emulator, for tests.
+//! Compiles the kernels: with the host's C++ compiler, against the emulator, for tests; with nvcc,
+//! for the binary.
 //!
-//! Only under the feature `emulator`, which this crate's own tests turn on: a build of the server
-//! needs no C++ compiler. `HOTSPARE_SANITIZE=address` compiles with AddressSanitizer
-//! (kernels/sanitize.sh runs the tests so).
+//! Each under a feature of its own (`emulator`, which this crate's own tests turn on, and `cuda`):
+//! a build of the server for CPUs needs neither compiler. `HOTSPARE_SANITIZE=address` compiles the
+//! emulated ones with AddressSanitizer (kernels/sanitize.sh runs the tests so). nvcc's work takes
+//! minutes; kernels/build.sh keeps it under target/kernels by the content of the sources.
 //!
-//! Invariant: without a compiler there is no `cfg(emulator)` and the suite says so; a kernel that
-//! does not compile fails the build.
+//! Invariant: without a C++ compiler there is no `cfg(emulator)` and the suite says so; a kernel
+//! that does not compile, or a feature `cuda` without nvcc, fails the build with a reason.
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(emulator)");
     #[cfg(feature = "emulator")]
     emulator::build();
+    #[cfg(feature = "cuda")]
+    fatbin::build();
+}
+
+#[cfg(feature = "cuda")]
+mod fatbin {
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Stdio, exit};
+
+    /// Makes the fatbin, or says what is missing, and tells the crate where it lies.
+    #[allow(clippy::print_stderr)]
+    pub(super) fn build() {
+        let kernels = Path::new("../../kernels");
+        println!("cargo:rerun-if-changed={}", kernels.display());
+        println!("cargo:rerun-if-env-changed=CUDA_HOME");
+        let mut command = Command::new(kernels.join("build.sh"));
+        let output = command.stderr(Stdio::inherit()).output();
+        let made = match output {
+            Ok(output) if output.status.success() => {
+                PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+            }
+            Ok(output) => fail(&format!("kernels/build.sh: {}", output.status)),
+            Err(error) => fail(&format!("kernels/build.sh cannot be run: {error}")),
+        };
+        let folder = made.parent().unwrap_or(kernels);
+        let read = |name: &str| match std::fs::read(folder.join(name)) {
+            Ok(bytes) => bytes,
+            Err(error) => fail(&format!("{}: {error}", folder.join(name).display())),
+        };
+        // A copy, so that a later build of other sources leaves this one as it is.
+        let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
+        let fatbin = out.join("kernels.packed.fatbin");
+        if let Err(error) = std::fs::write(&fatbin, read("kernels.packed.fatbin")) {
+            fail(&format!("{}: {error}", fatbin.display()));
+        }
+        let hash = read("kernels.hash");
+        let hash = String::from_utf8_lossy(&hash);
+        println!("cargo:rustc-env=HOTSPARE_FATBIN={}", fatbin.display());
+        println!("cargo:rustc-env=HOTSPARE_KERNELS_HASH={}", hash.trim());
+    }
+
+    #[allow(clippy::print_stderr)]
+    fn fail(reason: &str) -> ! {
+        eprintln!(
+            "\nThe feature `cuda` compiles kernels/ with nvcc of CUDA 13, and that failed: \
+             {reason}\nnvcc is taken from CUDA_HOME, from PATH, or installed under target/ with pip \
+             (kernels/toolkit.sh, which needs the network once). A build without `--features \
+             cuda` needs none of it and serves on the CPU.\n"
+        );
+        exit(1)
+    }
 }
 
 #[cfg(feature = "emulator")]

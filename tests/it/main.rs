@@ -13,6 +13,7 @@ mod chat;
 mod cli;
 mod clients;
 mod completions;
+mod device_commands;
 mod dummy;
 mod engine_process;
 mod hub;

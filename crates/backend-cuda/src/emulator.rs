@@ -7,6 +7,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::NonNull;
 
+use crate::emulator_device::Queue;
 use crate::launch::{Address, Launch, LaunchError, Launcher};
 
 /// As cudaMalloc aligns.
@@ -56,15 +57,34 @@ struct Allocation {
 pub struct Emulator {
     allocations: Vec<Allocation>,
     seed: u64,
+    pub(crate) memory_bytes: usize,
+    pub(crate) used_bytes: usize,
+    pub(crate) queue: Queue,
 }
 
+// SAFETY: an emulator owns its allocations; nobody else has their addresses as pointers.
+unsafe impl Send for Emulator {}
+
 impl Emulator {
+    /// Memory of an emulator that was not told how much it has.
+    const MEMORY_BYTES: usize = 4 << 30;
+
     /// An emulator that runs blocks and threads in an order that `seed` chooses.
     pub fn new(seed: u64) -> Self {
         Self {
             allocations: Vec::new(),
             seed,
+            memory_bytes: Self::MEMORY_BYTES,
+            used_bytes: 0,
+            queue: Queue::default(),
         }
+    }
+
+    /// As [`Emulator::new`], with a memory of so many bytes.
+    pub fn with_memory(seed: u64, memory_bytes: usize) -> Self {
+        let mut emulator = Self::new(seed);
+        emulator.memory_bytes = memory_bytes;
+        emulator
     }
 
     /// Makes a write of any kernel to the allocation at `address` an error.
@@ -100,6 +120,9 @@ impl Launcher for Emulator {
             needed_bytes: num_bytes,
             reason: reason.to_owned(),
         };
+        if num_bytes > self.memory_bytes - self.used_bytes {
+            return Err(out_of_memory("there is no more"));
+        }
         let layout = Layout::from_size_align(num_bytes.max(1), ALIGNMENT)
             .map_err(|error| out_of_memory(&error.to_string()))?;
         // SAFETY: the layout has a size above zero.
@@ -107,6 +130,7 @@ impl Launcher for Emulator {
         let memory = memory.ok_or_else(|| out_of_memory("the host has no more"))?;
         // SAFETY: the memory is as long as its layout says.
         unsafe { memory.as_ptr().write_bytes(POISON, layout.size()) };
+        self.used_bytes += num_bytes;
         self.allocations.push(Allocation {
             memory,
             layout,
@@ -135,6 +159,7 @@ impl Launcher for Emulator {
     }
 
     fn free_all(&mut self) {
+        self.used_bytes = 0;
         for allocation in self.allocations.drain(..) {
             // SAFETY: made in `alloc` with this layout, and taken out of the list.
             unsafe { dealloc(allocation.memory.as_ptr(), allocation.layout) };
@@ -142,6 +167,9 @@ impl Launcher for Emulator {
     }
 
     fn launch(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError> {
+        if self.queue.records(launch) {
+            return Ok(());
+        }
         let kernel_error = |reason: String| LaunchError::Kernel {
             kernel: launch.kernel.to_owned(),
             reason,

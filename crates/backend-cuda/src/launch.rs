@@ -93,3 +93,102 @@ pub trait Launcher {
     /// What the device says.
     fn launch(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError>;
 }
+
+/// Reads that may be under way at once: one for each step in flight, and one to spare.
+pub const MAX_READS_IN_FLIGHT: usize = 3;
+
+/// How much memory a device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Bytes that nobody uses now.
+    pub free_bytes: usize,
+    /// Bytes of the card.
+    pub total_bytes: usize,
+}
+
+/// A read that was started: what [`Device::finish_read`] waits for. Used once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReadTicket(pub u64);
+
+/// Launches that were captured, to be replayed as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GraphId(pub u32);
+
+/// A device that runs whole models: a [`Launcher`] whose work is queued on one stream.
+///
+/// `launch`, `upload`, `start_read` and `replay` queue and return; each sees what was queued before
+/// it and nothing of what is queued later. `write` and `read` of [`Launcher`] may wait for the
+/// device and are for loading and for tests. An error of any of them means that the device cannot
+/// be used again, but for [`LaunchError::OutOfMemory`] and [`LaunchError::Misuse`]. One thread at a
+/// time owns a device; it may be handed to another.
+pub trait Device: Launcher + Send + 'static {
+    /// The card, for logs and errors: "NVIDIA GeForce RTX 3050, sm_86, GPU-1f…".
+    fn description(&self) -> String;
+
+    /// What of the device enters the bits of a result: card generation and kernel build, without
+    /// spaces: "sm86-k1a2b3c4d".
+    fn numerics_id(&self) -> String;
+
+    /// Free and total memory, measured now.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn memory(&self) -> Result<DeviceMemory, LaunchError>;
+
+    /// Takes the pinned memory of uploads and reads: each upload is at most `upload_bytes` long and
+    /// each read at most `read_bytes`. Called once, at start-up, before the first of either.
+    ///
+    /// # Errors
+    /// Out of (host) memory.
+    fn reserve_staging(
+        &mut self,
+        upload_bytes: usize,
+        read_bytes: usize,
+    ) -> Result<(), LaunchError>;
+
+    /// Queues a copy of `bytes` to `to`, through pinned memory of the device's own: `bytes` may be
+    /// changed as soon as it returns. Waits only where [`MAX_READS_IN_FLIGHT`] uploads are still
+    /// queued.
+    ///
+    /// # Errors
+    /// A range outside one allocation, more than was reserved, or while capturing.
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<(), LaunchError>;
+
+    /// Queues a copy of `num_bytes` from `from` to pinned memory, and does not wait for it.
+    ///
+    /// # Errors
+    /// As for `upload`; more than [`MAX_READS_IN_FLIGHT`] that were not finished.
+    fn start_read(&mut self, from: Address, num_bytes: usize) -> Result<ReadTicket, LaunchError>;
+
+    /// Waits for the read of `ticket`, and for what was queued before it, and copies its bytes (as
+    /// many as it was started with) to `bytes`.
+    ///
+    /// # Errors
+    /// An unknown ticket, another length, or what the device says of the work before.
+    fn finish_read(&mut self, ticket: ReadTicket, bytes: &mut [u8]) -> Result<(), LaunchError>;
+
+    /// Starts capturing launches instead of running them; `false` where the device cannot. While it
+    /// captures, only `launch` may be called.
+    ///
+    /// # Errors
+    /// Already capturing; what the device says.
+    fn begin_capture(&mut self) -> Result<bool, LaunchError> {
+        Ok(false)
+    }
+
+    /// Ends capturing. Nothing of it has run yet.
+    ///
+    /// # Errors
+    /// Not capturing; what the device says.
+    fn end_capture(&mut self) -> Result<GraphId, LaunchError> {
+        Err(LaunchError::Misuse("this device captures nothing".into()))
+    }
+
+    /// Queues all launches of a graph, with the arguments that they had then.
+    ///
+    /// # Errors
+    /// An unknown graph; what the device says.
+    fn replay(&mut self, graph: GraphId) -> Result<(), LaunchError> {
+        Err(LaunchError::Misuse(format!("{graph:?} of no device")))
+    }
+}

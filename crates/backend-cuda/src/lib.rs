@@ -9,10 +9,15 @@
 //! for bit, on one card and kernel build.
 
 pub mod attention_plan;
+mod backend;
+#[cfg(feature = "cuda")]
+pub mod card;
 pub mod checks;
 mod dtype;
 #[cfg(emulator)]
 mod emulator;
+#[cfg(emulator)]
+mod emulator_device;
 #[cfg(test)]
 mod emulator_test;
 pub mod fatbin;
@@ -20,9 +25,17 @@ pub mod fatbin;
 mod fatbin_test;
 pub mod kernels;
 mod launch;
+pub mod model_checks;
+pub mod ops;
+mod options;
 pub mod planes;
 
+pub use backend::CudaBackend;
 pub use dtype::Dtype;
 #[cfg(emulator)]
 pub use emulator::Emulator;
-pub use launch::{Address, Launch, LaunchError, Launcher};
+pub use launch::{
+    Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT,
+    ReadTicket,
+};
+pub use options::{CudaOptions, KvBudget};

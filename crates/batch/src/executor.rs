@@ -33,6 +33,9 @@ pub enum ExecutorError {
     /// The device reported an error it cannot recover from.
     #[error("device error: {0}")]
     Device(String),
+    /// The device reported an error after which only a new process can use it.
+    #[error("the device is lost: {0}")]
+    ContextLost(String),
     /// The device's thread is gone.
     #[error("the device thread ended")]
     Disconnected,

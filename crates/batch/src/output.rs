@@ -37,6 +37,14 @@ pub enum RowError {
         /// A lower bound of its length.
         num_bytes: u64,
     },
+    /// The request biases more tokens than the device has room for.
+    #[error("logit_bias names {num_biases} tokens; this device has room for {max_num_biases}")]
+    TooManyBiases {
+        /// Tokens that the request names.
+        num_biases: u32,
+        /// Tokens that there is room for.
+        max_num_biases: u32,
+    },
 }
 
 /// What one row produced.

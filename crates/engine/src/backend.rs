@@ -21,6 +21,8 @@ pub(crate) struct Loaded {
     pub(crate) model_hash: String,
     pub(crate) numerics_id: String,
     pub(crate) device: String,
+    /// Blocks that the prefix cache may take into use.
+    pub(crate) num_eager_blocks: usize,
 }
 
 /// Loads what the options name. Progress goes to the front.
@@ -58,6 +60,7 @@ fn load_scripted(
         model_hash: scripted.name(),
         numerics_id: "scripted".to_owned(),
         device: "scripted".to_owned(),
+        num_eager_blocks: kv_size::num_eager_blocks(options, max_model_len),
     })
 }
 
@@ -67,6 +70,9 @@ pub(crate) enum AnyExecutor {
     Thread(DeviceThread),
     /// On the engine's thread: the plain loop.
     Inline(InlineExecutor<Box<dyn StepRunner>>),
+    /// On a card, which works by itself.
+    #[cfg(feature = "cuda")]
+    Card(Box<crate::cuda_backend::CardExecutor>),
 }
 
 impl AnyExecutor {
@@ -89,6 +95,8 @@ impl Executor for AnyExecutor {
         match self {
             Self::Thread(thread) => thread.info(),
             Self::Inline(inline) => inline.info(),
+            #[cfg(feature = "cuda")]
+            Self::Card(card) => card.info(),
         }
     }
 
@@ -96,6 +104,8 @@ impl Executor for AnyExecutor {
         match self {
             Self::Thread(thread) => thread.submit(batch),
             Self::Inline(inline) => inline.submit(batch),
+            #[cfg(feature = "cuda")]
+            Self::Card(card) => card.submit(batch),
         }
     }
 
@@ -103,6 +113,8 @@ impl Executor for AnyExecutor {
         match self {
             Self::Thread(thread) => thread.wait(),
             Self::Inline(inline) => inline.wait(),
+            #[cfg(feature = "cuda")]
+            Self::Card(card) => card.wait(),
         }
     }
 }

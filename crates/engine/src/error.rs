@@ -84,6 +84,7 @@ impl EngineError {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::FrontLost => EXIT_FRONT_LOST,
+            Self::Executor(ExecutorError::ContextLost(_)) => EXIT_CONTEXT_LOST,
             Self::Executor(_) => EXIT_DEVICE_LOST,
             Self::Protocol(_) => EXIT_PROTOCOL,
             Self::Scheduler(_) => EXIT_INTERNAL,
@@ -103,5 +104,32 @@ pub const EXIT_DEVICE_LOST: u8 = 4;
 pub const EXIT_PROTOCOL: u8 = 5;
 /// The engine contradicted itself.
 pub const EXIT_INTERNAL: u8 = 6;
+/// A CUDA error ended the context (an illegal address, an uncorrectable memory error, …): only a
+/// new process can use the card again, and the log says which error, kernel and GPU.
+pub const EXIT_CONTEXT_LOST: u8 = 7;
 /// A fault that `HOTSPARE_FAULTS` asked for.
 pub const EXIT_INJECTED: u8 = 86;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_context_has_a_status_of_its_own() {
+        let status = |error: ExecutorError| EngineError::from(error).exit_status();
+        let lost = status(ExecutorError::ContextLost("CUDA_ERROR_ECC".to_owned()));
+        assert_eq!(lost, EXIT_CONTEXT_LOST);
+        assert_eq!(status(ExecutorError::Disconnected), EXIT_DEVICE_LOST);
+        let all = [
+            EXIT_CANNOT_START,
+            EXIT_FRONT_LOST,
+            EXIT_DEVICE_LOST,
+            EXIT_PROTOCOL,
+            EXIT_INTERNAL,
+            EXIT_CONTEXT_LOST,
+            EXIT_INJECTED,
+        ];
+        let distinct: std::collections::BTreeSet<u8> = all.into_iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+}

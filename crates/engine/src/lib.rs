@@ -8,6 +8,9 @@
 
 mod admission;
 mod backend;
+#[cfg(feature = "cuda")]
+mod cuda_backend;
+mod device;
 mod device_thread;
 mod engine_loop;
 mod error;
@@ -24,10 +27,11 @@ mod reader;
 mod scripted;
 mod slow_runner;
 
+pub use device::HAS_CUDA;
 pub use device_thread::{DeviceThread, InlineExecutor};
 pub use error::{
-    EXIT_CANNOT_START, EXIT_DEVICE_LOST, EXIT_FRONT_LOST, EXIT_INJECTED, EXIT_INTERNAL,
-    EXIT_PROTOCOL, EngineError,
+    EXIT_CANNOT_START, EXIT_CONTEXT_LOST, EXIT_DEVICE_LOST, EXIT_FRONT_LOST, EXIT_INJECTED,
+    EXIT_INTERNAL, EXIT_PROTOCOL, EngineError,
 };
 pub use faults::{FAULTS_VARIABLE, Faults, FaultsError, LIFE_VARIABLE, TokenFault};
 pub use model_backend::check_on_cpu;

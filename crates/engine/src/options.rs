@@ -27,18 +27,26 @@ pub enum Backend {
 pub struct EngineOptions {
     /// `spark`, `spark-mini`, or a directory. Default `spark`.
     pub model: String,
-    /// `auto` or `cpu`. Default `auto`.
+    /// `auto` (a card where there is one that the kernels run on), `cpu`, or `cuda:N`. Default
+    /// `auto`.
     pub device: String,
+    /// Share of a card's memory that this engine may use, others' use included; above 0, at most 1.
+    /// Default 0.9.
+    pub gpu_memory_utilization: f64,
+    /// `invariant` (a result does not depend on who shares the step) or `fast` (libraries may
+    /// choose their own order on a card). Default `invariant`.
+    pub numerics: String,
     /// Format of the weights: `auto`, `safetensors`, `gguf` or `dummy`. Default `auto`.
     pub load_format: String,
     /// Seed of dummy weights. Default 0.
     pub dummy_seed: u64,
-    /// Type of the activations: `auto`, `bfloat16` or `float32`. A CPU engine keeps and adds them
-    /// in float32; unless `float32` is asked for it rounds them to bfloat16 where they are
-    /// multiplied by weights of that type. Default `auto`.
+    /// Type of the activations: `auto`, `bfloat16`, `float16` or `float32`. A CPU engine keeps and
+    /// adds them in float32; unless `float32` is asked for it rounds them to bfloat16 where they
+    /// are multiplied by weights of that type. Default `auto`.
     pub dtype: String,
-    /// How keys and values are kept: `auto`, `float32`, `float16` or `q8_0`. Default `auto`:
-    /// float16 where the model's weights are of sixteen bits, else float32.
+    /// How keys and values are kept: `auto`, `float16`, on a CPU `float32` or `q8_0`, on a card
+    /// `bfloat16`. Default `auto`: on a CPU float16 where the model's weights are of sixteen bits,
+    /// else float32; on a card the weights' type, float16 where that has more bits.
     pub kv_cache_dtype: String,
     /// Type to which dense weights are quantized while they are loaded: `none`, or one of
     /// [`quantization_names`](crate::quantization_names). Default `none`.
@@ -106,6 +114,8 @@ impl Default for EngineOptions {
         Self {
             model: "spark".to_owned(),
             device: "auto".to_owned(),
+            gpu_memory_utilization: 0.9,
+            numerics: "invariant".to_owned(),
             load_format: "auto".to_owned(),
             dummy_seed: 0,
             dtype: "auto".to_owned(),

@@ -19,7 +19,7 @@ use crate::faults::{FAULTS_VARIABLE, LIFE_VARIABLE};
 use crate::inbox::{Closed, Inbox};
 use crate::outbox::Outbox;
 use crate::reader::OnLoss;
-use crate::{EngineError, EngineOptions, Faults, kv_size, reader};
+use crate::{EngineError, EngineOptions, Faults, reader};
 
 /// Runs an engine as this process: `hotspare engine`. Standard input is the socket to the front.
 ///
@@ -147,7 +147,7 @@ fn load_and_serve(
         max_model_len: loaded.max_model_len,
         block_size: info.block_size,
         num_blocks: info.num_blocks,
-        num_eager_blocks: kv_size::num_eager_blocks(options, loaded.max_model_len),
+        num_eager_blocks: loaded.num_eager_blocks,
         max_num_waiting: options.max_num_waiting,
         enable_prefix_caching: options.enable_prefix_caching,
         long_prefill_token_threshold: options.long_prefill_token_threshold,

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod device;
 mod engine_command;
 mod hub;
 mod hub_progress;
@@ -38,6 +39,10 @@ fn main() -> ExitCode {
         Ok(cli::Command::Reload(args)) => reload::run(&args),
         Ok(cli::Command::Engine(args)) => engine_command::run(args),
         Ok(cli::Command::Render(args)) => render_command::run(&args),
+        Ok(cli::Command::KernelTests(args)) => device::kernel_tests(&args),
+        Ok(cli::Command::ModelTests(args)) => device::model_tests(&args),
+        Ok(cli::Command::ServerTests(args)) => device::server_tests(&args),
+        Ok(cli::Command::Bench(args)) => device::bench(&args),
         Err(cli::CliError::Clap(error)) => error.exit(),
         Err(cli::CliError::Message(message)) => fail(&message),
     }

@@ -162,6 +162,51 @@ pub trait Ops: Send + 'static {
     /// Out of memory.
     fn new_buffer(&mut self, max_rows: usize, width: usize) -> Result<Self::Buffer, OpsError>;
 
+    /// As [`Ops::new_buffer`], for numbers that stay in f32 whatever type activations have: a
+    /// router's.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn new_f32_buffer(&mut self, max_rows: usize, width: usize) -> Result<Self::Buffer, OpsError> {
+        self.new_buffer(max_rows, width)
+    }
+
+    /// Makes the buffer that [`Ops::sample`] takes: rows of f32 logits. A backend whose memory is
+    /// dear may keep fewer rows and compute the product again, part by part, as it samples.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn new_logits_buffer(
+        &mut self,
+        max_rows: usize,
+        width: usize,
+    ) -> Result<Self::Buffer, OpsError> {
+        self.new_buffer(max_rows, width)
+    }
+
+    /// Hears, at load, what attention of `layer` will be asked with, for what a step must not
+    /// allocate.
+    ///
+    /// # Errors
+    /// A shape without a kernel, or out of memory.
+    fn prepare_layer(
+        &mut self,
+        _layer: usize,
+        _spec: &AttentionSpec,
+        _rope: &Arc<RopeTable>,
+    ) -> Result<(), OpsError> {
+        Ok(())
+    }
+
+    /// How many blocks the KV cache gets, asked after everything else was allocated: as many as
+    /// `spec` says, or as fit.
+    ///
+    /// # Errors
+    /// Not even one sequence fits.
+    fn fit_kv_blocks(&mut self, spec: &KvCacheSpec) -> Result<usize, OpsError> {
+        Ok(spec.num_blocks)
+    }
+
     /// Takes a linear layer whose output is the concatenation of the outputs of `parts` (one for
     /// most layers, three for q, k, v, two for gate, up). The CPU keeps the views: nothing is
     /// copied.
@@ -304,4 +349,21 @@ pub trait Ops: Send + 'static {
 
     /// Copies the rows in use of `buffer` to f32, row-major. For tests and oracles, not for steps.
     fn read_rows(&mut self, buffer: &Self::Buffer) -> Vec<f32>;
+}
+
+/// Operations whose device works on by itself: the next step can be begun before the results of the
+/// last one are fetched.
+pub trait PipelinedOps: Ops {
+    /// As [`Ops::sample`], without waiting: the results are those of the next call but for earlier
+    /// ones of [`PipelinedOps::finish_sample`].
+    ///
+    /// # Errors
+    /// As [`Ops::sample`]; too many steps under way.
+    fn start_sample(&mut self, logits: &mut Self::Buffer) -> Result<(), OpsError>;
+
+    /// Waits for the oldest step whose results were not fetched.
+    ///
+    /// # Errors
+    /// As [`Ops::sample`]; no step under way.
+    fn finish_sample(&mut self) -> Result<Vec<RowOutput>, OpsError>;
 }

@@ -6,12 +6,13 @@
 use std::time::Instant;
 
 use hotspare_batch::{
-    Batch, ExecutorError, ExecutorInfo, Row, StepOutput, StepRunner, TOKEN_FROM_DEVICE,
+    Batch, ExecutorError, ExecutorInfo, Row, RowOutput, StepOutput, StepRunner, StepTimings,
+    TOKEN_FROM_DEVICE,
 };
 
 use crate::config::{ModelConfig, RopeConfig};
 use crate::families::Decoder;
-use crate::ops::Ops;
+use crate::ops::{Ops, PipelinedOps};
 use crate::options::{LoadOptions, LoadProgress};
 use crate::rope::length_dependence;
 use crate::{ModelError, ModelFiles};
@@ -58,10 +59,11 @@ impl<O: Ops> ModelRunner<O> {
         for tensor in weights.unused() {
             tracing::warn!(tensor, "the weights have a tensor that is not used");
         }
+        let info = executor_info(&config, options, model.num_blocks());
         Ok(Self {
             ops,
             model,
-            info: executor_info(&config, options),
+            info,
             max_model_len: options.limits.max_model_len,
             length_dependence: rope_dependence(&config, options.limits.max_model_len),
         })
@@ -78,6 +80,11 @@ impl<O: Ops> ModelRunner<O> {
             id.push_str(part);
         }
         id
+    }
+
+    /// The backend, for tests and logs.
+    pub fn ops_mut(&mut self) -> &mut O {
+        &mut self.ops
     }
 
     /// As [`StepRunner::run`], and copies the logits (`[gathered rows, vocab]`, before sampling
@@ -114,6 +121,28 @@ impl<O: Ops> ModelRunner<O> {
             rows,
             timings,
         })
+    }
+
+    /// Queues a step on a backend that works on by itself.
+    pub(crate) fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError>
+    where
+        O: PipelinedOps,
+    {
+        self.check(batch).map_err(ExecutorError::Misuse)?;
+        self.ops.begin(batch);
+        let logits = self.model.forward(&mut self.ops);
+        let started = self.ops.start_sample(logits);
+        started.map_err(|e| ExecutorError::Device(e.to_string()))
+    }
+
+    /// Waits for the oldest step that was started.
+    pub(crate) fn finish(&mut self) -> Result<(Vec<RowOutput>, StepTimings), ExecutorError>
+    where
+        O: PipelinedOps,
+    {
+        let rows = self.ops.finish_sample();
+        let rows = rows.map_err(|e| ExecutorError::Device(e.to_string()))?;
+        Ok((rows, self.ops.take_timings()))
     }
 
     /// What is wrong with `batch`, if anything.
@@ -193,9 +222,9 @@ fn rope_dependence(config: &ModelConfig, max_model_len: usize) -> Option<String>
 }
 
 /// What a runner with these options can hold.
-fn executor_info(config: &ModelConfig, options: &LoadOptions) -> ExecutorInfo {
+fn executor_info(config: &ModelConfig, options: &LoadOptions, num_blocks: usize) -> ExecutorInfo {
     ExecutorInfo {
-        num_blocks: options.num_blocks,
+        num_blocks,
         block_size: options.block_size,
         vocab_size: config.vocab_size,
         num_slots: options.limits.max_num_seqs,

@@ -60,7 +60,7 @@ pub(crate) fn fix(root: &Path) -> Result<(), String> {
     cargo(root, &["fmt", "--all"], &[])
 }
 
-fn cargo(root: &Path, args: &[&str], envs: &[(&str, &str)]) -> Result<(), String> {
+pub(crate) fn cargo(root: &Path, args: &[&str], envs: &[(&str, &str)]) -> Result<(), String> {
     println!("==> cargo {}", args.join(" "));
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)

@@ -9,7 +9,7 @@ use hotspare_model::weights::WeightDtype;
 use super::oracle::{Oracle, RowPlan, batch};
 use super::support::Tolerance;
 use super::support::{Random, Rows, compare, same_bits, upload};
-use crate::kernels::{Embed, WeightFormat, Weights};
+use crate::kernels::{Embed, ResolveTokens, WeightFormat, Weights};
 use crate::{Address, Dtype, LaunchError, Launcher};
 
 /// Where the half floats of a block are: scales, which random bytes would make NaN.
@@ -166,6 +166,38 @@ pub(crate) fn dequantize(launcher: &mut dyn Launcher, seed: u64) -> Result<(), L
         };
         args.launch(launcher, Dtype::F32, num_rows)?;
         same_bits(weight_dtype.name(), &out.read(launcher)?, &expected)?;
+    }
+    Ok(())
+}
+
+/// Ids of a step from the slots that drew them; others stay.
+pub(crate) fn resolve_tokens(launcher: &mut dyn Launcher, seed: u64) -> Result<(), LaunchError> {
+    let mut random = Random::new("resolve_tokens", seed);
+    for num_tokens in [1, 128, random.within(2, 300)] {
+        let last: Vec<u32> = (0..9).map(|_| random.next() as u32).collect();
+        let mut ids: Vec<u32> = (0..num_tokens).map(|_| random.next() as u32).collect();
+        let from: Vec<u32> = (0..num_tokens)
+            .map(|_| random.choose(&[ResolveTokens::NO_SLOT, 0, 3, 8]))
+            .collect();
+        let token_ids = upload(launcher, &ids)?;
+        let args = ResolveTokens {
+            token_ids,
+            from_slots: upload(launcher, &from)?,
+            last_tokens: upload(launcher, &last)?,
+            num_tokens: num_tokens as u32,
+            unused: 0,
+        };
+        args.launch(launcher)?;
+        let mut found = vec![0u32; num_tokens];
+        launcher.read(token_ids, bytemuck::cast_slice_mut(&mut found))?;
+        for (id, &slot) in ids.iter_mut().zip(&from) {
+            *id = last.get(slot as usize).copied().unwrap_or(*id);
+        }
+        if found != ids {
+            let what = format!("resolve_tokens of {num_tokens}: {found:?}, not {ids:?}");
+            return Err(LaunchError::Wrong(what));
+        }
+        launcher.free_all();
     }
     Ok(())
 }

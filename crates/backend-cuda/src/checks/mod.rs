@@ -32,6 +32,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("rowwise", elementwise::rowwise),
     ("embed", embed::embed),
     ("dequantize", embed::dequantize),
+    ("resolve_tokens", embed::resolve_tokens),
     ("rope_kv_write", rope::rope_kv_write),
     ("attention", attention::attention),
     ("linear", linear::linear),

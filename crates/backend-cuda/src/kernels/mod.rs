@@ -11,6 +11,7 @@ mod linear;
 mod logprobs;
 mod moe;
 mod norm;
+mod resolve;
 mod rope;
 mod sample;
 
@@ -21,6 +22,7 @@ pub use linear::{Linear, Road};
 pub use logprobs::{Logprobs, LogprobsEntry};
 pub use moe::Moe;
 pub use norm::{HeadRmsNorm, RmsNorm};
+pub use resolve::ResolveTokens;
 pub use rope::RopeKvWrite;
 pub use sample::{CountPair, NO_TOKEN, Sample, SampleRow, counts_table};
 

@@ -14,9 +14,9 @@ use super::hub_args::HubLimitArgs;
 use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
 use super::replay_args::ReplayLimitArgs;
 use super::values::{
-    ContextLen, LogFormat, Policy, Secret, parse_body_size, parse_interval_ms, parse_name,
-    parse_num_connections, parse_num_threads, parse_positive, parse_size, parse_spare_engines,
-    parse_timeout_ms,
+    ContextLen, LogFormat, Numerics, Policy, Secret, parse_body_size, parse_interval_ms,
+    parse_name, parse_num_connections, parse_num_threads, parse_positive, parse_share, parse_size,
+    parse_spare_engines, parse_timeout_ms,
 };
 
 /// Below the options in `--help`.
@@ -147,14 +147,14 @@ pub(crate) struct ModelArgs {
     /// token [default: auto].
     #[arg(long, value_name = "FORMAT")]
     pub(crate) load_format: Option<String>,
-    /// Type of the activations: auto, bfloat16 or float32. On a CPU they are float32, and rounded
-    /// to bfloat16 where they meet weights of that type, unless float32 is asked for [default:
-    /// auto].
+    /// Type of the activations: auto (the model's), bfloat16, float16 (or half) or float32. On a
+    /// CPU they are float32, and rounded to bfloat16 where they meet weights of that type, unless
+    /// float32 is asked for [default: auto].
     #[arg(long, value_name = "TYPE")]
     pub(crate) dtype: Option<String>,
-    /// How keys and values are kept: auto, float16 (or half, f16), float32 (or f32), or q8_0, which
-    /// takes about half the memory of float16 [default: auto, float16 where the model's weights
-    /// have sixteen bits].
+    /// How keys and values are kept: auto, float16 (or half, f16), and on the CPU float32 (or f32)
+    /// or q8_0, which takes about half the memory of float16, on a GPU bfloat16 [default: auto:
+    /// on the CPU float16 where the model's weights have sixteen bits, on a GPU their type].
     #[arg(long, value_name = "TYPE")]
     pub(crate) kv_cache_dtype: Option<String>,
     /// Quantize the weights while they are loaded, so that less memory holds them and each token
@@ -198,9 +198,18 @@ pub(crate) struct ModelArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct EngineArgs {
-    /// Where the model runs: auto or cpu [default: auto].
+    /// Where the model runs: auto (a GPU if there is one that can be used, else the CPU), cpu, or
+    /// cuda:N [default: auto].
     #[arg(long)]
     pub(crate) device: Option<String>,
+    /// Share of the GPU's memory that the engine takes, others' use included [default: 0.9].
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    pub(crate) gpu_memory_utilization: Option<f64>,
+    /// invariant: a result does not depend on who shares a step, so that a stream goes on with the
+    /// same bytes on another engine; fast: libraries may choose their own order on a GPU, which
+    /// none does yet, so that both compute the same [default: invariant].
+    #[arg(long, value_name = "MODE")]
+    pub(crate) numerics: Option<Numerics>,
     /// Sequences that run at a time, at most [default: 256].
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     pub(crate) max_num_seqs: Option<usize>,
@@ -395,6 +404,8 @@ impl EngineArgs {
             self,
             lower,
             device,
+            gpu_memory_utilization,
+            numerics,
             max_num_seqs,
             max_num_batched_tokens,
             max_num_queued_reqs,

@@ -40,6 +40,7 @@ pub(crate) use settings::Settings;
 pub(crate) use tools::{InspectArgs, PullArgs, ReloadArgs};
 pub(crate) use values::LogFormat;
 
+use crate::device::{BenchArgs, KernelTestsArgs, ModelTestsArgs, ServerTestsArgs};
 use crate::hub::HubOptions;
 
 /// The subcommand that renders chat templates of requests.
@@ -59,6 +60,14 @@ pub(crate) enum Command {
     Engine(EngineCommandArgs),
     /// Render a chat template.
     Render(RenderCommandArgs),
+    /// Test the kernels on a card.
+    KernelTests(KernelTestsArgs),
+    /// Test tiny models on a device.
+    ModelTests(ModelTestsArgs),
+    /// Test a server on a device.
+    ServerTests(ServerTestsArgs),
+    /// Measure an engine.
+    Bench(BenchArgs),
 }
 
 /// Why the command line does not say what to do.
@@ -108,6 +117,18 @@ enum Subcommands {
     /// Render one chat template; started by `hotspare serve`.
     #[command(hide = true, name = RENDER_COMMAND)]
     Render(RenderCommandArgs),
+    /// Compare every kernel with the CPU, on a card; part of kernels/verify.sh.
+    #[command(hide = true, max_term_width = 100)]
+    KernelTests(KernelTestsArgs),
+    /// Compare tiny models of all families with golden files; part of kernels/verify.sh.
+    #[command(hide = true, max_term_width = 100)]
+    ModelTests(ModelTestsArgs),
+    /// Try a whole server on a device; part of kernels/verify.sh.
+    #[command(hide = true, max_term_width = 100)]
+    ServerTests(ServerTestsArgs),
+    /// Measure what an engine does in a second, without HTTP: decoding, reading a prompt, starting.
+    #[command(max_term_width = 100)]
+    Bench(BenchArgs),
 }
 
 /// Reads what to do from the arguments (the program's name first) and the environment.
@@ -128,6 +149,10 @@ pub(crate) fn parse(args: &[String], env: &Environment) -> Result<Command, CliEr
         Subcommands::Reload(args) => return Ok(Command::Reload(args)),
         Subcommands::Engine(args) => return Ok(Command::Engine(args)),
         Subcommands::Render(args) => return Ok(Command::Render(args)),
+        Subcommands::KernelTests(args) => return Ok(Command::KernelTests(args)),
+        Subcommands::ModelTests(args) => return Ok(Command::ModelTests(args)),
+        Subcommands::ServerTests(args) => return Ok(Command::ServerTests(args)),
+        Subcommands::Bench(args) => return Ok(Command::Bench(args)),
     };
     let from_env = env.options(&mut warnings)?;
     let upper = from_args.or(from_env);

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::CliError;
 use super::args::{EngineArgs, LogArgs, ModelArgs, ServeArgs, ServerArgs, SupervisionArgs};
 use super::hub_args::hub_options;
-use super::values::{ContextLen, LogFormat, Policy, Secret};
+use super::values::{ContextLen, LogFormat, Numerics, Policy, Secret};
 use crate::hub::HubOptions;
 
 /// The model of a server that names none.
@@ -213,17 +213,7 @@ fn engine_options(
     warnings: &mut Vec<String>,
 ) -> Result<EngineOptions, CliError> {
     let defaults = EngineOptions::default();
-    let device = engine.device.clone().unwrap_or(defaults.device);
-    if device.starts_with("cuda") {
-        return Err(CliError::usage(format!(
-            "--device {device}: this build has no CUDA backend; use `--device cpu`"
-        )));
-    }
-    if !matches!(device.as_str(), "auto" | "cpu") {
-        return Err(CliError::usage(format!(
-            "--device {device}: there are `auto` and `cpu`"
-        )));
-    }
+    let device = device(engine.device.as_deref())?;
     let backend = match engine.scripted_backend.as_deref() {
         None => Backend::Model,
         Some(json) => {
@@ -238,9 +228,16 @@ fn engine_options(
     Ok(EngineOptions {
         model: served.model.clone(),
         device,
+        gpu_memory_utilization: engine
+            .gpu_memory_utilization
+            .unwrap_or(defaults.gpu_memory_utilization),
+        numerics: match engine.numerics {
+            Some(Numerics::Fast) => "fast".to_owned(),
+            _ => defaults.numerics,
+        },
         load_format: served.load_format.name().to_owned(),
         dummy_seed: served.dummy_seed,
-        dtype: dtype(model.dtype.as_deref(), warnings)?,
+        dtype: dtype(model.dtype.as_deref())?,
         kv_cache_dtype: kv_cache_dtype(model.kv_cache_dtype.as_deref())?,
         quantization: quantization(model.quantization.as_deref())?,
         cache_dir: model.cache_dir.clone(),
@@ -267,21 +264,44 @@ fn engine_options(
     })
 }
 
+/// Where a model can run: on the CPU, or, in a build with the feature `cuda`, on a card.
+fn device(name: Option<&str>) -> Result<String, CliError> {
+    let name = name.unwrap_or("auto");
+    // vLLM's name of the first one.
+    let name = if name == "cuda" { "cuda:0" } else { name };
+    let is_card = name
+        .strip_prefix("cuda:")
+        .is_some_and(|number| number.parse::<usize>().is_ok());
+    match name {
+        "auto" | "cpu" => Ok(name.to_owned()),
+        _ if is_card && hotspare_engine::HAS_CUDA => Ok(name.to_owned()),
+        _ if is_card => Err(CliError::usage(format!(
+            "--device {name}: this build has no CUDA backend (it is a feature: `cargo build \
+             --release --features cuda`); use `--device cpu`"
+        ))),
+        _ => Err(CliError::usage(format!(
+            "--device {name}: there are `auto`, `cpu` and `cuda:N`, such as cuda:0"
+        ))),
+    }
+}
+
 /// Formats that the engine reads.
 fn load_format(name: Option<&str>) -> Result<LoadFormat, CliError> {
     let format = name.unwrap_or("auto").parse();
     format.map_err(|e| CliError::usage(format!("--load-format: {e}")))
 }
 
-/// Types that a CPU's KV cache has.
+/// Types that a KV cache has; the engine refuses what its device lacks.
 fn kv_cache_dtype(name: Option<&str>) -> Result<String, CliError> {
     match name.unwrap_or("auto") {
         "auto" => Ok("auto".to_owned()),
         "float16" | "half" | "f16" => Ok("float16".to_owned()),
+        "bfloat16" | "bf16" => Ok("bfloat16".to_owned()),
         "float32" | "float" | "f32" => Ok("float32".to_owned()),
         "q8_0" => Ok("q8_0".to_owned()),
         other => Err(CliError::usage(format!(
-            "--kv-cache-dtype {other}: there are `auto`, `float32`, `float16` and `q8_0`"
+            "--kv-cache-dtype {other}: there are `auto`, `float32`, `float16`, `bfloat16` (on a \
+             GPU) and `q8_0` (on the CPU)"
         ))),
     }
 }
@@ -300,21 +320,15 @@ fn quantization(name: Option<&str>) -> Result<String, CliError> {
     )))
 }
 
-/// vLLM's names of types, as far as a CPU computes in them.
-fn dtype(name: Option<&str>, warnings: &mut Vec<String>) -> Result<String, CliError> {
+/// vLLM's names of types; a CPU computes in float32 whatever is asked for, and says so.
+fn dtype(name: Option<&str>) -> Result<String, CliError> {
     match name {
         None | Some("auto") => Ok("auto".to_owned()),
         Some("float32" | "float") => Ok("float32".to_owned()),
         Some("bfloat16") => Ok("bfloat16".to_owned()),
-        Some(half @ ("half" | "float16")) => {
-            warnings.push(format!(
-                "--dtype {half}: activations on a CPU are float32, rounded to bfloat16 where the \
-                 weights are."
-            ));
-            Ok("auto".to_owned())
-        }
+        Some("half" | "float16") => Ok("float16".to_owned()),
         Some(other) => Err(CliError::usage(format!(
-            "--dtype {other}: there are `auto`, `bfloat16` and `float32`"
+            "--dtype {other}: there are `auto`, `bfloat16`, `float16` and `float32`"
         ))),
     }
 }

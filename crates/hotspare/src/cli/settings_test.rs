@@ -13,7 +13,7 @@ use super::{Settings, layers};
 use crate::hub::HubOptions;
 
 /// One of these is a value of any option that is not its default. A new kind of value belongs here.
-const CANDIDATES: [&str; 17] = [
+const CANDIDATES: [&str; 19] = [
     "7",
     "true",
     "false",
@@ -25,6 +25,8 @@ const CANDIDATES: [&str; 17] = [
     "q8_0",
     "json",
     "priority",
+    "0.5",
+    "fast",
     "safetensors",
     "vllm",
     "debug",

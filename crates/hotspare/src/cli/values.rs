@@ -53,6 +53,23 @@ pub(crate) enum Policy {
     Priority,
 }
 
+/// What a result may depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Numerics {
+    /// On its own inputs alone.
+    Invariant,
+    /// On what a library chooses for the step.
+    Fast,
+}
+
+/// A share: above 0, at most 1.
+pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("it must be a number above 0 and at most 1".to_owned()),
+    }
+}
+
 /// A context length: a number, or `auto` for the model's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ContextLen {

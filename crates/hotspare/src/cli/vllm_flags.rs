@@ -99,7 +99,6 @@ const VALUES: &[&str] = &[
     "distributed-timeout-seconds",
     "ec-transfer-config",
     "eplb-config",
-    "gpu-memory-utilization",
     "guided-decoding-backend",
     "h11-max-header-count",
     "h11-max-incomplete-event-size",

@@ -39,6 +39,8 @@ pub(super) struct DecoderBuffers<O: Ops> {
     pub(super) logits: O::Buffer,
     /// Keys and values of all layers.
     pub(super) kv: O::KvCache,
+    /// Blocks of `kv`.
+    pub(super) num_blocks: usize,
 }
 
 impl<O: Ops> DecoderBuffers<O> {
@@ -71,35 +73,53 @@ impl<O: Ops> DecoderBuffers<O> {
                 total: NUM_ALLOCATIONS,
             });
         };
-        let mut buffer = |width| {
+        let mut buffer = |ops: &mut O, width| {
             report();
             ops.new_buffer(rows, width)
         };
+        let residual = buffer(ops, hidden)?;
+        let hidden_out = buffer(ops, hidden)?;
+        let normed = buffer(ops, hidden)?;
+        let qkv = buffer(ops, (heads + 2 * kv_heads) * config.head_dim)?;
+        let attention = buffer(ops, heads * config.head_dim)?;
+        let gate_up = buffer(ops, 2 * dense_width)?;
+        let activated = buffer(ops, dense_width)?;
+        let last_residual = buffer(ops, hidden)?;
+        let last_hidden = buffer(ops, hidden)?;
+        let last_normed = buffer(ops, hidden)?;
+        report();
+        let router_logits = ops.new_f32_buffer(rows, num_experts)?;
+        report();
+        let routes = ops.new_f32_buffer(rows, num_experts)?;
+        report();
+        let logits = ops.new_logits_buffer(rows, config.vocab_size)?;
+        report();
+        let mut spec = KvCacheSpec {
+            num_layers: config.num_hidden_layers,
+            num_blocks: options.num_blocks,
+            block_size: options.block_size,
+            num_kv_heads: kv_heads,
+            head_dim: config.head_dim,
+            dtype: options.kv_dtype,
+        };
+        // Last: what is left is the cache's.
+        spec.num_blocks = ops.fit_kv_blocks(&spec)?;
         Ok(Self {
-            residual: buffer(hidden)?,
-            hidden: buffer(hidden)?,
-            normed: buffer(hidden)?,
-            qkv: buffer((heads + 2 * kv_heads) * config.head_dim)?,
-            attention: buffer(heads * config.head_dim)?,
-            gate_up: buffer(2 * dense_width)?,
-            activated: buffer(dense_width)?,
-            router_logits: buffer(num_experts)?,
-            routes: buffer(num_experts)?,
-            last_residual: buffer(hidden)?,
-            last_hidden: buffer(hidden)?,
-            last_normed: buffer(hidden)?,
-            logits: buffer(config.vocab_size)?,
-            kv: {
-                report();
-                ops.new_kv_cache(&KvCacheSpec {
-                    num_layers: config.num_hidden_layers,
-                    num_blocks: options.num_blocks,
-                    block_size: options.block_size,
-                    num_kv_heads: kv_heads,
-                    head_dim: config.head_dim,
-                    dtype: options.kv_dtype,
-                })?
-            },
+            residual,
+            hidden: hidden_out,
+            normed,
+            qkv,
+            attention,
+            gate_up,
+            activated,
+            router_logits,
+            routes,
+            last_residual,
+            last_hidden,
+            last_normed,
+            logits,
+            kv: ops.new_kv_cache(&spec)?,
+            num_blocks: spec.num_blocks,
         })
     }
 }

@@ -107,6 +107,11 @@ impl<O: Ops> Decoder<O> {
         self.quantization.as_deref()
     }
 
+    /// Blocks of the KV cache.
+    pub(crate) fn num_blocks(&self) -> usize {
+        self.buffers.num_blocks
+    }
+
     /// Runs the batch that `ops` has begun and returns the logits of the gathered rows.
     pub(crate) fn forward(&mut self, ops: &mut O) -> &mut O::Buffer {
         let b = &mut self.buffers;

@@ -155,6 +155,8 @@ impl<O: Ops> Layer<O> {
             false => ["post_attention_layernorm", ""],
         };
         let has_qk_norm = decoder.has_qk_norm;
+        let attention = attention_spec(config, index);
+        loader.ops.prepare_layer(index, &attention, rope)?;
         let mut norm = |part: &str, width| loader.norm(&name(part), width, offset);
         Ok(Self {
             index,
@@ -176,7 +178,7 @@ impl<O: Ops> Layer<O> {
             },
             qkv: load_qkv(loader, config, &name)?,
             rope: Arc::clone(rope),
-            attention: attention_spec(config, index),
+            attention,
             attention_out: Projection::load(
                 loader,
                 &attention_out,

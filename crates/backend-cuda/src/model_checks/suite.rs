@@ -1,0 +1,78 @@
+//! Every check of whole models, one after the other: what a machine with a card runs.
+//!
+//! Invariant: each check has a name and a result; one that fails does not stop the others.
+
+use std::path::Path;
+
+use super::{
+    CheckError, FAMILIES, Report, Settings, check_family, check_gguf, check_lookahead,
+    check_sampling,
+};
+use crate::{Device, Dtype, LaunchError};
+
+/// Greedy tokens of each prompt.
+const NUM_NEW: usize = 24;
+
+/// Quantized files: model, type in the file's name, type in the golden file.
+const GGUF: [[&str; 3]; 10] = [
+    ["llama-tiny", "f16", "F16"],
+    ["llama-tiny", "q8_0", "Q8_0"],
+    ["llama-tiny", "q4_0", "Q4_0"],
+    ["llama-tiny", "q4_k_m", "Q4_K_M"],
+    ["llama-tiny", "q5_k_m", "Q5_K_M"],
+    ["llama-tiny", "q6_k", "Q6_K"],
+    ["qwen2-tiny", "q8_0", "Q8_0"],
+    ["qwen2-tiny", "q4_k_m", "Q4_K_M"],
+    ["qwen3-tiny", "q8_0", "Q8_0"],
+    ["qwen3-tiny", "q4_k_m", "Q4_K_M"],
+];
+
+/// Runs all checks on devices that `new_device` opens, with the test data in `assets`; `each` gets
+/// every check's name and, where it passed, what it compared.
+///
+/// # Errors
+/// What `new_device` says.
+pub fn run_all<D: Device>(
+    mut new_device: impl FnMut() -> Result<D, LaunchError>,
+    assets: &Path,
+    each: &mut dyn FnMut(&str, Result<Report, CheckError>),
+) -> Result<(), LaunchError> {
+    for family in FAMILIES {
+        let path = assets.join("tiny").join(family);
+        for dtype in Dtype::ALL {
+            let settings = Settings::new(dtype);
+            let report = check_family(new_device()?, &path, settings, NUM_NEW);
+            each(&format!("{family} in {}", dtype.suffix()), report);
+        }
+    }
+    for names in GGUF {
+        for dtype in Dtype::HALVES {
+            let settings = Settings::new(dtype);
+            let folder = assets.join("gguf");
+            let report = check_gguf(new_device()?, &folder, names, settings, NUM_NEW);
+            let [model, file, _] = names;
+            each(&format!("{model}.{file} in {}", dtype.suffix()), report);
+        }
+    }
+    let path = assets.join("tiny/llama");
+    for dtype in Dtype::ALL {
+        let settings = Settings {
+            max_num_seqs: 4,
+            ..Settings::new(dtype)
+        };
+        let num_held = check_sampling(new_device()?, &path, settings, NUM_NEW);
+        let report = num_held.map(|num_held| Report {
+            num_held,
+            ..Report::default()
+        });
+        each(&format!("sampling in {}", dtype.suffix()), report);
+        let devices = [new_device()?, new_device()?, new_device()?];
+        let checked = check_lookahead(devices, &path, settings, NUM_NEW, |_| {});
+        let report = checked.map(|()| Report::default());
+        each(
+            &format!("look-ahead and graphs in {}", dtype.suffix()),
+            report,
+        );
+    }
+    Ok(())
+}

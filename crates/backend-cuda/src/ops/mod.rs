@@ -1,0 +1,32 @@
+//! The operations of a model on a [`Device`].
+//!
+//! [`CudaOps`] queues launches; `begin` packs a step's numbers and copies them at once, and
+//! `start_sample` queues the draw and the copy of its results. Nothing waits for the device but
+//! `finish_sample`.
+//!
+//! Invariant: after loading nothing is allocated on the device.
+
+mod blob;
+mod buffer;
+mod cuda_ops;
+mod graphs;
+mod kv_cache;
+mod launches;
+mod layers;
+mod load;
+mod memory;
+mod moe;
+mod product;
+mod results;
+mod sampling;
+mod slots;
+mod state;
+mod step;
+mod weights;
+mod work;
+
+pub use buffer::CudaBuffer;
+pub use kv_cache::CudaKvCache;
+pub use slots::MAX_NUM_BIASES;
+pub use state::CudaOps;
+pub use weights::{CudaExperts, CudaLinear, CudaVector};

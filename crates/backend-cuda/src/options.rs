@@ -1,0 +1,44 @@
+//! What a CUDA backend is told when it starts.
+//!
+//! Invariant: nothing here changes a result but [`CudaOptions::dtype`].
+
+use hotspare_model::ops::StepLimits;
+
+use crate::Dtype;
+
+/// How much memory the KV cache takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum KvBudget {
+    /// As many blocks as the load options say.
+    Exact,
+    /// So many bytes.
+    Bytes(usize),
+    /// What weights and workspaces leave of this share of the memory that was free at the start:
+    /// `--gpu-memory-utilization`.
+    Utilization(f64),
+}
+
+/// Options of a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CudaOptions {
+    /// Sizes of the buffers.
+    pub limits: StepLimits,
+    /// Type of the activations, and of dense weights on the device.
+    pub dtype: Dtype,
+    /// Memory of the KV cache.
+    pub kv_budget: KvBudget,
+    /// Replay decode steps as graphs, where the device can.
+    pub uses_graphs: bool,
+}
+
+impl CudaOptions {
+    /// With nine tenths of the free memory, and graphs.
+    pub fn new(limits: StepLimits, dtype: Dtype) -> Self {
+        Self {
+            limits,
+            dtype,
+            kv_budget: KvBudget::Utilization(0.9),
+            uses_graphs: true,
+        }
+    }
+}
