@@ -9,6 +9,7 @@
 
 mod cli;
 mod engine_command;
+mod ha_command;
 mod hub;
 mod hub_progress;
 mod inspect;
@@ -16,6 +17,7 @@ mod inspect_report;
 mod limits;
 mod loader;
 mod logging;
+mod pairing;
 mod progress;
 mod pull;
 mod reload;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Ok(cli::Command::Pull(args, hub)) => pull::run(args, &hub),
         Ok(cli::Command::Inspect(args)) => inspect::run(args),
         Ok(cli::Command::Reload(args)) => reload::run(&args),
+        Ok(cli::Command::Ha(args)) => ha_command::run(&args),
         Ok(cli::Command::Engine(args)) => engine_command::run(args),
         Ok(cli::Command::Render(args)) => render_command::run(&args),
         Err(cli::CliError::Clap(error)) => error.exit(),

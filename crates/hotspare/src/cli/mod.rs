@@ -22,6 +22,10 @@ macro_rules! set {
 
 mod args;
 mod environment;
+mod ha_args;
+mod ha_limit_args;
+mod ha_timer_args;
+mod ha_tools;
 mod hub_args;
 mod layers;
 mod limit_args;
@@ -36,6 +40,8 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use args::{EngineCommandArgs, RenderCommandArgs};
 pub(crate) use environment::Environment;
+pub(crate) use ha_args::HaSettings;
+pub(crate) use ha_tools::{AskArgs, HaAction, HaCommandArgs};
 pub(crate) use settings::Settings;
 pub(crate) use tools::{InspectArgs, PullArgs, ReloadArgs};
 pub(crate) use values::LogFormat;
@@ -55,6 +61,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Let a server serve another model.
     Reload(ReloadArgs),
+    /// Ask a node of a pair.
+    Ha(HaCommandArgs),
     /// Be an engine.
     Engine(EngineCommandArgs),
     /// Render a chat template.
@@ -102,6 +110,9 @@ enum Subcommands {
     /// Let a running server serve another model, or its own afresh, without losing a stream.
     #[command(max_term_width = 100)]
     Reload(ReloadArgs),
+    /// Ask a node of a pair how it stands, or to hand over, take over, pause.
+    #[command(after_help = ha_tools::HA_AFTER_HELP, max_term_width = 100)]
+    Ha(HaCommandArgs),
     /// Run one engine; started by `hotspare serve`.
     #[command(hide = true)]
     Engine(EngineCommandArgs),
@@ -126,6 +137,7 @@ pub(crate) fn parse(args: &[String], env: &Environment) -> Result<Command, CliEr
         }
         Subcommands::Inspect(args) => return Ok(Command::Inspect(args)),
         Subcommands::Reload(args) => return Ok(Command::Reload(args)),
+        Subcommands::Ha(args) => return Ok(Command::Ha(args)),
         Subcommands::Engine(args) => return Ok(Command::Engine(args)),
         Subcommands::Render(args) => return Ok(Command::Render(args)),
     };

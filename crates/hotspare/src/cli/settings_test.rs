@@ -13,8 +13,14 @@ use super::{Settings, layers};
 use crate::hub::HubOptions;
 
 /// One of these is a value of any option that is not its default. A new kind of value belongs here.
-const CANDIDATES: [&str; 17] = [
+const CANDIDATES: [&str; 23] = [
     "7",
+    "1",
+    "127.0.0.1:7",
+    "wan",
+    "manual",
+    "standby",
+    "peer:7",
     "true",
     "false",
     "77K",
@@ -65,7 +71,7 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
         );
     };
     add(
-        &fields!(Settings, settings; host, port, shutdown_timeout, http, front, model, engine,
+        &fields!(Settings, settings; host, port, shutdown_timeout, http, front, model, engine, ha,
             revision, download_dir, hub, log_level, log_format, warnings),
     );
     add(
@@ -99,7 +105,9 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             journal_max_bytes, max_num_concurrent_replays, max_num_replay_attempts,
             replay_timeout_ms, replay_retry_interval_ms, max_num_solo_losses,
             max_num_held_requests, convicted_ttl_ms, max_num_convicted_requests,
-            stats_log_interval_s, log_requests),
+            takeover_hold_ms, max_num_takeover_holds, peer_dead_after_ms, peer_drain_ms,
+            peer_greeting_timeout_ms, peer_retry_min_ms, peer_retry_max_ms, peer_write_timeout_ms,
+            max_num_relay_messages, max_num_peer_streams, stats_log_interval_s, log_requests),
     );
     add(
         &fields!(ModelOptions, &settings.model; model, root, load_format, dummy_seed,
