@@ -82,11 +82,8 @@ impl Driver {
             link.sender.heartbeat(&message);
         }
         if !self.senders.is_empty()
-            && let Some(bytes) = datagram(
-                &self.net.keys,
-                &message,
-                self.net.bounds.max_datagram_bytes,
-            )
+            && let Some(bytes) =
+                datagram(&self.net.keys, &message, self.net.bounds.max_datagram_bytes)
         {
             let addresses = lock(&self.net.addresses).concat();
             for address in addresses {
@@ -270,7 +267,10 @@ impl Driver {
 fn alert_text(alert: Alert) -> (&'static str, String) {
     let text = |text: &str| text.to_owned();
     match alert {
-        Alert::Unprotected => ("unprotected", text("this node serves, and nothing stands by")),
+        Alert::Unprotected => (
+            "unprotected",
+            text("this node serves, and nothing stands by"),
+        ),
         Alert::PausedOverDeadPeer => (
             "paused-over-dead-peer",
             text("the peer seems dead, and automatic role changes are paused"),

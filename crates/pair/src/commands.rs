@@ -107,7 +107,10 @@ mod tests {
         let ask = |commands: &mut Commands| {
             let (reply, outcome) = oneshot::channel();
             let (why, who) = ("why".to_owned(), "who".to_owned());
-            (commands.begin(id, Command::Switchover, why, who, reply), outcome)
+            (
+                commands.begin(id, Command::Switchover, why, who, reply),
+                outcome,
+            )
         };
         let (first, mut one) = ask(&mut commands);
         let (second, mut two) = ask(&mut commands);

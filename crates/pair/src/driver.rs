@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::commands::Commands;
 use crate::config::ProbeTarget;
+use crate::dial;
 use crate::disk_thread::DiskThread;
 use crate::heard::Heard;
 use crate::hooks::{Hook, HookRunner};
@@ -28,7 +29,6 @@ use crate::net::Net;
 use crate::shared::{Shared, lock};
 use crate::view::{HistoryEntry, PairCounters, PeerFacts};
 use crate::wire::WireHeartbeat;
-use crate::dial;
 
 /// The clocks are compared at least this often, in milliseconds.
 const MAX_SLEEP_MS: u64 = 1_000;
@@ -267,7 +267,10 @@ impl Driver {
                 requested_by,
                 reply,
             } => {
-                if self.commands.begin(id, command, reason, requested_by, reply) {
+                if self
+                    .commands
+                    .begin(id, command, reason, requested_by, reply)
+                {
                     self.give(Event::Command { id, command });
                 }
             }

@@ -201,7 +201,12 @@ impl Follow {
             };
             self.failures.fetch_add(1, Ordering::Relaxed);
             let name = &self.hook.name;
-            tracing::warn!(hook = name, why, pause_ms, "a hook failed and is called again");
+            tracing::warn!(
+                hook = name,
+                why,
+                pause_ms,
+                "a hook failed and is called again"
+            );
             tokio::select! {
                 changed = self.newest.changed() => {
                     self.newest.mark_changed();
@@ -211,7 +216,14 @@ impl Follow {
             }
             pause_ms = (2 * pause_ms).min(self.bounds.hook_max_retry_ms);
         }
-        tracing::error!(hook = self.hook.name, "a hook failed too often and is left alone");
+        tracing::error!(
+            hook = self.hook.name,
+            "a hook failed too often and is left alone"
+        );
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "hooks_test.rs"]
+mod tests;

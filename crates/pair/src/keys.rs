@@ -199,7 +199,10 @@ mod tests {
     fn what_is_no_key_is_refused_without_being_shown() {
         for text in ["", "abcd", "zz", &format!("{HEX}\n{HEX}\n{HEX}")] {
             let error = PairKeys::parse(text).expect_err(text);
-            assert!(!error.contains("abcd") && !error.contains("0001"), "{error}");
+            assert!(
+                !error.contains("abcd") && !error.contains("0001"),
+                "{error}"
+            );
         }
         assert!(PairKeys::new(&[]).is_err());
     }
@@ -218,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_file_that_others_can_read_is_refused() {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("key");
         std::fs::write(&path, HEX).expect("written");

@@ -109,7 +109,12 @@ async fn read<R: AsyncRead + Unpin>(
             Ok(Err(_)) => return LinkEnd::Cut,
             Ok(Ok(frame)) => frame,
         };
-        if context.inputs.send(Input::Frame { link, frame }).await.is_err() {
+        if context
+            .inputs
+            .send(Input::Frame { link, frame })
+            .await
+            .is_err()
+        {
             return LinkEnd::Local;
         }
     }

@@ -137,6 +137,9 @@ pub(crate) async fn receive(net: Arc<Net>, socket: UdpSocket) {
             continue;
         };
         // A driver that is busy hears the next one.
-        let _full = net.links.inputs.try_send(Input::Datagram(Box::new(message)));
+        let _full = net
+            .links
+            .inputs
+            .try_send(Input::Datagram(Box::new(message)));
     }
 }

@@ -103,7 +103,10 @@ impl Net {
     }
 
     fn note_addresses(&self, index: usize, found: &[SocketAddr]) {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = addresses.get_mut(index)
             && known != found
         {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use snow::{Builder, HandshakeState};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::noise_stream::NoiseStream;
 use crate::PairKeys;
+use crate::noise_stream::NoiseStream;
 
 const MAGIC: [u8; 4] = *b"HSPR";
 /// Of prelude, hello and frames. A node refuses other versions and says so.
@@ -197,3 +197,7 @@ async fn in_time<T>(
         .await
         .unwrap_or(Err(HandshakeError::Timeout))
 }
+
+#[cfg(test)]
+#[path = "noise_test.rs"]
+mod tests;

@@ -12,9 +12,9 @@ use hotspare_failover::PortAnswer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::config::ProbeTarget;
-use crate::noise::{self, Hello, HandshakeError, Purpose};
 use crate::PairKeys;
+use crate::config::ProbeTarget;
+use crate::noise::{self, HandshakeError, Hello, Purpose};
 
 /// `HTTP/1.x NNN`, as far as it is looked at.
 const STATUS_LINE_BYTES: usize = 12;
@@ -36,12 +36,7 @@ pub(crate) async fn both(
     [first, second]
 }
 
-async fn port(
-    target: &ProbeTarget,
-    keys: &PairKeys,
-    hello: &Hello,
-    timeout_ms: u64,
-) -> PortAnswer {
+async fn port(target: &ProbeTarget, keys: &PairKeys, hello: &Hello, timeout_ms: u64) -> PortAnswer {
     let probe = async {
         match target {
             ProbeTarget::Pair(address) => pair_port(address, keys, hello, timeout_ms).await,
@@ -82,8 +77,7 @@ async fn pair_port(
 
 async fn http_port(address: &str) -> io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
-    let request =
-        format!("GET /live HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET /live HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut line = [0; STATUS_LINE_BYTES];
     stream.read_exact(&mut line).await?;

@@ -282,7 +282,10 @@ mod tests {
         let expected: String = (10..40)
             .map(|n| format!("line {n:04}\n"))
             .collect::<String>();
-        assert!(all.ends_with("line 0039\n") && expected.ends_with(&all), "{all}");
+        assert!(
+            all.ends_with("line 0039\n") && expected.ends_with(&all),
+            "{all}"
+        );
     }
 
     #[test]

@@ -27,8 +27,15 @@ pub(crate) struct Version {
 /// What an item is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum ItemKey {
-    Entry { map: String, key: String },
-    Part { counter: String, key: String, owner: (u32, u64) },
+    Entry {
+        map: String,
+        key: String,
+    },
+    Part {
+        counter: String,
+        key: String,
+        owner: (u32, u64),
+    },
 }
 
 /// Its value.
@@ -190,15 +197,15 @@ impl Replica {
             map: map.to_owned(),
             key: String::new(),
         };
-        self.items.range(first..).map_while(move |(key, item)| {
-            match (key, &item.value) {
+        self.items
+            .range(first..)
+            .map_while(move |(key, item)| match (key, &item.value) {
                 (ItemKey::Entry { map: of, key }, ItemValue::Entry(_, value)) if of == map => {
                     Some(value.as_deref().map(|value| (key.as_str(), value)))
                 }
                 _ => None,
-            }
-        })
-        .flatten()
+            })
+            .flatten()
     }
 
     pub(crate) fn add(&mut self, counter: &str, key: &str, by: u64) -> Result<u64, Full> {
@@ -228,11 +235,12 @@ impl Replica {
         self.items
             .range(first..)
             .map_while(|(of, item)| match (of, &item.value) {
-                (ItemKey::Part { counter: c, key: k, .. }, &ItemValue::Part(value))
-                    if c == counter && k == key =>
-                {
-                    Some(value)
-                }
+                (
+                    ItemKey::Part {
+                        counter: c, key: k, ..
+                    },
+                    &ItemValue::Part(value),
+                ) if c == counter && k == key => Some(value),
                 _ => None,
             })
             .fold(0, u64::saturating_add)
@@ -402,3 +410,7 @@ impl Replica {
             .collect()
     }
 }
+
+#[cfg(test)]
+#[path = "replica_test.rs"]
+mod tests;

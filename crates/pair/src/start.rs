@@ -178,7 +178,8 @@ impl Run {
                     file,
                     input_queue,
                 } = self;
-                let disk = runtime.block_on(driver.run(sockets, &hooks, file, input_queue, stopped));
+                let disk =
+                    runtime.block_on(driver.run(sockets, &hooks, file, input_queue, stopped));
                 runtime.shutdown_background();
                 // The lock of the state directory goes with the disk's thread.
                 disk.join();

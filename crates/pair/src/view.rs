@@ -106,7 +106,12 @@ impl PairView {
             != (other.role, other.since, other.epoch, other.seen)
             || kind(&self.admission) != kind(&other.admission)
             || (self.health, self.eligibility, self.operation, self.alert)
-                != (other.health, other.eligibility, other.operation, other.alert)
+                != (
+                    other.health,
+                    other.eligibility,
+                    other.operation,
+                    other.alert,
+                )
             || (self.may_write, self.limit_share_percent, self.num_links)
                 != (other.may_write, other.limit_share_percent, other.num_links)
             || self.gates != other.gates

@@ -10,10 +10,10 @@ use hotspare_failover::{Gate, Heartbeat};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use crate::PairKeys;
 use crate::noise::WIRE_VERSION;
 use crate::replica::{Ack, Batch};
 use crate::view::{PeerFacts, cut};
-use crate::PairKeys;
 
 /// Gates in a heartbeat, at most; the ones that pass are left out.
 const MAX_GATES: usize = 4;
@@ -127,3 +127,7 @@ pub(crate) fn open_datagram(keys: &PairKeys, bytes: &[u8]) -> Option<WireHeartbe
     }
     postcard::from_bytes(&signed[HEAD_BYTES..]).ok()
 }
+
+#[cfg(test)]
+#[path = "wire_test.rs"]
+mod tests;
