@@ -104,8 +104,9 @@ fn gates(
         false => Gate::new(CANARY, Verdict::Block, "no engine has answered its canary"),
     };
     let mut all = vec![engine, canary];
-    // Who serves is the measure of the other one.
-    let peer = view.peer.as_ref().filter(|_| !view.role.claims());
+    // Who serves, or served last, is the measure of the other one. Where nobody does both may.
+    let peer = view.peer.as_ref();
+    let peer = peer.filter(|peer| peer.role.claims() && !view.role.claims());
     let facts = peer.map(|peer| &peer.facts);
     let gate = |name, verdict, ours: &str, theirs: fn(&PeerFacts) -> &str, what: &str| {
         let theirs = facts.map(theirs).filter(|theirs| !theirs.is_empty());

@@ -158,7 +158,8 @@ mod tests {
             let message = receiver.receive().await.expect("frames");
             assert_eq!(message, Some(EngineMessage::Pong { nonce: expected }));
         }
-        assert_eq!(receiver.receive().await.expect("a clean end"), None);
+        let end = receiver.receive::<EngineMessage>().await;
+        assert_eq!(end.expect("a clean end"), None);
         writer.await.expect("the writer ends");
     }
 }

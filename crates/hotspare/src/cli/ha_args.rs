@@ -11,7 +11,6 @@ use hotspare_failover::{InitialRole, Mode, Profile, Settings, Timers};
 use hotspare_front::FrontConfig;
 use hotspare_pair::PairBounds;
 
-use super::CliError;
 use super::ha_limit_args::HaLimitArgs;
 use super::ha_timer_args::HaTimerArgs;
 
@@ -122,6 +121,8 @@ pub(crate) enum HaRole {
 /// What the options mean.
 #[derive(Clone, Debug)]
 pub(crate) struct HaSettings {
+    /// As it was given.
+    pub(crate) rank: Option<u32>,
     /// None: a node alone.
     pub(crate) peers: Vec<String>,
     pub(crate) listen: Vec<SocketAddr>,
@@ -145,7 +146,7 @@ impl HaArgs {
         limit_args: &HaLimitArgs,
         front: &mut FrontConfig,
         warnings: &mut Vec<String>,
-    ) -> Result<HaSettings, CliError> {
+    ) -> HaSettings {
         let profile = match self.ha_profile {
             None | Some(HaProfile::Lan) => Profile::Lan,
             Some(HaProfile::Wan) => Profile::Wan,
@@ -178,7 +179,9 @@ impl HaArgs {
             .unwrap_or(machine.clock_rate_permille);
         let mut bounds = PairBounds::default();
         limit_args.apply(&mut bounds, front);
-        let settings = HaSettings {
+        self.warn(warnings);
+        HaSettings {
+            rank: self.ha_rank,
             peers: self.ha_peer.clone().unwrap_or_default(),
             listen: self.ha_listen.clone().unwrap_or_default(),
             key_file: self.ha_key_file.clone(),
@@ -189,44 +192,24 @@ impl HaArgs {
             webhooks: self.ha_webhook.clone().unwrap_or_default(),
             machine,
             bounds,
-        };
-        self.check(&settings, warnings)?;
-        Ok(settings)
+        }
     }
 
-    fn check(&self, settings: &HaSettings, warnings: &mut Vec<String>) -> Result<(), CliError> {
-        if settings.peers.is_empty() {
-            let set = [
-                ("ha-listen", self.ha_listen.is_some()),
-                ("ha-rank", self.ha_rank.is_some()),
-                ("ha-key-file", self.ha_key_file.is_some()),
-                ("ha-mode", self.ha_mode.is_some()),
-                ("ha-role", self.ha_role.is_some()),
-            ];
-            if let Some((name, _)) = set.iter().find(|(_, is_set)| *is_set) {
-                warnings.push(format!(
-                    "--{name} means nothing without --ha-peer: this node serves alone."
-                ));
-            }
-            return Ok(());
-        }
-        let needs = |what: &str| Err(CliError::usage(format!("--ha-peer needs {what}")));
-        if self.ha_rank.is_none() {
-            return needs("--ha-rank: 0 on one node, 1 on the other");
-        }
-        if self.ha_key_file.is_none() {
-            return needs("--ha-key-file, with the same key on both nodes");
-        }
-        if self.ha_listen.is_none() {
-            return needs("--ha-listen, so that the other node can reach this one");
-        }
-        if settings.machine.mode == Mode::Strict {
-            return Err(CliError::usage(
-                "--ha-mode strict needs a lease store, and this build has none yet",
+    /// Names what is set and means nothing.
+    fn warn(&self, warnings: &mut Vec<String>) {
+        let set = [
+            ("ha-listen", self.ha_listen.is_some()),
+            ("ha-rank", self.ha_rank.is_some()),
+            ("ha-key-file", self.ha_key_file.is_some()),
+            ("ha-mode", self.ha_mode.is_some()),
+            ("ha-role", self.ha_role.is_some()),
+        ];
+        let named = set.iter().find(|(_, is_set)| *is_set);
+        if let (None, Some((name, _))) = (&self.ha_peer, named) {
+            warnings.push(format!(
+                "--{name} means nothing without --ha-peer: this node serves alone."
             ));
         }
-        let checked = settings.machine.validate();
-        checked.map_err(|error| CliError::usage(format!("--ha-…: {error}")))
     }
 
     /// These, and where they say nothing, `lower`.
@@ -254,6 +237,31 @@ impl HaArgs {
             ha_max_role_changes,
             ha_clock_rate_permille,
         )
+    }
+}
+
+impl HaSettings {
+    /// Whether a node can be one of a pair with these; the error is one sentence.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.peers.is_empty() {
+            return Ok(());
+        }
+        let needs = |what: &str| Err(format!("--ha-peer needs {what}"));
+        if self.rank.is_none() {
+            return needs("--ha-rank: 0 on one node, 1 on the other");
+        }
+        if self.key_file.is_none() {
+            return needs("--ha-key-file, with the same key on both nodes");
+        }
+        if self.listen.is_empty() {
+            return needs("--ha-listen, so that the other node can reach this one");
+        }
+        if self.machine.mode == Mode::Strict {
+            let why = "--ha-mode strict needs a lease store, and this build has none yet";
+            return Err(why.to_owned());
+        }
+        let checked = self.machine.validate();
+        checked.map_err(|error| format!("the timers of the pair (--ha-…): {error}"))
     }
 }
 

@@ -1,9 +1,9 @@
-//! The arguments of `hotspare ha`.
+//! The arguments of `hotspare ha` and `hotspare demo`.
 //!
 //! Invariant: what changes nothing needs no key, and what does takes a reason, an operation id and
 //! a dry run.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::values::Secret;
 
@@ -141,4 +141,30 @@ pub(crate) enum HaAction {
         #[command(flatten)]
         ask: AskArgs,
     },
+}
+
+/// Arguments of `hotspare demo`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DemoArgs {
+    /// What goes wrong.
+    #[arg(long, value_name = "SCENARIO", default_value = "node")]
+    pub(crate) scenario: DemoScenario,
+    /// What is served, as for `serve`.
+    #[arg(value_name = "MODEL", default_value = "spark")]
+    pub(crate) model: String,
+}
+
+/// `--scenario`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DemoScenario {
+    /// The engine of the node that the client is connected to is killed.
+    Engine,
+    /// The front of the node that serves is killed.
+    Front,
+    /// Every process of the node that serves is killed.
+    Node,
+    /// The network between the nodes is cut, and made whole again.
+    Partition,
+    /// The role is handed over on command.
+    Switchover,
 }

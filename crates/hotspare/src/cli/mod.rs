@@ -41,7 +41,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use args::{EngineCommandArgs, RenderCommandArgs};
 pub(crate) use environment::Environment;
 pub(crate) use ha_args::HaSettings;
-pub(crate) use ha_tools::{AskArgs, HaAction, HaCommandArgs};
+pub(crate) use ha_tools::{AskArgs, DemoArgs, DemoScenario, HaAction, HaCommandArgs};
 pub(crate) use settings::Settings;
 pub(crate) use tools::{InspectArgs, PullArgs, ReloadArgs};
 pub(crate) use values::LogFormat;
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Reload(ReloadArgs),
     /// Ask a node of a pair.
     Ha(HaCommandArgs),
+    /// Show a pair.
+    Demo(DemoArgs),
     /// Be an engine.
     Engine(EngineCommandArgs),
     /// Render a chat template.
@@ -113,6 +115,9 @@ enum Subcommands {
     /// Ask a node of a pair how it stands, or to hand over, take over, pause.
     #[command(after_help = ha_tools::HA_AFTER_HELP, max_term_width = 100)]
     Ha(HaCommandArgs),
+    /// Two nodes on this machine, a stream, kill -9, and the stream goes on.
+    #[command(max_term_width = 100)]
+    Demo(DemoArgs),
     /// Run one engine; started by `hotspare serve`.
     #[command(hide = true)]
     Engine(EngineCommandArgs),
@@ -138,6 +143,7 @@ pub(crate) fn parse(args: &[String], env: &Environment) -> Result<Command, CliEr
         Subcommands::Inspect(args) => return Ok(Command::Inspect(args)),
         Subcommands::Reload(args) => return Ok(Command::Reload(args)),
         Subcommands::Ha(args) => return Ok(Command::Ha(args)),
+        Subcommands::Demo(args) => return Ok(Command::Demo(args)),
         Subcommands::Engine(args) => return Ok(Command::Engine(args)),
         Subcommands::Render(args) => return Ok(Command::Render(args)),
     };
@@ -171,3 +177,7 @@ mod cli_test;
 #[cfg(test)]
 #[path = "settings_test.rs"]
 mod settings_test;
+
+#[cfg(test)]
+#[path = "ha_test.rs"]
+mod ha_test;

@@ -82,7 +82,7 @@ impl Settings {
         http.shutdown_timeout_ms = shutdown_timeout_ms;
         request_limits.apply(&mut http)?;
         replay_limits.apply(&mut front, &mut http);
-        let ha = ha.resolve(&ha_timers, &ha_limits, &mut front, &mut warnings)?;
+        let ha = ha.resolve(&ha_timers, &ha_limits, &mut front, &mut warnings);
         Ok(Self {
             ha,
             host: server.host.unwrap_or_else(|| "127.0.0.1".to_owned()),
