@@ -51,7 +51,14 @@ fn streams_through(server: &Server, fault: impl FnOnce()) -> Vec<(Vec<u64>, Stri
 /// What a node alone answers.
 fn uncut() -> Vec<(Vec<u64>, String)> {
     let server = serve_mini(&["--kv-cache-memory-bytes=64M"]);
-    let run = |i| told(&server.client().stream(COMPLETIONS, &story(i, NUM_TOKENS)).collect_json());
+    let run = |i| {
+        told(
+            &server
+                .client()
+                .stream(COMPLETIONS, &story(i, NUM_TOKENS))
+                .collect_json(),
+        )
+    };
     (0..NUM_STREAMS).map(run).collect()
 }
 
@@ -66,9 +73,15 @@ fn either_address_gives_the_primarys_answer() {
     let epoch = nodes.a.status()["epoch"].as_u64().unwrap();
     assert!(epoch > 0);
     let expected = epoch.to_string();
-    assert_eq!(through_b.header("x-hotspare-epoch"), Some(expected.as_str()));
+    assert_eq!(
+        through_b.header("x-hotspare-epoch"),
+        Some(expected.as_str())
+    );
     // A canary may have.
-    assert!(steps(&nodes.b) < before + 10, "b's own engine did not work on it");
+    assert!(
+        steps(&nodes.b) < before + 10,
+        "b's own engine did not work on it"
+    );
     let through_a = nodes.a.client().post(CHAT, &chat("Hello"));
     let text = |reply: &hotspare_testkit::Reply| reply.json()["choices"][0]["message"].clone();
     assert_eq!(text(&through_b), text(&through_a));
@@ -187,13 +200,22 @@ fn operators_are_answered_with_reasons_and_exit_statuses() {
         (output.status.code().unwrap(), text)
     };
     let (status, text) = code(&nodes.b, &["status"]);
-    assert!(status == 0 && text.starts_with("b is standby in epoch"), "{text}");
+    assert!(
+        status == 0 && text.starts_with("b is standby in epoch"),
+        "{text}"
+    );
     assert_eq!(code(&nodes.b, &["why-not"]).0, 0);
     assert_eq!(code(&nodes.a, &["switchover", "--dry-run"]).0, 0);
     let (status, text) = code(&nodes.b, &["switchover"]);
-    assert!(status == 3 && text.contains("role: this node is standby"), "{text}");
+    assert!(
+        status == 3 && text.contains("role: this node is standby"),
+        "{text}"
+    );
     let (status, text) = code(&nodes.b, &["promote"]);
-    assert!(status == 3 && text.contains("peer: the peer serves"), "{text}");
+    assert!(
+        status == 3 && text.contains("peer: the peer serves"),
+        "{text}"
+    );
     let id = "00000000-0000-4000-8000-000000000001";
     assert_eq!(code(&nodes.b, &["pause", "--operation-id", id]).0, 0);
     assert_eq!(code(&nodes.b, &["pause", "--operation-id", id]).0, 0);
@@ -216,7 +238,10 @@ fn a_node_alone_is_what_it_was() {
     let status = server.status();
     assert_eq!(status["role"], "primary-solo");
     assert_eq!(status["epoch"], 0);
-    assert!(status.get("peer").is_none() && status.get("gates").is_none(), "{status}");
+    assert!(
+        status.get("peer").is_none() && status.get("gates").is_none(),
+        "{status}"
+    );
     assert_eq!(server.client().get("/ha/primary").status, 200);
     assert_eq!(server.client().get("/ha/standby").status, 503);
     let output = ha(&server, &["switchover"]);

@@ -78,7 +78,10 @@ impl Plan {
             format!("--ha-listen={}", address(self.pair_ports[own])),
             format!("--ha-peer={}", address(self.pair_ports[peer])),
             format!("--ha-peer-http={}", address(self.http_ports[peer])),
-            format!("--ha-key-file={}", self.dir.path().join("pair.key").display()),
+            format!(
+                "--ha-key-file={}",
+                self.dir.path().join("pair.key").display()
+            ),
             format!("--state-dir={}", state_dir.display()),
             "--kv-cache-memory-bytes=64M".to_owned(),
         ];
@@ -119,7 +122,9 @@ pub(crate) fn wait_linked(server: &Server) {
 
 /// Kills every process of a node at once: the front, and its engine.
 pub(crate) fn kill_node(server: &mut Server) {
-    let engine = server.main_engine()["pid"].as_u64().expect("an engine runs");
+    let engine = server.main_engine()["pid"]
+        .as_u64()
+        .expect("an engine runs");
     let engine = u32::try_from(engine).unwrap();
     send_signal(server.pid(), Signal::KILL);
     if is_running(engine) {
@@ -131,7 +136,10 @@ pub(crate) fn kill_node(server: &mut Server) {
 /// Runs `hotspare ha …` against a node.
 pub(crate) fn ha(server: &Server, args: &[&str]) -> Output {
     let mut command = Command::new(binary());
-    command.arg("ha").args(args).args(["--url", server.base_url()]);
+    command
+        .arg("ha")
+        .args(args)
+        .args(["--url", server.base_url()]);
     command.output().expect("the binary runs")
 }
 
@@ -145,8 +153,12 @@ pub(crate) fn story(i: u64, max_tokens: u64) -> Value {
 /// The ids of a streamed completion, and how it ended.
 pub(crate) fn told(events: &[Value]) -> (Vec<u64>, String) {
     let choices = events.iter().filter_map(|event| event["choices"].get(0));
-    let ids = choices.clone().filter_map(|choice| choice["token_ids"].as_array());
+    let ids = choices
+        .clone()
+        .filter_map(|choice| choice["token_ids"].as_array());
     let ids = ids.flatten().filter_map(Value::as_u64).collect();
-    let reason = choices.filter_map(|choice| choice["finish_reason"].as_str()).last();
+    let reason = choices
+        .filter_map(|choice| choice["finish_reason"].as_str())
+        .last();
     (ids, reason.unwrap_or("none").to_owned())
 }

@@ -29,9 +29,10 @@ async fn answer(node: &Node, num_tokens: u32) -> Result<Vec<TokenId>, GenerateEr
 
 /// Node a serves in epoch 2, node b stands by; both are connected.
 async fn ready_pair(config: &FrontConfig, faults: [&str; 2]) -> [Node; 2] {
-    let nodes = pair(config, faults);
-    nodes[0].pairing.serve(2);
-    nodes[1].pairing.stand_by(Some(2));
+    let nodes = pair(config, faults, |a, b| {
+        a.serve(2);
+        b.stand_by(Some(2));
+    });
     for node in &nodes {
         timeout(PATIENCE, node.ready()).await.expect("both connect");
     }
@@ -77,7 +78,10 @@ async fn a_dropped_stream_is_cancelled_on_the_other_node() {
     assert!(stream.next().await.is_some_and(|delta| delta.is_ok()));
     drop(stream);
     engine_falls_idle(a.front()).await;
-    assert!(a.front().status().engines[0].steps < 150, "it was cut short");
+    assert!(
+        a.front().status().engines[0].steps < 150,
+        "it was cut short"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +135,10 @@ async fn who_serves_no_more_admits_nothing_for_the_peer() {
     let front = b.front().clone();
     let asked = tokio::spawn(async move { front.generate(job(&[PROMPT], 6)).await });
     sleep(Duration::from_millis(200)).await;
-    assert!(!asked.is_finished(), "it was rejected there, and is held here");
+    assert!(
+        !asked.is_finished(),
+        "it was rejected there, and is held here"
+    );
     assert_eq!(a.pairing.admitted_in(), [0; 0]);
     b.pairing.serve(3);
     let stream = timeout(PATIENCE, asked).await.unwrap().unwrap().unwrap();
@@ -155,7 +162,10 @@ async fn holding_is_bounded_in_time_and_number() {
         sleep(Duration::from_millis(1)).await;
     }
     let refused = answer(&b, 6).await;
-    assert!(matches!(refused, Err(GenerateError::QueueFull { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(GenerateError::QueueFull { .. })),
+        "{refused:?}"
+    );
     let error = timeout(PATIENCE, held).await.unwrap().unwrap().unwrap_err();
     let GenerateError::NotReady { reason, .. } = &error else {
         panic!("{error:?}");
@@ -165,10 +175,11 @@ async fn holding_is_bounded_in_time_and_number() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_epoch_that_is_over_is_refused() {
-    let nodes = pair(&quick(), [""; 2]);
+    let nodes = pair(&quick(), [""; 2], |a, b| {
+        a.serve(4);
+        b.stand_by(Some(3));
+    });
     let [a, b] = &nodes;
-    a.pairing.serve(4);
-    b.pairing.stand_by(Some(3));
     crate::testing_streams::ready(&b.handle).await;
     sleep(Duration::from_millis(300)).await;
     assert!(b.front().shared().slot.peer_hello().is_none());

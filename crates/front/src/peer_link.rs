@@ -16,7 +16,6 @@ use hotspare_link::{
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::{EngineState, FrontConfig};
 use crate::client::EngineClient;
 use crate::connection::write_all;
 use crate::front::Shared;
@@ -24,6 +23,7 @@ use crate::life::hang;
 use crate::pairing::{Pairing, PeerIo};
 use crate::target::{Loss, LossCause};
 use crate::wire::{Receiver, Sender};
+use crate::{EngineState, FrontConfig};
 
 /// What a client of a running stream is told when the peer's engine cannot be reached.
 const LOST_MESSAGE: &str = "the engine of the other node ended while it was answering";
@@ -114,7 +114,11 @@ impl PeerLink {
         let mut views = self.pairing.subscribe();
         loop {
             views.borrow_and_update();
-            if self.pairing.peer_silence().is_some_and(|silence| silence < self.dead_after()) {
+            if self
+                .pairing
+                .peer_silence()
+                .is_some_and(|silence| silence < self.dead_after())
+            {
                 return;
             }
             tokio::select! {
@@ -134,8 +138,7 @@ impl PeerLink {
         let (reader, writer) = tokio::io::split(stream);
         let config = self.config();
         let mut receiver = Receiver::new(reader, config.max_frame_bytes);
-        let mut sender =
-            Sender::new(writer, config.max_frame_bytes, config.max_write_batch_bytes);
+        let mut sender = Sender::new(writer, config.max_frame_bytes, config.max_write_batch_bytes);
         let protocol = ProtocolRange::OURS;
         let greeting = PeerGreeting {
             protocol,
@@ -155,7 +158,10 @@ impl PeerLink {
         protocol.agree(hello.protocol)?;
         let client = EngineClient::new(hello, config.max_num_unsent_requests, config.liveness());
         let nonce = client.start_canary();
-        let messages = [FrontMessage::Hello { protocol }, FrontMessage::Canary { nonce }];
+        let messages = [
+            FrontMessage::Hello { protocol },
+            FrontMessage::Canary { nonce },
+        ];
         sender.send(&mut messages.into(), |_, _| {}).await?;
         while client.has_canary() {
             let message = receiver.receive().await?.ok_or(Refusal::Closed)?;
@@ -217,7 +223,10 @@ impl PeerLink {
     }
 
     fn heard(&self) {
-        let mut last = self.last_message.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self
+            .last_message
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         *last = Instant::now();
     }
 

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 mod view;
 
-pub(crate) use view::{EngineView, SlotStats};
 use view::add_counters;
+pub(crate) use view::{EngineView, SlotStats};
 
 use crate::client::EngineClient;
 use crate::target::LossCause;

@@ -251,7 +251,9 @@ impl Front {
             role: self.role().name(),
             epoch: self.epoch(),
             mode: pair.as_ref().map_or("available", |pair| pair.mode),
-            peer: view.as_ref().and_then(|view| PeerStatus::of(self.pairing()?, view)),
+            peer: view
+                .as_ref()
+                .and_then(|view| PeerStatus::of(self.pairing()?, view)),
             pair: pair.map(|pair| pair.status),
             engines: engines
                 .into_iter()

@@ -203,12 +203,18 @@ pub(crate) fn quick() -> FrontConfig {
     }
 }
 
-/// Two nodes of one scripted model; `faults` are those of their engines.
-pub(crate) fn pair(config: &FrontConfig, faults: [&str; 2]) -> [Node; 2] {
+/// Two nodes of one scripted model; `faults` are those of their engines. `prepare` sets the roles
+/// in which they start.
+pub(crate) fn pair(
+    config: &FrontConfig,
+    faults: [&str; 2],
+    prepare: impl FnOnce(&FakePairing, &FakePairing),
+) -> [Node; 2] {
     let (to_a, from_b) = mpsc::channel(4);
     let (to_b, from_a) = mpsc::channel(4);
     let a = FakePairing::new("a", from_b, to_b);
     let b = FakePairing::new("b", from_a, to_a);
+    prepare(&a, &b);
     [(a, faults[0]), (b, faults[1])].map(|(pairing, faults)| {
         let pairing = Arc::new(pairing);
         let faults = faults.to_owned();

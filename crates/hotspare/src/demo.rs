@@ -48,7 +48,9 @@ fn play(args: &DemoArgs) -> Result<(), String> {
     wait("a serves and b stands by", || {
         demo.a.role() == "primary" && demo.b.role() == "standby"
     })?;
-    wait("b can use a's engine", || demo.b.status()["peer_engine"] == true)?;
+    wait("b can use a's engine", || {
+        demo.b.status()["peer_engine"] == true
+    })?;
     for node in [&demo.a, &demo.b] {
         say(&format!("  {}: {} at {}", node.name, node.role(), node.url));
     }
@@ -102,12 +104,16 @@ fn strike(scenario: DemoScenario, demo: &mut Demo) -> Result<String, String> {
         }
         DemoScenario::Front => {
             let front = demo.a.kill_front();
-            Ok(format!("kill -9 {front}: node a's front is gone, its engine ends with it"))
+            Ok(format!(
+                "kill -9 {front}: node a's front is gone, its engine ends with it"
+            ))
         }
         DemoScenario::Engine => {
             let engine = demo.a.engine_pid()?;
             demo.a.kill_pid(engine);
-            Ok(format!("kill -9 {engine}: node a's engine is gone, its front is not"))
+            Ok(format!(
+                "kill -9 {engine}: node a's engine is gone, its front is not"
+            ))
         }
         DemoScenario::Partition => {
             demo.cut(true);
@@ -115,7 +121,10 @@ fn strike(scenario: DemoScenario, demo: &mut Demo) -> Result<String, String> {
         }
         DemoScenario::Switchover => {
             let url = format!("{}/ha/switchover", demo.a.url);
-            let answer = post(&url, &json!({"reason": "demo", "requested_by": "hotspare demo"}))?;
+            let answer = post(
+                &url,
+                &json!({"reason": "demo", "requested_by": "hotspare demo"}),
+            )?;
             Ok(format!("hotspare ha switchover: {}", answer["outcome"]))
         }
     }
@@ -147,7 +156,10 @@ fn tell(scenario: DemoScenario, demo: &mut Demo) -> Result<(), String> {
     for node in [&demo.a, &demo.b] {
         let status = node.status();
         match status["role"].as_str() {
-            Some(role) => say(&format!("  {}: {role}, epoch {}", node.name, status["epoch"])),
+            Some(role) => say(&format!(
+                "  {}: {role}, epoch {}",
+                node.name, status["epoch"]
+            )),
             None => say(&format!("  {}: gone", node.name)),
         }
     }
@@ -183,7 +195,9 @@ fn agent() -> ureq::Agent {
 
 fn post(url: &str, body: &Value) -> Result<Value, String> {
     let request = agent().post(url).header("content-type", "application/json");
-    let mut response = request.send(body.to_string()).map_err(|e| format!("{url}: {e}"))?;
+    let mut response = request
+        .send(body.to_string())
+        .map_err(|e| format!("{url}: {e}"))?;
     let text = response.body_mut().read_to_string();
     let text = text.map_err(|e| format!("{url}: {e}"))?;
     serde_json::from_str(&text).map_err(|e| format!("{url}: {e}"))
@@ -205,8 +219,12 @@ impl Story {
             "seed": 7, "ignore_eos": true, "stream": true,
         });
         let url = format!("{url}/v1/completions");
-        let request = agent().post(&url).header("content-type", "application/json");
-        let response = request.send(body.to_string()).map_err(|e| format!("{url}: {e}"))?;
+        let request = agent()
+            .post(&url)
+            .header("content-type", "application/json");
+        let response = request
+            .send(body.to_string())
+            .map_err(|e| format!("{url}: {e}"))?;
         let reader = BufReader::new(response.into_body().into_reader());
         Ok(Self {
             lines: Box::new(reader.lines()),

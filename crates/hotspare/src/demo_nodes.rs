@@ -189,7 +189,11 @@ fn write_key(dir: &Path) -> std::io::Result<PathBuf> {
     });
     let path = dir.join("pair.key");
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(&path)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
     std::io::Write::write_all(&mut file, hex.as_bytes())?;
     Ok(path)
 }

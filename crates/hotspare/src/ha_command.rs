@@ -102,7 +102,10 @@ fn ask(args: &HaCommandArgs, path: &str, body: Option<&Value>) -> Result<Answer,
         .build();
     let agent: ureq::Agent = config.into();
     let unreachable = |error: ureq::Error| format!("{url}: {error}");
-    let key = args.admin_key.as_ref().map(|key| format!("Bearer {}", key.reveal()));
+    let key = args
+        .admin_key
+        .as_ref()
+        .map(|key| format!("Bearer {}", key.reveal()));
     let mut response = match body {
         None => agent.get(&url).call().map_err(unreachable)?,
         Some(body) => {
@@ -115,8 +118,8 @@ fn ask(args: &HaCommandArgs, path: &str, body: Option<&Value>) -> Result<Answer,
     };
     let status = response.status().as_u16();
     let text = response.body_mut().read_to_string().map_err(unreachable)?;
-    let body: Value = serde_json::from_str(&text)
-        .map_err(|_| format!("{url}: {status}: {}", text.trim()))?;
+    let body: Value =
+        serde_json::from_str(&text).map_err(|_| format!("{url}: {status}: {}", text.trim()))?;
     match body["error"]["message"].as_str() {
         Some(message) => Err(format!("{url}: {status}: {message}")),
         None => Ok(Answer { status, body }),

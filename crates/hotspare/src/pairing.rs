@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use hotspare_failover::{
-    Admission, BootTime, Command, Epoch, Gate, Health, Obstacle, Outcome,
-};
+use hotspare_failover::{Admission, BootTime, Command, Epoch, Gate, Health, Obstacle, Outcome};
 use hotspare_front::{ModelInfo, Operation, PairSetup, Pairing, PeerIo};
 use hotspare_pair::{
     Hook, HookTarget, Pair, PairConfig, PairKeys, PairView, PeerFacts, PeerStreams, ProbeTarget,
@@ -174,7 +172,9 @@ fn state_dir(settings: &Settings) -> Result<PathBuf, String> {
     let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let base = of("XDG_STATE_HOME").map(PathBuf::from);
     let home = || of("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let base = base.or_else(home).ok_or("there is no HOME: set --state-dir")?;
+    let base = base
+        .or_else(home)
+        .ok_or("there is no HOME: set --state-dir")?;
     // A name is no path.
     let node = settings.front.node.replace(['/', '\0'], "_");
     Ok(base.join("hotspare").join(node))

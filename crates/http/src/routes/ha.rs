@@ -242,7 +242,13 @@ fn asked(name: &str, body: &Map<String, Value>) -> Result<Asked, ApiError> {
         "reject" => Command::Reject { alert: alert()? },
         "clear-quarantine" => Command::ClearQuarantine,
         "fence-self" => Command::FenceSelf,
-        _ => return Err(ApiError::new(404, "NotFoundError", format!("no command `{name}`"))),
+        _ => {
+            return Err(ApiError::new(
+                404,
+                "NotFoundError",
+                format!("no command `{name}`"),
+            ));
+        }
     };
     Ok(Asked {
         id: operation_id(text("operation_id")?.as_deref()).map_err(bad)?,
@@ -272,7 +278,11 @@ fn force(value: Option<&Value>) -> Result<Force, String> {
             Some("peer") => force.peer = true,
             Some("gates") => force.gates = true,
             Some("lease") => force.lease = true,
-            _ => return Err(format!("`force` knows `peer`, `gates` and `lease`, not {name}")),
+            _ => {
+                return Err(format!(
+                    "`force` knows `peer`, `gates` and `lease`, not {name}"
+                ));
+            }
         }
     }
     Ok(force)
@@ -341,9 +351,17 @@ mod tests {
     #[test]
     fn what_is_misspelt_is_refused_and_does_nothing() {
         for (name, body, expected) in [
-            ("switchover", json!({"dryrun": true}), "`dryrun` means nothing"),
+            (
+                "switchover",
+                json!({"dryrun": true}),
+                "`dryrun` means nothing",
+            ),
             ("switchover", json!({"dry_run": "yes"}), "true or false"),
-            ("switchover", json!({"force": true}), "`force` means nothing"),
+            (
+                "switchover",
+                json!({"force": true}),
+                "`force` means nothing",
+            ),
             ("promote", json!({"force": ["all"]}), "not \"all\""),
             ("confirm", json!({}), "`alert` is missing"),
             ("pause", json!({"for_ms": -1}), "whole number"),
