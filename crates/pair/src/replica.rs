@@ -50,6 +50,8 @@ pub(crate) enum ItemValue {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Batch {
     pub(crate) boot: u64,
+    /// The process it is for: what that one has already is left out.
+    pub(crate) to: u64,
     pub(crate) epoch: Epoch,
     pub(crate) after: u64,
     pub(crate) up_to: u64,
@@ -342,6 +344,7 @@ impl Replica {
         self.in_flight.push(up_to);
         Some(Batch {
             boot: self.boot,
+            to: self.peer,
             epoch,
             after,
             up_to,
@@ -361,6 +364,9 @@ impl Replica {
             up_to: self.applied,
             stale: None,
         };
+        if batch.to != self.boot {
+            return ack;
+        }
         if batch.epoch < seen {
             ack.stale = Some(seen);
             return ack;
