@@ -68,6 +68,8 @@ pub(crate) struct Ack {
     pub(crate) up_to: u64,
     /// The batch was refused: this epoch has served.
     pub(crate) stale: Option<Epoch>,
+    /// What was sent before the batch is missing: go back to `up_to`.
+    pub(crate) gap: bool,
 }
 
 struct Item {
@@ -153,7 +155,7 @@ impl Replica {
         self.changes
     }
 
-    /// How far the peer's process `boot` has this copy.
+    /// How far the peer's process has this copy.
     pub(crate) fn acked(&self) -> u64 {
         self.acked
     }
@@ -363,6 +365,7 @@ impl Replica {
             by: self.boot,
             up_to: self.applied,
             stale: None,
+            gap: false,
         };
         if batch.to != self.boot {
             return ack;
@@ -384,19 +387,23 @@ impl Replica {
             }
         }
         // A gap before it: merged, and not yet acknowledged.
-        if batch.after <= self.applied {
+        ack.gap = batch.after > self.applied;
+        if !ack.gap {
             self.applied = self.applied.max(batch.up_to);
         }
         ack.up_to = self.applied;
         ack
     }
 
-    /// Takes an acknowledgement; whether it was about this process.
+    /// Takes an acknowledgement; whether it was for this process, of the peer's that was met.
     pub(crate) fn acknowledged(&mut self, ack: &Ack) -> bool {
-        if ack.of != self.boot {
+        if ack.of != self.boot || ack.by != self.peer {
             return false;
         }
-        self.meet(ack.by);
+        if ack.gap {
+            self.acked = self.acked.min(ack.up_to);
+            self.rewind();
+        }
         self.acked = self.acked.max(ack.up_to.min(self.changes));
         self.sent = self.sent.max(self.acked);
         let acked = self.acked;

@@ -38,7 +38,7 @@ async fn both_serve_while_cut_and_the_higher_epoch_stays() {
     }
     let second = b.wait_role(&["primary-solo"]).await;
     let first = a.wait_role(&["primary-solo"]).await;
-    assert!(second.epoch > first.epoch);
+    assert!(second.epoch > first.epoch, "{first:#?}\n{second:#?}");
     assert!(first.admission.admits(first.since) && second.admission.admits(second.since));
     let frozen = |view: &hotspare_pair::PairView| !view.may_write;
     a.wait("frozen writes", frozen).await;
