@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use hotspare_failover::{Gate, Mode, Profile, Settings};
+use hotspare_failover::{Admission, Gate, Mode, Profile, Settings};
 use hotspare_pair::{
     LeaseStore, Pair, PairConfig, PairKeys, PairView, PeerFacts, PeerStreams, ProbeTarget,
     SystemClock,
@@ -191,7 +191,15 @@ async fn serve_http(listener: tokio::net::TcpListener) {
 pub(crate) async fn protected_pair(places: &Places, mode: Mode) -> (Node, Node) {
     let a = places.start(0, mode).await;
     let b = places.start(1, mode).await;
-    a.wait_role(&["primary"]).await;
-    b.wait_role(&["standby"]).await;
+    settled(&a, &b).await;
     (a, b)
+}
+
+/// `a` serves, and `b` stands by and knows in which epoch.
+pub(crate) async fn settled(a: &Node, b: &Node) {
+    let epoch = a.wait_role(&["primary"]).await.epoch;
+    b.wait("a primary to send to", |view| {
+        view.role.name() == "standby" && view.admission == Admission::ToPeer { epoch }
+    })
+    .await;
 }

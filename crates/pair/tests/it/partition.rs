@@ -2,7 +2,7 @@
 
 use hotspare_failover::Mode;
 
-use crate::nodes::{Node, Places};
+use crate::nodes::{Node, Places, settled};
 use crate::relay::Relay;
 
 use hotspare_pair::ProbeTarget;
@@ -31,8 +31,7 @@ async fn through_relays(places: &Places) -> ([Node; 2], [Vec<Relay>; 2]) {
 async fn both_serve_while_cut_and_the_higher_epoch_stays() {
     let places = Places::new();
     let ([a, b], relays) = through_relays(&places).await;
-    a.wait_role(&["primary"]).await;
-    b.wait_role(&["standby"]).await;
+    settled(&a, &b).await;
     for relay in relays.iter().flatten() {
         relay.set_open(false);
     }

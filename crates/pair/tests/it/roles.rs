@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hotspare_failover::{Admission, Command, Force, Gate, Mode, OperationId, Outcome, Verdict};
+use hotspare_failover::{Command, Force, Gate, Mode, OperationId, Outcome, Verdict};
 use hotspare_pair::{HistoryEvent, Hook, HookTarget, Pair, PairConfig, PairError, SystemClock};
 
 use crate::nodes::{Node, Places, bounded, protected_pair};
@@ -26,11 +26,6 @@ async fn one_serves_and_the_other_stands_by() {
         (peer.node.as_str(), peer.facts.model.as_str()),
         ("a", "spark")
     );
-    b.wait(
-        "a peer to send to",
-        |view| matches!(view.admission, Admission::ToPeer { epoch } if epoch == view.epoch),
-    )
-    .await;
     let force = Force::default();
     let obstacles = b.pair.dry_run(Command::Promote { force });
     assert_eq!(obstacles[0].name, "peer", "{obstacles:?}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hotspare_failover::{Epoch, Mode};
 use hotspare_pair::{MemoryLease, Pair, PairError, SystemClock};
 
-use crate::nodes::{Node, Places, bounded};
+use crate::nodes::{Node, Places, bounded, settled};
 
 async fn start(places: &Places, index: usize, lease: &MemoryLease) -> Node {
     let config = places.config(index, Mode::Strict);
@@ -28,8 +28,7 @@ async fn the_lease_decides() {
     let holder = lease.record().holder;
     let (a, b) = if holder == Some(1) { (a, b) } else { (b, a) };
     let (rank, other) = if holder == Some(1) { (1, 2) } else { (2, 1) };
-    a.wait_role(&["primary"]).await;
-    b.wait_role(&["standby"]).await;
+    settled(&a, &b).await;
     // From here on somebody looks all the time whether both admit.
     let both = Arc::new(AtomicBool::new(false));
     let watch = {
