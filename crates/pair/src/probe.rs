@@ -3,7 +3,8 @@
 //! An accepted connection proves nothing (a stopped process still accepts), so the server behind
 //! it must answer: the pair's port with a handshake, the HTTP port to `GET /live`.
 //!
-//! Invariant: only the peer's machine saying "nobody listens here" counts as refused.
+//! Invariant: only the peer's machine saying "nobody listens here" counts as refused; a server that
+//! closes or resets a connection it had accepted lives.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -18,6 +19,8 @@ use crate::noise::{self, HandshakeError, Hello, Purpose};
 
 /// `HTTP/1.x NNN`, as far as it is looked at.
 const STATUS_LINE_BYTES: usize = 12;
+/// Before a connection that was reset is tried once more.
+const RESET_PAUSE: Duration = Duration::from_millis(10);
 
 /// Probes both, the second one `gap_ms` after the first one.
 pub(crate) async fn both(
@@ -38,23 +41,34 @@ pub(crate) async fn both(
 
 async fn port(target: &ProbeTarget, keys: &PairKeys, hello: &Hello, timeout_ms: u64) -> PortAnswer {
     let probe = async {
-        match target {
-            ProbeTarget::Pair(address) => pair_port(address, keys, hello, timeout_ms).await,
-            ProbeTarget::Http(address) => http_port(address).await,
+        let first = ask(target, keys, hello, timeout_ms).await;
+        match first {
+            // A process that died with this connection waiting, or one that lives and closed it:
+            // the next connection tells.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                tokio::time::sleep(RESET_PAUSE).await;
+                ask(target, keys, hello, timeout_ms).await
+            }
+            first => first,
         }
     };
     match tokio::time::timeout(Duration::from_millis(timeout_ms), probe).await {
         Ok(Ok(())) => PortAnswer::Answered,
-        Ok(Err(error)) if is_refusal(&error) => PortAnswer::Refused,
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => PortAnswer::Refused,
         Ok(Err(_)) | Err(_) => PortAnswer::Silent,
     }
 }
 
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
-    )
+async fn ask(
+    target: &ProbeTarget,
+    keys: &PairKeys,
+    hello: &Hello,
+    timeout_ms: u64,
+) -> io::Result<()> {
+    match target {
+        ProbeTarget::Pair(address) => pair_port(address, keys, hello, timeout_ms).await,
+        ProbeTarget::Http(address) => http_port(address).await,
+    }
 }
 
 async fn pair_port(

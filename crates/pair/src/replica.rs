@@ -50,6 +50,8 @@ pub(crate) enum ItemValue {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Batch {
     pub(crate) boot: u64,
+    /// The process it is for: what that one has already is left out.
+    pub(crate) to: u64,
     pub(crate) epoch: Epoch,
     pub(crate) after: u64,
     pub(crate) up_to: u64,
@@ -66,6 +68,8 @@ pub(crate) struct Ack {
     pub(crate) up_to: u64,
     /// The batch was refused: this epoch has served.
     pub(crate) stale: Option<Epoch>,
+    /// What was sent before the batch is missing: go back to `up_to`.
+    pub(crate) gap: bool,
 }
 
 struct Item {
@@ -151,7 +155,7 @@ impl Replica {
         self.changes
     }
 
-    /// How far the peer's process `boot` has this copy.
+    /// How far the peer's process has this copy.
     pub(crate) fn acked(&self) -> u64 {
         self.acked
     }
@@ -342,6 +346,7 @@ impl Replica {
         self.in_flight.push(up_to);
         Some(Batch {
             boot: self.boot,
+            to: self.peer,
             epoch,
             after,
             up_to,
@@ -360,7 +365,11 @@ impl Replica {
             by: self.boot,
             up_to: self.applied,
             stale: None,
+            gap: false,
         };
+        if batch.to != self.boot {
+            return ack;
+        }
         if batch.epoch < seen {
             ack.stale = Some(seen);
             return ack;
@@ -378,19 +387,23 @@ impl Replica {
             }
         }
         // A gap before it: merged, and not yet acknowledged.
-        if batch.after <= self.applied {
+        ack.gap = batch.after > self.applied;
+        if !ack.gap {
             self.applied = self.applied.max(batch.up_to);
         }
         ack.up_to = self.applied;
         ack
     }
 
-    /// Takes an acknowledgement; whether it was about this process.
+    /// Takes an acknowledgement; whether it was for this process, of the peer's that was met.
     pub(crate) fn acknowledged(&mut self, ack: &Ack) -> bool {
-        if ack.of != self.boot {
+        if ack.of != self.boot || ack.by != self.peer {
             return false;
         }
-        self.meet(ack.by);
+        if ack.gap {
+            self.acked = self.acked.min(ack.up_to);
+            self.rewind();
+        }
         self.acked = self.acked.max(ack.up_to.min(self.changes));
         self.sent = self.sent.max(self.acked);
         let acked = self.acked;

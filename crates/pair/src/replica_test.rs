@@ -91,10 +91,7 @@ impl World {
                 self.channel.push(Message::Ack(1 - to, ack));
             }
             Message::Ack(to, ack) => {
-                // An answer of a process that is over is none of the driver's links'.
-                if ack.by == self.replicas[1 - to].boot {
-                    self.replicas[to].acknowledged(&ack);
-                }
+                self.replicas[to].acknowledged(&ack);
             }
         }
     }
