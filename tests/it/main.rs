@@ -21,6 +21,8 @@ mod in_process;
 mod inspect;
 mod models;
 mod own_templates;
+mod pair;
+mod pair_nodes;
 mod quantized;
 mod replay;
 mod replay_kill;

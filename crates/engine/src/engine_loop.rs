@@ -171,6 +171,8 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             }
             FrontMessage::Ping { nonce } => self.outbox.queue(&EngineMessage::Pong { nonce }),
             FrontMessage::Canary { nonce } => self.start_canary(nonce),
+            // Between fronts only: an engine admits nobody.
+            FrontMessage::Ask { .. } => Ok(()),
             FrontMessage::Hello { .. } => Err(EngineError::Protocol("a second Hello".to_owned())),
         }
     }

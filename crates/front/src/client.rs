@@ -9,14 +9,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent};
 use hotspare_link::{EngineHello, EngineMessage, EngineStats, FrontMessage, LinkError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::liveness::{Liveness, LivenessConfig, Verdict};
+use crate::relay_outbox::RelayOutbox;
 use crate::target::{ArrivalKind, Feed, Loss, SubmitError, Target};
 
 struct Sequence {
@@ -40,6 +41,15 @@ struct Outbox {
     num_requests: usize,
 }
 
+/// How an engine's connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// As every sequence was told.
+    pub(crate) loss: Loss,
+    /// Sequences that it had.
+    pub(crate) num_sequences: usize,
+}
+
 /// See the module.
 pub(crate) struct EngineClient {
     hello: EngineHello,
@@ -51,6 +61,9 @@ pub(crate) struct EngineClient {
     num_tokens: AtomicU64,
     last_step: AtomicU64,
     liveness: Mutex<Liveness>,
+    /// Fronts that this engine works for, beside the own one.
+    relays: Mutex<Vec<Arc<RelayOutbox>>>,
+    ending: watch::Sender<Option<Ending>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,6 +87,44 @@ impl EngineClient {
             num_tokens: AtomicU64::new(0),
             last_step: AtomicU64::new(0),
             liveness: Mutex::new(Liveness::new(liveness, Instant::now())),
+            relays: Mutex::default(),
+            ending: watch::Sender::new(None),
+        }
+    }
+
+    /// Tells `relay` of steps, counters and canaries from now on.
+    pub(crate) fn add_relay(&self, relay: Arc<RelayOutbox>) {
+        lock(&self.relays).push(relay);
+    }
+
+    /// The end of [`Self::add_relay`].
+    pub(crate) fn remove_relay(&self, relay: &Arc<RelayOutbox>) {
+        lock(&self.relays).retain(|known| !Arc::ptr_eq(known, relay));
+    }
+
+    fn tell_relays(&self, tell: impl Fn(&RelayOutbox)) {
+        for relay in lock(&self.relays).iter() {
+            tell(relay);
+        }
+    }
+
+    /// Returns once the connection has ended.
+    pub(crate) async fn ended(&self) -> Ending {
+        let mut ending = self.ending.subscribe();
+        let ended = ending.wait_for(Option::is_some).await;
+        let ended = ended.ok().and_then(|ending| ending.clone());
+        match ended {
+            Some(ending) => ending,
+            // The sender lives as long as this.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Asks for a canary's token, unless one is under way: relays hear of its end either way.
+    pub(crate) fn ask_canary(&self) {
+        if !self.has_canary() {
+            let nonce = self.start_canary();
+            self.send_control(FrontMessage::Canary { nonce });
         }
     }
 
@@ -148,15 +199,21 @@ impl EngineClient {
             EngineMessage::Step { step, events } => {
                 lock(&self.liveness).on_progress(at);
                 self.on_step(step, events, at);
+                self.tell_relays(|relay| relay.on_step(step));
             }
-            EngineMessage::Working { num_tokens, .. } => {
+            EngineMessage::Working { step, num_tokens } => {
                 lock(&self.liveness).on_working(num_tokens, at);
+                self.tell_relays(|relay| relay.on_working(step, num_tokens));
             }
             EngineMessage::CanaryDone { nonce, error } => {
                 lock(&self.liveness).on_canary(nonce, at);
+                self.tell_relays(|relay| relay.on_canary(error.as_deref()));
                 return error.map(|error| format!("its canary failed: {error}"));
             }
-            EngineMessage::Stats(stats) => *lock(&self.stats) = *stats,
+            EngineMessage::Stats(stats) => {
+                self.tell_relays(|relay| relay.on_stats(&stats));
+                *lock(&self.stats) = *stats;
+            }
             EngineMessage::Admitted {
                 request_id,
                 attempt,
@@ -237,6 +294,10 @@ impl EngineClient {
         let mut table = lock(&self.table);
         table.is_closed = true;
         let lost: Vec<(RequestId, Sequence)> = table.sequences.drain().collect();
+        self.ending.send_replace(Some(Ending {
+            loss: loss.clone(),
+            num_sequences: lost.len(),
+        }));
         let replays = lost.iter().find_map(|(_, lost)| lost.feed.replays());
         if let Some(replays) = replays {
             // Before any of them is told.
@@ -257,8 +318,14 @@ impl EngineClient {
     }
 }
 
-impl Target for EngineClient {
-    fn submit(&self, request: Generate, feed: Feed) -> Result<(), SubmitError> {
+impl EngineClient {
+    /// Sends a request; with `epoch`, one that the peer's front has to admit first.
+    fn send_request(
+        &self,
+        request: Generate,
+        feed: Feed,
+        epoch: Option<u64>,
+    ) -> Result<(), SubmitError> {
         // Both locks are held so that the sequence is in the table before its answer can come,
         // and in neither place when it is refused. The order is table, then outbox.
         let mut table = lock(&self.table);
@@ -281,6 +348,12 @@ impl Target for EngineClient {
             },
         );
         outbox.num_requests += 1;
+        if let Some(epoch) = epoch {
+            let request_id = request.request_id;
+            outbox
+                .messages
+                .push_back(FrontMessage::Ask { request_id, epoch });
+        }
         outbox
             .messages
             .push_back(FrontMessage::Generate(Box::new(request)));
@@ -289,12 +362,35 @@ impl Target for EngineClient {
         self.has_mail.notify_one();
         Ok(())
     }
+}
+
+impl Target for EngineClient {
+    fn submit(&self, request: Generate, feed: Feed) -> Result<(), SubmitError> {
+        self.send_request(request, feed, None)
+    }
 
     fn cancel(&self, request_id: RequestId) {
         let was_live = lock(&self.table).sequences.remove(&request_id).is_some();
         if was_live {
             self.send_control(FrontMessage::Cancel { request_id });
         }
+    }
+}
+
+/// The peer's main engine, for requests that the peer's front is to admit.
+pub(crate) struct Asked {
+    pub(crate) client: Arc<EngineClient>,
+    /// In which the peer is believed to serve.
+    pub(crate) epoch: u64,
+}
+
+impl Target for Asked {
+    fn submit(&self, request: Generate, feed: Feed) -> Result<(), SubmitError> {
+        self.client.send_request(request, feed, Some(self.epoch))
+    }
+
+    fn cancel(&self, request_id: RequestId) {
+        self.client.cancel(request_id);
     }
 }
 

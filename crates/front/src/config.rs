@@ -86,6 +86,27 @@ pub struct FrontConfig {
     pub convicted_ttl_ms: u64,
     /// Convicted requests that are remembered, at most.
     pub max_num_convicted_requests: usize,
+    /// How long a new request is held while no node of the pair serves.
+    pub takeover_hold_ms: u64,
+    /// Requests that are held so, at most; more are refused as if the engine's queue were full.
+    pub max_num_takeover_holds: usize,
+    /// A peer that was silent for so long is cut off, and streams on its engine go on elsewhere.
+    pub peer_dead_after_ms: u64,
+    /// How long streams stay on the peer's engine once this node serves and has an engine again.
+    pub peer_drain_ms: u64,
+    /// From the opening of a stream to the peer until its engine is proved, at most.
+    pub peer_greeting_timeout_ms: u64,
+    /// First wait before a stream to the peer is opened again; doubles.
+    pub peer_retry_min_ms: u64,
+    /// The longest such wait.
+    pub peer_retry_max_ms: u64,
+    /// How long the peer may leave what this node's engine says unread.
+    pub peer_write_timeout_ms: u64,
+    /// Messages of this node's engine that wait to be written to the peer, at most; a peer that
+    /// reads more slowly is cut off.
+    pub max_num_relay_messages: usize,
+    /// Streams to this node's engine that the peer may have open.
+    pub max_num_peer_streams: usize,
     /// Time between two lines of statistics in the log, seconds; 0 turns them off.
     pub stats_log_interval_s: u64,
     /// Log a line for each request: sizes and parameters, never text.
@@ -128,6 +149,16 @@ impl Default for FrontConfig {
             max_num_held_requests: 1024,
             convicted_ttl_ms: 600_000,
             max_num_convicted_requests: 256,
+            takeover_hold_ms: 15_000,
+            max_num_takeover_holds: 1024,
+            peer_dead_after_ms: 3_000,
+            peer_drain_ms: 30_000,
+            peer_greeting_timeout_ms: 10_000,
+            peer_retry_min_ms: 20,
+            peer_retry_max_ms: 1_000,
+            peer_write_timeout_ms: 10_000,
+            max_num_relay_messages: 16_384,
+            max_num_peer_streams: 8,
             stats_log_interval_s: 10,
             log_requests: false,
         }
@@ -191,6 +222,26 @@ impl FrontConfig {
 
     pub(crate) fn replay_retry_interval(&self) -> Duration {
         Duration::from_millis(self.replay_retry_interval_ms)
+    }
+
+    pub(crate) fn takeover_hold(&self) -> Duration {
+        Duration::from_millis(self.takeover_hold_ms)
+    }
+
+    pub(crate) fn peer_greeting_timeout(&self) -> Duration {
+        Duration::from_millis(self.peer_greeting_timeout_ms)
+    }
+
+    pub(crate) fn peer_retry_min(&self) -> Duration {
+        Duration::from_millis(self.peer_retry_min_ms)
+    }
+
+    pub(crate) fn peer_retry_max(&self) -> Duration {
+        Duration::from_millis(self.peer_retry_max_ms)
+    }
+
+    pub(crate) fn peer_write_timeout(&self) -> Duration {
+        Duration::from_millis(self.peer_write_timeout_ms)
     }
 
     pub(crate) fn engine_stable_after(&self) -> Duration {

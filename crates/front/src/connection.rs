@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use hotspare_link::{FrontMessage, LinkError};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -39,8 +40,8 @@ impl Connection {
 }
 
 /// Routes messages until the connection ends; returns why it did.
-pub(crate) async fn read_all(
-    receiver: &mut Receiver<OwnedReadHalf>,
+pub(crate) async fn read_all<R: AsyncRead + Unpin>(
+    receiver: &mut Receiver<R>,
     client: &EngineClient,
 ) -> String {
     loop {
@@ -57,8 +58,8 @@ pub(crate) async fn read_all(
 }
 
 /// Writes what is queued until the connection ends; returns why it did.
-pub(crate) async fn write_all(
-    sender: &mut Sender<OwnedWriteHalf>,
+pub(crate) async fn write_all<W: AsyncWrite + Unpin>(
+    sender: &mut Sender<W>,
     client: &EngineClient,
 ) -> String {
     let mut messages = VecDeque::new();

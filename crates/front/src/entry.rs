@@ -29,6 +29,7 @@ impl Front {
             max_num_replay_attempts: shared.config.max_num_replay_attempts,
             replay_timeout: shared.config.replay_timeout(),
             replay_retry_interval: shared.config.replay_retry_interval(),
+            is_paired: shared.pairing.is_some(),
         }
     }
 

@@ -3,10 +3,11 @@
 //! Invariant: a job is either refused with a reason or its stream is handed out after an engine
 //! admitted every choice of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use hotspare_failover::Role;
 use hotspare_journal::{Journal, JournalConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -14,14 +15,15 @@ use tokio::task::JoinHandle;
 use crate::in_flight::InFlight;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::model::{Model, ModelCell};
+use crate::peer_link::PeerLink;
 use crate::replays::Replays;
 use crate::seeds::Seeds;
-use crate::slot::{EngineSlot, EngineView, Order};
-use crate::stream::StreamJob;
+use crate::slot::{EngineSlot, Order};
+use crate::stream::{NotOpened, StreamJob};
 use crate::supervisor::{Reload, Supervisor};
 use crate::{
-    EngineLauncher, EngineState, EngineStatus, FrontConfig, FrontError, GenerateError,
-    GenerationJob, GenerationStream, ModelInfo, ModelLoader, NodeStatus, Readiness,
+    EngineLauncher, EngineState, FrontConfig, FrontError, GenerateError, GenerationJob,
+    GenerationStream, ModelInfo, ModelLoader, PairSetup, Pairing, relay, standing,
 };
 
 /// What clones of a front share.
@@ -39,6 +41,11 @@ pub(crate) struct Shared {
     /// Models that were made so far.
     pub(crate) num_models: AtomicU64,
     pub(crate) loader: OnceLock<Arc<dyn ModelLoader>>,
+    pub(crate) pairing: Option<Arc<dyn Pairing>>,
+    /// New requests that wait for a role to change.
+    pub(crate) num_held: AtomicUsize,
+    /// What runs for the peer is to end: set when this front drains.
+    pub(crate) closing: watch::Sender<bool>,
 }
 
 /// Cheap to clone; see the module.
@@ -52,6 +59,8 @@ pub struct FrontHandle {
     front: Front,
     supervisor: JoinHandle<Result<(), FrontError>>,
     stats_log: JoinHandle<()>,
+    /// What keeps the pair and the front in touch.
+    pair_tasks: Vec<JoinHandle<()>>,
 }
 
 impl Front {
@@ -60,6 +69,25 @@ impl Front {
         config: FrontConfig,
         model: ModelInfo,
         launcher: Arc<dyn EngineLauncher>,
+    ) -> FrontHandle {
+        Self::start_node(config, model, launcher, None)
+    }
+
+    /// The same for a node of a pair.
+    pub fn start_paired(
+        config: FrontConfig,
+        model: ModelInfo,
+        launcher: Arc<dyn EngineLauncher>,
+        setup: PairSetup,
+    ) -> FrontHandle {
+        Self::start_node(config, model, launcher, Some(setup))
+    }
+
+    fn start_node(
+        config: FrontConfig,
+        model: ModelInfo,
+        launcher: Arc<dyn EngineLauncher>,
+        setup: Option<PairSetup>,
     ) -> FrontHandle {
         let slot = Arc::new(EngineSlot::new());
         let served = &model.served;
@@ -102,11 +130,14 @@ impl Front {
             num_request_ids: AtomicU64::new(0),
             in_flight: InFlight::new(),
             is_draining: AtomicBool::new(false),
+            pairing: setup.as_ref().map(|setup| Arc::clone(&setup.pairing)),
+            num_held: AtomicUsize::new(0),
+            closing: watch::Sender::new(false),
         };
+        let shared = Arc::new(shared);
         FrontHandle {
-            front: Self {
-                shared: Arc::new(shared),
-            },
+            pair_tasks: setup.map_or_else(Vec::new, |setup| pair_tasks(&shared, setup)),
+            front: Self { shared },
             supervisor: tokio::spawn(supervisor.run(reload_receiver)),
             stats_log,
         }
@@ -133,42 +164,41 @@ impl Front {
     }
 
     async fn try_generate(&self, job: GenerationJob) -> Result<GenerationStream, GenerateError> {
-        let shared = &self.shared;
         let started_at = Instant::now();
-        let readiness = self.readiness();
-        let not_ready = |reason: String| GenerateError::NotReady {
-            reason,
-            retry_after_s: shared.config.not_ready_retry_after_s,
-        };
         let model = job.model.clone().unwrap_or_else(|| self.model());
-        let find_target = || {
-            let target = shared.slot.target_of(model.generation);
-            target.filter(|_| self.readiness().ready)
-        };
-        let Some(target) = find_target() else {
-            return Err(not_ready(readiness.reason));
-        };
-        let n = job.n;
-        if shared.config.log_requests {
+        let mut waiting = self.waiting();
+        waiting.enter(&model).await?;
+        if self.shared.config.log_requests {
             log_request(&job);
         }
-        let in_flight = shared.in_flight.enter();
-        let (starts, record) = self.sequences(job, &model)?;
-        self.check_convictions(&record, starts.len())?;
-        self.wait_turn(&target).await?;
-        // It may have waited for long.
-        let target = find_target().ok_or_else(|| not_ready(self.readiness().reason))?;
-        let job = StreamJob {
-            starts,
-            record,
-            target,
-            in_flight,
-            started_at,
-        };
-        let context = self.stream_context(&model);
-        let stream = GenerationStream::open(context, job).await?;
-        model.metrics.on_job(n);
-        Ok(stream)
+        loop {
+            let in_flight = self.shared.in_flight.enter();
+            let (starts, record) = self.sequences(&job, &model)?;
+            self.check_convictions(&record, starts.len())?;
+            let entry = waiting.enter(&model).await?;
+            self.wait_turn(&entry.client).await?;
+            // It may have waited for long.
+            let entry = waiting.enter(&model).await?;
+            if let Some(first) = starts.first() {
+                self.audit(&entry, first.request.request_id.0);
+            }
+            let stream_job = StreamJob {
+                starts,
+                record,
+                entry,
+                in_flight,
+                started_at,
+            };
+            let context = self.stream_context(&model);
+            match GenerationStream::open(context, stream_job).await {
+                Ok(stream) => {
+                    model.metrics.on_job(job.n);
+                    return Ok(stream);
+                }
+                Err(NotOpened::Failed(error)) => return Err(error),
+                Err(NotOpened::Moved) => waiting.retry().await?,
+            }
+        }
     }
 
     /// The model that new requests get.
@@ -182,20 +212,6 @@ impl Front {
         Some(client.hello().model_hash.clone())
     }
 
-    /// Whether a request would be served here now.
-    pub fn readiness(&self) -> Readiness {
-        let state = self.shared.slot.state();
-        let reason = match &state {
-            _ if self.is_draining() => Some("the server is draining".to_owned()),
-            EngineState::Failed { reason } => Some(format!("the engine failed: {reason}")),
-            state => state.not_ready_reason().map(str::to_owned),
-        };
-        Readiness {
-            ready: reason.is_none(),
-            reason: reason.unwrap_or_default(),
-        }
-    }
-
     /// The engine's state as it changes.
     pub fn engine_states(&self) -> watch::Receiver<EngineState> {
         self.shared.slot.subscribe()
@@ -206,81 +222,35 @@ impl Front {
         &self.shared
     }
 
+    /// The pair; `None` for a node without a peer.
+    pub fn pairing(&self) -> Option<&Arc<dyn Pairing>> {
+        self.shared.pairing.as_ref()
+    }
+
+    /// This node's role: without a pair it serves by itself as soon as it has an engine.
+    pub fn role(&self) -> Role {
+        if let Some(pairing) = self.pairing() {
+            return pairing.view().role;
+        }
+        match self.shared.slot.state() {
+            _ if self.is_draining() => Role::Draining,
+            EngineState::Starting | EngineState::Loading { .. } => Role::Starting,
+            EngineState::Draining | EngineState::Stopped => Role::Draining,
+            EngineState::Failed { .. } => Role::Failed,
+            EngineState::Ready | EngineState::Backoff { .. } => Role::PrimarySolo,
+        }
+    }
+
+    /// The epoch that answers carry: in which this node serves, or the highest that it knows to
+    /// have served; 0 without a pair.
+    pub fn epoch(&self) -> u64 {
+        let pairing = self.pairing();
+        pairing.map_or(0, |pairing| pairing.view().epoch.number())
+    }
+
     /// This node's name.
     pub fn node(&self) -> &str {
         &self.shared.config.node
-    }
-
-    /// The body of `/ha/status`.
-    pub fn status(&self) -> NodeStatus {
-        let shared = &self.shared;
-        let state = shared.slot.state();
-        let readiness = self.readiness();
-        let role = match &state {
-            _ if self.is_draining() => "draining",
-            EngineState::Starting | EngineState::Loading { .. } => "starting",
-            EngineState::Draining | EngineState::Stopped => "draining",
-            EngineState::Failed { .. } => "failed",
-            EngineState::Ready | EngineState::Backoff { .. } => "primary-solo",
-        };
-        let mut reasons = Vec::new();
-        let is_ready = readiness.ready;
-        if !readiness.ready {
-            reasons.push(readiness.reason);
-        }
-        if let EngineState::Backoff { reason, .. } = &state {
-            reasons.push(reason.clone());
-        }
-        let engines = shared.slot.engines();
-        // A spare that cannot be had is worth knowing of while all is well.
-        let num_spares = shared.slot.stats().num_ready_spares;
-        let is_short = num_spares < shared.config.num_spare_engines.into();
-        if let (true, Some(reason)) = (is_ready && is_short, shared.slot.last_failure()) {
-            reasons.push(format!(
-                "{num_spares} of {} spare engines are ready; the last failure: {reason}",
-                shared.config.num_spare_engines
-            ));
-        }
-        NodeStatus {
-            node: shared.config.node.clone(),
-            role,
-            epoch: 0,
-            mode: "available",
-            engines: engines
-                .into_iter()
-                .map(|engine| self.engine_status(engine))
-                .collect(),
-            gpus: Vec::new(),
-            degraded: false,
-            reasons,
-        }
-    }
-
-    fn engine_status(&self, engine: EngineView) -> EngineStatus {
-        let num_restarts = self.shared.slot.stats().num_restarts;
-        let served = engine
-            .served
-            .unwrap_or_else(|| Arc::clone(&self.model().served));
-        let hello = engine.hello;
-        let (model_hash, numerics_id, device) = hello.map_or_else(Default::default, |hello| {
-            (hello.model_hash, hello.numerics_id, hello.device)
-        });
-        EngineStatus {
-            pid: engine.pid,
-            model: served.name().to_owned(),
-            model_hash,
-            numerics_id,
-            device,
-            state: engine.state.name(),
-            steps: engine.num_steps,
-            running: engine.stats.num_running,
-            waiting: engine.stats.num_waiting,
-            restarts: match engine.name.as_str() {
-                "main" => num_restarts,
-                _ => 0,
-            },
-            name: engine.name,
-        }
     }
 
     /// All metrics; see [`Front::metrics_content_type`].
@@ -307,6 +277,7 @@ impl Front {
     /// Refuses new jobs from now on; what runs goes on.
     pub fn drain(&self) {
         self.shared.is_draining.store(true, Ordering::SeqCst);
+        self.shared.closing.send_replace(true);
     }
 
     /// Whether new jobs are refused.
@@ -353,7 +324,21 @@ impl Drop for FrontHandle {
     fn drop(&mut self) {
         self.supervisor.abort();
         self.stats_log.abort();
+        for task in &self.pair_tasks {
+            task.abort();
+        }
     }
+}
+
+/// What runs beside a front of a pair.
+fn pair_tasks(shared: &Arc<Shared>, setup: PairSetup) -> Vec<JoinHandle<()>> {
+    let link = PeerLink::new(Arc::clone(shared), Arc::clone(&setup.pairing));
+    let relays = relay::serve(Arc::clone(shared), Arc::clone(&setup.pairing));
+    vec![
+        tokio::spawn(link.run()),
+        tokio::spawn(relays),
+        tokio::spawn(standing::report(Arc::clone(shared), setup)),
+    ]
 }
 
 fn log_request(job: &GenerationJob) {

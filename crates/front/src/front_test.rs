@@ -252,7 +252,7 @@ async fn choices_share_the_tables_of_their_stop_strings() {
         ..job(&[&[5], &[6]], 8)
     };
     let front = handle.front();
-    let (starts, _) = front.sequences(job, &front.model()).unwrap();
+    let (starts, _) = front.sequences(&job, &front.model()).unwrap();
     assert_eq!(starts.len(), 6);
     let buffers: Vec<_> = starts
         .iter()

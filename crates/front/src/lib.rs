@@ -8,6 +8,7 @@
 //! sequence it sent to an engine is finished, cancelled or lost with that engine.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod buckets;
 mod choice;
 mod client;
@@ -29,8 +30,14 @@ mod load;
 mod metrics;
 mod model;
 mod model_info;
+#[cfg(test)]
+mod pair_test;
+mod pairing;
+mod peer_link;
 mod placement;
 mod process;
+mod relay;
+mod relay_outbox;
 mod reload;
 mod replay;
 mod replay_metrics;
@@ -43,6 +50,7 @@ mod resume_props_test;
 mod seeds;
 mod sequences;
 mod slot;
+mod standing;
 mod stats_log;
 mod status;
 mod stream;
@@ -51,6 +59,8 @@ mod supervisor;
 mod target;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod testing_pair;
 #[cfg(test)]
 mod testing_streams;
 mod wire;
@@ -65,5 +75,6 @@ pub use launch::{ENGINE_LIFE_ENV, EngineLauncher, LaunchedEngine, ProcessLaunche
 pub use load::{GenerationConfigSource, ModelInfo, ModelLoader, ModelOptions};
 pub use model::Model;
 pub use model_info::ServedModel;
-pub use status::{EngineStatus, GpuStatus, NodeStatus, Readiness};
+pub use pairing::{Io, Operation, PairSetup, Pairing, PeerIo};
+pub use status::{EngineStatus, GpuStatus, NodeStatus, PairStatus, PeerStatus, Readiness};
 pub use stream::GenerationStream;

@@ -359,7 +359,7 @@ async fn time_to_end(
 }
 
 /// Watches an engine; returns why it is given up.
-async fn hang(client: &EngineClient, config: &FrontConfig) -> String {
+pub(crate) async fn hang(client: &EngineClient, config: &FrontConfig) -> String {
     let every = config.watch_interval();
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -42,10 +42,10 @@ impl Front {
     /// The sequences of a job, `n` for each prompt, and the record by which they are continued.
     pub(crate) fn sequences(
         &self,
-        job: GenerationJob,
+        job: &GenerationJob,
         model: &Model,
     ) -> Result<(Vec<Start>, RequestRecord), GenerateError> {
-        let num_sequences = self.num_sequences(&job)?;
+        let num_sequences = self.num_sequences(job)?;
         let stops = Stops {
             strings: job.stop_strings.clone().into(),
             buffer: StopBuffer::new(&job.stop_strings, job.include_stop_str_in_output),
@@ -74,7 +74,7 @@ impl Front {
                     max_tokens,
                 });
                 starts.push(Start {
-                    choice: choice(model, index, prompt, &job, &stops),
+                    choice: choice(model, index, prompt, job, &stops),
                     request: Generate {
                         request_id: RequestId(request_id),
                         attempt: 0,
@@ -93,9 +93,9 @@ impl Front {
         let params = JobParams {
             sampling: SamplingParams {
                 seed,
-                ..job.sampling
+                ..job.sampling.clone()
             },
-            stop: job.stop,
+            stop: job.stop.clone(),
             priority: job.priority,
             deadline_ms: job.deadline_ms,
             block_hash_keys,

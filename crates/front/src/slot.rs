@@ -1,4 +1,5 @@
-//! The engine slot: what is known about the engines of this node, whichever life they are in.
+//! The engine slot: what is known about the engines of this node, whichever life they are in, and
+//! about the peer's.
 //!
 //! Each engine's own task writes its entry, the supervisor says which generation serves; streams,
 //! status and metrics read it. The engine that serves new requests is `main`; when it is lost, a
@@ -12,6 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hotspare_link::{EngineHello, EngineStats};
 use tokio::sync::watch;
+
+mod view;
+
+use view::add_counters;
+pub(crate) use view::{EngineView, SlotStats};
 
 use crate::client::EngineClient;
 use crate::target::LossCause;
@@ -59,6 +65,8 @@ impl Engine {
 
 struct Inner {
     engines: Vec<Engine>,
+    /// The peer's main engine, while its front can be reached.
+    peer: Option<Arc<EngineClient>>,
     main: Option<EngineId>,
     /// Engines of this generation serve new requests.
     generation: u64,
@@ -104,6 +112,11 @@ impl Inner {
         }
     }
 
+    fn peer_of(&self, hash: &str) -> Option<Arc<EngineClient>> {
+        let peer = self.peer.as_ref();
+        peer.filter(|peer| peer.hello().model_hash == hash).cloned()
+    }
+
     fn state(&self) -> EngineState {
         if let Some(main) = self.main() {
             return main.state.clone();
@@ -126,57 +139,11 @@ pub(crate) struct EngineSlot {
     order: watch::Sender<Order>,
 }
 
-/// Counters over all lives and gauges of the present ones.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SlotStats {
-    /// Counters are sums over all lives; of the gauges, requests are those of all engines and
-    /// blocks those of `main`, 0 without one.
-    pub(crate) engine: EngineStats,
-    /// Tokens that arrived from all lives.
-    pub(crate) num_tokens: u64,
-    /// KV blocks in the pool of `main`; 0 while unknown.
-    pub(crate) num_blocks: u32,
-    /// How often an engine was started in place of one that was lost.
-    pub(crate) num_restarts: u64,
-    /// Engines that were ended from outside while they served.
-    pub(crate) num_losses_outside: u64,
-    /// Engines that ended, hung or spoke nonsense while they served.
-    pub(crate) num_losses_own: u64,
-    /// Engines that are ready beside `main`.
-    pub(crate) num_ready_spares: u64,
-}
-
-/// One engine, for `/ha/status`.
-#[derive(Clone, Debug)]
-pub(crate) struct EngineView {
-    pub(crate) name: String,
-    pub(crate) served: Option<Arc<ServedModel>>,
-    pub(crate) pid: Option<u32>,
-    pub(crate) state: EngineState,
-    pub(crate) hello: Option<EngineHello>,
-    pub(crate) stats: EngineStats,
-    pub(crate) num_steps: u64,
-}
-
-impl EngineView {
-    fn of(name: String, engine: &Engine) -> Self {
-        let client = engine.client.as_ref();
-        Self {
-            name,
-            served: Some(Arc::clone(&engine.served)),
-            pid: engine.pid,
-            state: engine.state.clone(),
-            hello: engine.hello.clone(),
-            stats: client.map(|client| client.stats()).unwrap_or_default(),
-            num_steps: client.map_or(0, |client| client.last_step()),
-        }
-    }
-}
-
 impl EngineSlot {
     pub(crate) fn new() -> Self {
         let inner = Inner {
             engines: Vec::new(),
+            peer: None,
             main: None,
             generation: 0,
             absent: EngineState::Starting,
@@ -208,7 +175,8 @@ impl EngineSlot {
     }
 
     /// The engine that takes the attempts of a stream: one that serves `model_hash`, or for a
-    /// stream that has not begun (`None`) the one that takes new requests.
+    /// stream that has not begun (`None`) the one of this node that takes new requests. The peer's
+    /// comes after all of this node's.
     pub(crate) fn target(&self, model_hash: Option<&str>) -> Option<Arc<EngineClient>> {
         let inner = self.inner();
         let Some(hash) = model_hash else {
@@ -219,7 +187,26 @@ impl EngineSlot {
             let serving = inner.engines.iter().filter(|engine| engine.serves(hash));
             serving.min_by_key(|engine| engine.is_retired)
         };
-        main.or_else(others)?.client.clone()
+        match main.or_else(others) {
+            Some(engine) => engine.client.clone(),
+            None => inner.peer_of(hash),
+        }
+    }
+
+    /// The peer's main engine, where it serves `model_hash`.
+    pub(crate) fn peer_target(&self, model_hash: &str) -> Option<Arc<EngineClient>> {
+        self.inner().peer_of(model_hash)
+    }
+
+    /// What the peer's main engine said it is, while it can be reached.
+    pub(crate) fn peer_hello(&self) -> Option<EngineHello> {
+        let inner = self.inner();
+        inner.peer.as_ref().map(|client| client.hello().clone())
+    }
+
+    /// The peer's main engine can be reached, or can not any more.
+    pub(crate) fn set_peer(&self, peer: Option<Arc<EngineClient>>) {
+        self.change(|inner| inner.peer = peer);
     }
 
     /// The engine that takes new requests which were made for this generation's tokenizer.
@@ -373,79 +360,6 @@ impl EngineSlot {
         self.inner().hello.clone()
     }
 
-    /// The engines with their names, `main` first.
-    pub(crate) fn engines(&self) -> Vec<EngineView> {
-        let inner = self.inner();
-        let first = inner.first();
-        let main = match first {
-            Some(engine) => EngineView {
-                state: inner.state(),
-                hello: engine.hello.clone().or_else(|| inner.hello.clone()),
-                ..EngineView::of("main".to_owned(), engine)
-            },
-            None => EngineView {
-                name: "main".to_owned(),
-                served: None,
-                pid: None,
-                state: inner.state(),
-                hello: inner.hello.clone(),
-                stats: EngineStats::default(),
-                num_steps: 0,
-            },
-        };
-        let first = first.map(|engine| engine.id);
-        let mut views = vec![main];
-        let (mut num_spares, mut num_retired) = (0, 0);
-        for engine in &inner.engines {
-            if Some(engine.id) == first || engine.is_lost {
-                continue;
-            }
-            let name = if engine.is_retired {
-                num_retired += 1;
-                format!("retired-{num_retired}")
-            } else if engine.generation == inner.generation {
-                num_spares += 1;
-                format!("spare-{num_spares}")
-            } else {
-                "next".to_owned()
-            };
-            views.push(EngineView::of(name, engine));
-        }
-        views
-    }
-
-    pub(crate) fn stats(&self) -> SlotStats {
-        let inner = self.inner();
-        let main = inner.main();
-        let mut all = SlotStats {
-            num_tokens: inner.past_num_tokens,
-            num_blocks: inner.hello.as_ref().map_or(0, |hello| hello.num_blocks),
-            num_restarts: inner.num_restarts,
-            num_losses_outside: inner.num_losses_outside,
-            num_losses_own: inner.num_losses_own,
-            ..SlotStats::default()
-        };
-        add_counters(&mut all.engine, &inner.past);
-        for engine in &inner.engines {
-            let Some(client) = &engine.client else {
-                continue;
-            };
-            let stats = client.stats();
-            add_counters(&mut all.engine, &stats);
-            all.num_tokens += client.num_tokens();
-            all.engine.num_running += stats.num_running;
-            all.engine.num_waiting += stats.num_waiting;
-            let is_main = main.is_some_and(|main| main.id == engine.id);
-            if is_main {
-                all.engine.num_used_blocks = stats.num_used_blocks;
-                all.engine.num_cached_blocks = stats.num_cached_blocks;
-            } else if engine.is_of(inner.generation) {
-                all.num_ready_spares += 1;
-            }
-        }
-        all
-    }
-
     /// Orders only grow: a drain is not taken back.
     pub(crate) fn give_order(&self, order: Order) {
         grow(&self.order, order);
@@ -463,20 +377,4 @@ pub(crate) fn grow(sender: &watch::Sender<Order>, order: Order) {
         *current = order.max(*current);
         grows
     });
-}
-
-/// Adds the counters of `other`, leaving the gauges.
-fn add_counters(stats: &mut EngineStats, other: &EngineStats) {
-    stats.num_steps += other.num_steps;
-    stats.num_prompt_tokens += other.num_prompt_tokens;
-    stats.num_cached_prompt_tokens += other.num_cached_prompt_tokens;
-    stats.num_generated_tokens += other.num_generated_tokens;
-    stats.num_preemptions += other.num_preemptions;
-    stats.step_tokens += other.step_tokens;
-    stats.preemptions += other.preemptions;
-    stats.num_prefix_cache_queries += other.num_prefix_cache_queries;
-    stats.num_prefix_cache_hits += other.num_prefix_cache_hits;
-    stats.device += other.device;
-    stats.schedule_ns += other.schedule_ns;
-    stats.transport_ns += other.transport_ns;
 }

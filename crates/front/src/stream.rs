@@ -21,8 +21,8 @@ use hotspare_protocol::FinishReason;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::admission::Entry;
 use crate::choice::{Choice, Progress};
-use crate::client::EngineClient;
 use crate::in_flight::InFlightGuard;
 use crate::metrics::{ChoiceRecord, Metrics};
 use crate::placement::Placement;
@@ -30,7 +30,9 @@ use crate::replay_metrics::ReplayOutcome;
 use crate::replays::Replays;
 use crate::slot::EngineSlot;
 use crate::stream_replay::Failure;
-use crate::target::{Arrival, ArrivalKind, Feed, Loss, LossCause, NUM_EXTRA_ARRIVALS, SubmitError};
+use crate::target::{
+    Arrival, ArrivalKind, Feed, Loss, LossCause, NUM_EXTRA_ARRIVALS, SubmitError, Target,
+};
 use crate::{ChoiceDelta, GenerateError};
 
 /// One choice and its sequence.
@@ -81,6 +83,8 @@ pub struct GenerationStream {
     num_open: usize,
     num_admitted: usize,
     has_ended: bool,
+    /// It is to be admitted afresh.
+    pub(crate) has_moved: bool,
     pub(crate) started_at: Instant,
     _in_flight: InFlightGuard,
 }
@@ -101,6 +105,8 @@ pub(crate) struct StreamContext {
     pub(crate) max_num_replay_attempts: u32,
     pub(crate) replay_timeout: Duration,
     pub(crate) replay_retry_interval: Duration,
+    /// What has not begun is admitted by the pair's rules, and never by way of a replay.
+    pub(crate) is_paired: bool,
 }
 
 /// One job's own part of a stream.
@@ -108,17 +114,29 @@ pub(crate) struct StreamJob {
     pub(crate) starts: Vec<Start>,
     pub(crate) record: RequestRecord,
     /// Where it begins.
-    pub(crate) target: Arc<EngineClient>,
+    pub(crate) entry: Entry,
     pub(crate) in_flight: InFlightGuard,
     pub(crate) started_at: Instant,
 }
 
+/// Why a stream was not opened. Nothing of the job runs then.
+pub(crate) enum NotOpened {
+    /// For good.
+    Failed(GenerateError),
+    /// Its engine went, or was not this request's any more, before it took anything in. In a pair
+    /// it is to be admitted afresh, wherever that is now.
+    Moved,
+}
+
+impl From<GenerateError> for NotOpened {
+    fn from(error: GenerateError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl GenerationStream {
     /// Submits every sequence and waits until all are admitted.
-    pub(crate) async fn open(
-        context: StreamContext,
-        job: StreamJob,
-    ) -> Result<Self, GenerateError> {
+    pub(crate) async fn open(context: StreamContext, job: StreamJob) -> Result<Self, NotOpened> {
         let starts = job.starts;
         let num_arrivals = starts
             .iter()
@@ -140,21 +158,26 @@ impl GenerationStream {
             num_open: starts.len(),
             num_admitted: 0,
             has_ended: false,
+            has_moved: false,
             started_at: job.started_at,
             _in_flight: job.in_flight,
         };
-        let hello = job.target.hello();
+        let hello = job.entry.client.hello();
         stream
             .record
             .begin_on(&hello.model_hash, &hello.numerics_id);
         for (index, start) in starts.into_iter().enumerate() {
-            stream.submit(index, start, &job.target)?;
+            stream.submit(index, start, &job.entry.target)?;
         }
-        while stream.num_admitted < stream.sequences.len() && stream.error.is_none() {
+        while stream.num_admitted < stream.sequences.len()
+            && stream.error.is_none()
+            && !stream.has_moved
+        {
             poll_fn(|cx| stream.poll_arrival(cx)).await;
         }
         match stream.error.take() {
-            Some(error) => Err(error),
+            _ if stream.has_moved => Err(NotOpened::Moved),
+            Some(error) => Err(error.into()),
             None => Ok(stream),
         }
     }
@@ -163,7 +186,7 @@ impl GenerationStream {
         &mut self,
         index: usize,
         start: Start,
-        target: &Arc<EngineClient>,
+        target: &Arc<dyn Target>,
     ) -> Result<(), GenerateError> {
         let Start { request, choice } = start;
         let placement = Arc::new(Placement::new());
@@ -185,7 +208,7 @@ impl GenerationStream {
         let replays = Arc::clone(&self.context.replays);
         let feed = Feed::new(index as u32, self.sender.clone())
             .resumable(replays, Arc::clone(&self.has_overflowed));
-        match placement.submit(Arc::clone(target) as _, true, request, feed) {
+        match placement.submit(Arc::clone(target), true, request, feed) {
             Ok(()) => Ok(()),
             Err(SubmitError::Gone) => {
                 let loss = Loss {
@@ -360,6 +383,11 @@ impl GenerationStream {
             self.context.replays.forget(&origin.model_hash, request_id);
         }
         self.record.finish(index);
+    }
+
+    /// Whether no engine has taken anything of it in yet.
+    pub(crate) fn has_not_begun(&self) -> bool {
+        self.num_admitted == 0
     }
 
     pub(crate) fn fail(&mut self, error: GenerateError) {

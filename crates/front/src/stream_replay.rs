@@ -50,6 +50,11 @@ impl GenerationStream {
 
     /// The attempt of a sequence failed at `at`: another one is started, where that makes sense.
     pub(crate) fn replay(&mut self, index: usize, failure: &Failure, at: Instant) {
+        if self.context.is_paired && self.has_not_begun() {
+            self.sequences[index].placement.clear();
+            self.has_moved = true;
+            return;
+        }
         let avoid = self.sequences[index].placement.target();
         self.sequences[index].placement.clear();
         self.open_gap(index, at);

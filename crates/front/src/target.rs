@@ -1,8 +1,9 @@
 //! A target: anything that continues a list of token ids.
 //!
-//! Today there is one kind, the engine process of this node. Routing is choosing a target and
-//! failover is choosing again, so streams know only this seam: what they need to start an attempt
-//! elsewhere is a `Generate`, and what they get back carries the attempt's number.
+//! There are engine processes of this node, and the peer's main engine behind the peer's front.
+//! Routing is choosing a target and failover is choosing again, so streams know only this seam: what
+//! they need to start an attempt elsewhere is a `Generate`, and what they get back carries the
+//! attempt's number.
 //!
 //! Invariant: after `submit` returned `Ok`, the feed gets `Admitted` or `Rejected` or `Lost` first,
 //! and ends with `Rejected`, `Lost`, or an event with a finish reason. Feeds are never blocked on.
@@ -14,6 +15,7 @@ use std::time::Instant;
 use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent};
 use tokio::sync::mpsc;
 
+use crate::relay_outbox::RelayOutbox;
 use crate::replays::{ReplayGuard, Replays};
 
 /// Slots of a job's channel that a sequence needs beside its tokens: admission, a finish without
@@ -80,6 +82,23 @@ pub(crate) struct Arrival {
     pub(crate) kind: ArrivalKind,
 }
 
+/// Who reads what a sequence yields.
+#[derive(Clone)]
+enum Destination {
+    /// A stream of this front.
+    Stream {
+        index: u32,
+        sender: mpsc::Sender<Arrival>,
+        /// Set once a target sent more than the channel takes.
+        has_overflowed: Arc<AtomicBool>,
+    },
+    /// The peer's front, which calls the sequence so.
+    Peer {
+        outbox: Arc<RelayOutbox>,
+        request_id: RequestId,
+    },
+}
+
 /// Where a target delivers the arrivals of one sequence.
 ///
 /// The channel is shared by the choices of a job and has room for every token they can yield, so
@@ -87,10 +106,7 @@ pub(crate) struct Arrival {
 /// than it may is found out. Slots are allocated as they are used.
 #[derive(Clone)]
 pub(crate) struct Feed {
-    index: u32,
-    sender: mpsc::Sender<Arrival>,
-    /// Set once a target sent more than the channel takes.
-    has_overflowed: Arc<AtomicBool>,
+    destination: Destination,
     /// Who is told of the target's end; `None` for sequences that nobody would continue.
     replays: Option<Arc<Replays>>,
     /// Who waits for what a replay yields.
@@ -99,10 +115,23 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) fn new(index: u32, sender: mpsc::Sender<Arrival>) -> Self {
-        Self {
+        let destination = Destination::Stream {
             index,
             sender,
             has_overflowed: Arc::default(),
+        };
+        Self {
+            destination,
+            replays: None,
+            guard: None,
+        }
+    }
+
+    /// The feed of a sequence that runs here for the peer's front, which calls it `request_id` and
+    /// continues it by itself.
+    pub(crate) fn relayed(outbox: Arc<RelayOutbox>, request_id: RequestId) -> Self {
+        Self {
+            destination: Destination::Peer { outbox, request_id },
             replays: None,
             guard: None,
         }
@@ -111,7 +140,9 @@ impl Feed {
     /// The feed of a sequence that is continued when its target is lost.
     pub(crate) fn resumable(mut self, replays: Arc<Replays>, overflow: Arc<AtomicBool>) -> Self {
         self.replays = Some(replays);
-        self.has_overflowed = overflow;
+        if let Destination::Stream { has_overflowed, .. } = &mut self.destination {
+            *has_overflowed = overflow;
+        }
         self
     }
 
@@ -132,9 +163,18 @@ impl Feed {
         if let (Some(guard), ArrivalKind::Event(event)) = (&self.guard, &kind) {
             guard.on_event(event);
         }
-        let index = self.index;
+        let (index, sender, has_overflowed) = match &self.destination {
+            Destination::Peer { outbox, request_id } => {
+                return outbox.deliver(*request_id, attempt, kind);
+            }
+            Destination::Stream {
+                index,
+                sender,
+                has_overflowed,
+            } => (*index, sender, has_overflowed),
+        };
         let send = |kind| {
-            self.sender.try_send(Arrival {
+            sender.try_send(Arrival {
                 index,
                 attempt,
                 at,
@@ -147,7 +187,7 @@ impl Feed {
             Err(mpsc::error::TrySendError::Full(_)) => {
                 // The reader looks at the flag with each arrival. Where it has emptied the channel
                 // meanwhile, the second one wakes it.
-                self.has_overflowed.store(true, Ordering::SeqCst);
+                has_overflowed.store(true, Ordering::SeqCst);
                 let _ = send(ArrivalKind::Overflow);
                 false
             }

@@ -5,13 +5,15 @@
 
 use std::collections::VecDeque;
 
-use hotspare_link::{EngineMessage, FrameDecoder, FrontMessage, LinkError, encode_frame};
+use hotspare_link::{FrameDecoder, LinkError, encode_frame};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes asked of the socket at a time.
 const READ_CHUNK_BYTES: usize = 64 << 10;
 
-/// Reads an engine's messages.
+/// Reads the other side's messages.
 pub(crate) struct Receiver<R> {
     stream: R,
     decoder: FrameDecoder,
@@ -27,8 +29,8 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
         }
     }
 
-    /// The next message; `None` where the stream ends between two.
-    pub(crate) async fn receive(&mut self) -> Result<Option<EngineMessage>, LinkError> {
+    /// The next message, which has to be an `M`; `None` where the stream ends between two.
+    pub(crate) async fn receive<M: DeserializeOwned>(&mut self) -> Result<Option<M>, LinkError> {
         loop {
             if let Some(message) = self.decoder.next_message()? {
                 return Ok(Some(message));
@@ -41,7 +43,7 @@ impl<R: AsyncRead + Unpin> Receiver<R> {
     }
 }
 
-/// Writes messages to an engine, as many at once as are waiting.
+/// Writes messages to the other side, as many at once as are waiting.
 pub(crate) struct Sender<W> {
     stream: W,
     max_frame_bytes: usize,
@@ -61,10 +63,10 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
 
     /// Writes all of `messages`. One that has no frame within the bound goes to `refused` with the
     /// reason; the connection goes on.
-    pub(crate) async fn send(
+    pub(crate) async fn send<M: Serialize>(
         &mut self,
-        messages: &mut VecDeque<FrontMessage>,
-        mut refused: impl FnMut(FrontMessage, LinkError),
+        messages: &mut VecDeque<M>,
+        mut refused: impl FnMut(M, LinkError),
     ) -> Result<(), LinkError> {
         while let Some(message) = messages.pop_front() {
             let encoded = encode_frame(&message, self.max_frame_bytes, &mut self.buffer);
@@ -80,6 +82,8 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
 
     async fn flush(&mut self) -> Result<(), LinkError> {
         self.stream.write_all(&self.buffer).await?;
+        // Some streams hold what they encrypt until they are told.
+        self.stream.flush().await?;
         self.buffer.clear();
         self.buffer.shrink_to(self.max_batch_bytes);
         Ok(())
@@ -90,6 +94,7 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
 mod tests {
     use super::*;
     use hotspare_batch::{Generate, RequestId};
+    use hotspare_link::{EngineMessage, FrontMessage};
 
     fn generate(num_ids: usize) -> FrontMessage {
         FrontMessage::Generate(Box::new(Generate {
@@ -153,7 +158,8 @@ mod tests {
             let message = receiver.receive().await.expect("frames");
             assert_eq!(message, Some(EngineMessage::Pong { nonce: expected }));
         }
-        assert_eq!(receiver.receive().await.expect("a clean end"), None);
+        let end = receiver.receive::<EngineMessage>().await;
+        assert_eq!(end.expect("a clean end"), None);
         writer.await.expect("the writer ends");
     }
 }

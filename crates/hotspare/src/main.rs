@@ -8,8 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod demo;
+mod demo_nodes;
+mod demo_wire;
 mod device;
 mod engine_command;
+mod ha_command;
 mod hub;
 mod hub_progress;
 mod inspect;
@@ -17,6 +21,7 @@ mod inspect_report;
 mod limits;
 mod loader;
 mod logging;
+mod pairing;
 mod progress;
 mod pull;
 mod reload;
@@ -33,10 +38,15 @@ fn main() -> ExitCode {
         Err(arg) => return fail(&format!("the argument {} is not UTF-8", arg.display())),
     };
     match cli::parse(&args, &cli::Environment::new(std::env::vars_os())) {
-        Ok(cli::Command::Serve(settings)) => serve::run(*settings),
+        Ok(cli::Command::Serve(settings)) => match settings.ha.check() {
+            Ok(()) => serve::run(*settings),
+            Err(message) => fail(&message),
+        },
         Ok(cli::Command::Pull(args, hub)) => pull::run(args, &hub),
         Ok(cli::Command::Inspect(args)) => inspect::run(args),
         Ok(cli::Command::Reload(args)) => reload::run(&args),
+        Ok(cli::Command::Ha(args)) => ha_command::run(&args),
+        Ok(cli::Command::Demo(args)) => demo::run(&args),
         Ok(cli::Command::Engine(args)) => engine_command::run(args),
         Ok(cli::Command::Render(args)) => render_command::run(&args),
         Ok(cli::Command::KernelTests(args)) => device::kernel_tests(&args),

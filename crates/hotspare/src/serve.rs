@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::cli::{RENDER_COMMAND, Settings};
 use crate::loader::{Loader, launcher};
+use crate::pairing::Paired;
 use crate::signals::{Hangups, Signals};
 use crate::{fail, hub, limits, logging, progress};
 
@@ -79,11 +80,23 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())?;
     let launcher = launcher(&settings, &model)?;
-    let mut handle = Front::start(settings.front.clone(), model, Arc::new(launcher));
+    let paired = Paired::start(&settings, address)?;
+    let agent = bind_agent(&settings).await?;
+    let (config, launcher) = (settings.front.clone(), Arc::new(launcher));
+    let mut handle = match &paired {
+        Some(paired) => {
+            let setup = paired.setup(&settings, &model, address);
+            Front::start_paired(config, model, launcher, setup)
+        }
+        None => Front::start(config, model, launcher),
+    };
     let front = handle.front().clone();
     front.set_loader(Arc::new(Loader::new(as_given)));
     tokio::spawn(reload_on_hangup(front.clone(), hangups));
     tokio::spawn(progress::show(front.engine_states(), bars));
+    if let Some(agent) = agent {
+        tokio::spawn(hotspare_http::serve_agent(agent, front.clone()));
+    }
 
     let (stop_http, stopped) = oneshot::channel::<()>();
     let mut http = tokio::spawn(hotspare_http::serve(
@@ -119,6 +132,10 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
         tracing::warn!("{signal} again: ending at once");
         std::process::exit(signal.exit_status);
     });
+    if let Some(paired) = &paired {
+        tracing::info!("handing over to the other node, where it is ready");
+        paired.terminate().await;
+    }
     front.drain();
     drop(stop_http);
     shut_down_in_time(settings.shutdown_timeout + SHUTDOWN_GRACE, handle, http).await;
@@ -183,6 +200,16 @@ async fn bind(host: &str, port: u16) -> Result<TcpListener, String> {
         ),
         _ => format!("cannot listen on {host}:{port}: {error}"),
     })
+}
+
+/// The port for HAProxy's agent checks.
+async fn bind_agent(settings: &Settings) -> Result<Option<TcpListener>, String> {
+    let Some(address) = settings.ha.agent_listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|e| format!("--ha-agent-listen {address}: {e}"))?;
+    Ok(Some(listener))
 }
 
 fn warn_if_open(address: SocketAddr, settings: &Settings) {

@@ -18,9 +18,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const PRIORITY: HeaderName = HeaderName::from_static("x-vllm-priority");
 
-/// A node without a peer has no epoch.
-const EPOCH_WITHOUT_PAIR: HeaderValue = HeaderValue::from_static("0");
-
 /// The client's name for a request, where it is usable.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers
@@ -69,7 +66,8 @@ pub(crate) async fn name(State(app): State<App>, request: Request, next: Next) -
     if let Ok(node) = HeaderValue::from_str(app.front.node()) {
         headers.insert(NODE, node);
     }
-    headers.insert(EPOCH, EPOCH_WITHOUT_PAIR);
+    // 0 without a peer.
+    headers.insert(EPOCH, HeaderValue::from(app.front.epoch()));
     if app.front.is_draining() {
         // The client's next request belongs to another server.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

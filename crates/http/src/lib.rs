@@ -8,6 +8,7 @@
 //! shapes, the memory for it is bounded, and dropping the connection drops the generation.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod app;
 mod auth;
 mod body;
@@ -32,5 +33,6 @@ mod timeout_io;
 mod unknown_fields;
 mod view;
 
+pub use agent::serve_agent;
 pub use config::HttpConfig;
 pub use server::{HttpError, serve};

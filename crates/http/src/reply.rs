@@ -28,6 +28,8 @@ pub(crate) fn error(error: &ApiError) -> Response {
     if let Some(seconds) = error.retry_after_s {
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let ms = HeaderValue::from(u64::from(seconds) * 1000);
+        headers.insert("retry-after-ms", ms);
         headers.insert("x-should-retry", HeaderValue::from_static("true"));
     }
     response

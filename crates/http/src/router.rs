@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::app::App;
-use crate::routes::{chat, completions, health, models, reload, status, tokenize};
+use crate::routes::{chat, completions, ha, health, models, reload, status, tokenize};
 use crate::{HttpConfig, headers, reply};
 
 /// All paths that stand for one resource.
-pub(crate) const PATHS: [&str; 14] = [
+pub(crate) const PATHS: [&str; 18] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/models",
@@ -31,6 +31,10 @@ pub(crate) const PATHS: [&str; 14] = [
     "/load",
     "/ha/status",
     "/ha/reload",
+    "/ha/primary",
+    "/ha/standby",
+    "/ha/why-not",
+    "/ha/history",
 ];
 
 /// The routes over a front. Answers that run when `closing` is cancelled end with an error.
@@ -53,6 +57,11 @@ pub(crate) fn router(front: Front, config: HttpConfig, closing: CancellationToke
         .route("/load", get(status::load))
         .route("/ha/status", get(status::ha))
         .route("/ha/reload", post(reload::create))
+        .route("/ha/primary", get(ha::primary))
+        .route("/ha/standby", get(ha::standby))
+        .route("/ha/why-not", get(ha::why_not))
+        .route("/ha/history", get(ha::history))
+        .route("/ha/{command}", post(ha::command))
         .fallback(reply::not_found)
         .method_not_allowed_fallback(reply::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), headers::guard))

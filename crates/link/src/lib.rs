@@ -10,6 +10,7 @@
 mod decoder;
 mod error;
 mod frame;
+mod greeting;
 mod message;
 mod stream;
 
@@ -19,6 +20,7 @@ mod link_test;
 pub use decoder::FrameDecoder;
 pub use error::LinkError;
 pub use frame::{DEFAULT_MAX_FRAME_BYTES, encode_frame};
+pub use greeting::{PeerAnswer, PeerGreeting};
 pub use message::{
     EngineHello, EngineMessage, EngineStats, FrontMessage, PROTOCOL_VERSION, ProtocolRange,
 };

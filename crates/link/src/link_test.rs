@@ -69,6 +69,10 @@ fn any_front_message() -> impl Strategy<Value = FrontMessage> {
         Just(FrontMessage::Drain),
         any::<u64>().prop_map(|nonce| FrontMessage::Ping { nonce }),
         any::<u64>().prop_map(|nonce| FrontMessage::Canary { nonce }),
+        (any::<u64>(), any::<u64>()).prop_map(|(id, epoch)| FrontMessage::Ask {
+            request_id: RequestId(id),
+            epoch,
+        }),
     ]
 }
 

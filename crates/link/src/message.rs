@@ -1,4 +1,4 @@
-//! The messages between a front and an engine.
+//! The messages between a front and an engine, or a peer's front that plays an engine's part.
 //!
 //! The engine speaks first: `Loading` while it loads, then `Hello` when it can serve, or `Fatal`
 //! and the end. The front answers `Hello` with its own; from then on both send what they like.
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::LinkError;
 
 /// The version this build writes; also the newest it reads.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// Versions a side can speak; the connection uses the highest common one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct ProtocolRange {
 impl ProtocolRange {
     /// What this build speaks.
     pub const OURS: Self = Self {
-        min: 3,
+        min: 4,
         max: PROTOCOL_VERSION,
     };
 
@@ -81,6 +81,14 @@ pub enum FrontMessage {
     Canary {
         /// Echoed.
         nonce: u64,
+    },
+    /// To the peer's front only: the `Generate` of this id comes next, and nobody has admitted it
+    /// yet. It is rejected (`Draining`) where the peer does not serve, or not in this epoch.
+    Ask {
+        /// The sequence.
+        request_id: RequestId,
+        /// In which the asker believes the peer to serve.
+        epoch: u64,
     },
 }
 

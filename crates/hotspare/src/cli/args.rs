@@ -10,6 +10,9 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use super::ha_args::HaArgs;
+use super::ha_limit_args::HaLimitArgs;
+use super::ha_timer_args::HaTimerArgs;
 use super::hub_args::HubLimitArgs;
 use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
 use super::replay_args::ReplayLimitArgs;
@@ -36,7 +39,12 @@ Examples:
 Models on the hub are kept where Python's huggingface_hub keeps them, and fetched as HF_HOME,
 HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say.
 Signals: SIGTERM and SIGINT let running requests finish and end with status 0; a second one ends at
-once. SIGHUP loads the model afresh, without losing a stream.";
+once. SIGHUP loads the model afresh, without losing a stream. In a pair, SIGTERM hands over first.
+
+A pair (see docs/FAILOVER.md): on node a
+  hotspare serve MODEL --host 0.0.0.0 --ha-rank 0 --ha-key-file pair.key \\
+    --ha-listen 0.0.0.0:7946 --ha-peer b:7946
+and the same on b, with --ha-rank 1 and --ha-peer a:7946.";
 
 /// Arguments of `hotspare serve`.
 #[derive(Args, Clone, Debug, Default)]
@@ -67,6 +75,12 @@ pub(crate) struct ServeArgs {
     pub(crate) hub_limits: HubLimitArgs,
     #[command(flatten)]
     pub(crate) replay_limits: ReplayLimitArgs,
+    #[command(flatten)]
+    pub(crate) ha: HaArgs,
+    #[command(flatten)]
+    pub(crate) ha_timers: HaTimerArgs,
+    #[command(flatten)]
+    pub(crate) ha_limits: HaLimitArgs,
 }
 
 /// How clients reach the server.
@@ -343,6 +357,9 @@ impl ServeArgs {
             link_limits: self.link_limits.or(lower.link_limits),
             hub_limits: self.hub_limits.or(lower.hub_limits),
             replay_limits: self.replay_limits.or(lower.replay_limits),
+            ha: self.ha.or(lower.ha),
+            ha_timers: self.ha_timers.or(lower.ha_timers),
+            ha_limits: self.ha_limits.or(lower.ha_limits),
         }
     }
 }

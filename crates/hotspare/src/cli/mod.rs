@@ -22,6 +22,10 @@ macro_rules! set {
 
 mod args;
 mod environment;
+mod ha_args;
+mod ha_limit_args;
+mod ha_timer_args;
+mod ha_tools;
 mod hub_args;
 mod layers;
 mod limit_args;
@@ -36,6 +40,8 @@ use clap::{Parser, Subcommand};
 
 pub(crate) use args::{EngineCommandArgs, RenderCommandArgs};
 pub(crate) use environment::Environment;
+pub(crate) use ha_args::HaSettings;
+pub(crate) use ha_tools::{AskArgs, DemoArgs, DemoScenario, HaAction, HaCommandArgs};
 pub(crate) use settings::Settings;
 pub(crate) use tools::{InspectArgs, PullArgs, ReloadArgs};
 pub(crate) use values::LogFormat;
@@ -56,6 +62,10 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Let a server serve another model.
     Reload(ReloadArgs),
+    /// Ask a node of a pair.
+    Ha(HaCommandArgs),
+    /// Show a pair.
+    Demo(DemoArgs),
     /// Be an engine.
     Engine(EngineCommandArgs),
     /// Render a chat template.
@@ -111,6 +121,12 @@ enum Subcommands {
     /// Let a running server serve another model, or its own afresh, without losing a stream.
     #[command(max_term_width = 100)]
     Reload(ReloadArgs),
+    /// Ask a node of a pair how it stands, or to hand over, take over, pause.
+    #[command(after_help = ha_tools::HA_AFTER_HELP, max_term_width = 100)]
+    Ha(HaCommandArgs),
+    /// Two nodes on this machine, a stream, kill -9, and the stream goes on.
+    #[command(max_term_width = 100)]
+    Demo(DemoArgs),
     /// Run one engine; started by `hotspare serve`.
     #[command(hide = true)]
     Engine(EngineCommandArgs),
@@ -147,6 +163,8 @@ pub(crate) fn parse(args: &[String], env: &Environment) -> Result<Command, CliEr
         }
         Subcommands::Inspect(args) => return Ok(Command::Inspect(args)),
         Subcommands::Reload(args) => return Ok(Command::Reload(args)),
+        Subcommands::Ha(args) => return Ok(Command::Ha(args)),
+        Subcommands::Demo(args) => return Ok(Command::Demo(args)),
         Subcommands::Engine(args) => return Ok(Command::Engine(args)),
         Subcommands::Render(args) => return Ok(Command::Render(args)),
         Subcommands::KernelTests(args) => return Ok(Command::KernelTests(args)),
@@ -184,3 +202,7 @@ mod cli_test;
 #[cfg(test)]
 #[path = "settings_test.rs"]
 mod settings_test;
+
+#[cfg(test)]
+#[path = "ha_test.rs"]
+mod ha_test;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::CliError;
 use super::args::{EngineArgs, LogArgs, ModelArgs, ServeArgs, ServerArgs, SupervisionArgs};
+use super::ha_args::HaSettings;
 use super::hub_args::hub_options;
 use super::values::{ContextLen, LogFormat, Numerics, Policy, Secret};
 use crate::hub::HubOptions;
@@ -33,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) front: FrontConfig,
     pub(crate) model: ModelOptions,
     pub(crate) engine: EngineOptions,
+    pub(crate) ha: HaSettings,
     /// Branch, tag or commit of a model on the hub.
     pub(crate) revision: Option<String>,
     /// Where models from the hub are kept.
@@ -61,6 +63,9 @@ impl Settings {
             link_limits,
             hub_limits: _,
             replay_limits,
+            ha,
+            ha_timers,
+            ha_limits,
         } = args;
         let model_options = model_options(&model, model_tag)?;
         let mut engine_options = engine_options(&engine, &model, &model_options, &mut warnings)?;
@@ -77,7 +82,9 @@ impl Settings {
         http.shutdown_timeout_ms = shutdown_timeout_ms;
         request_limits.apply(&mut http)?;
         replay_limits.apply(&mut front, &mut http);
+        let ha = ha.resolve(&ha_timers, &ha_limits, &mut front, &mut warnings);
         Ok(Self {
+            ha,
             host: server.host.unwrap_or_else(|| "127.0.0.1".to_owned()),
             port: server.port.unwrap_or(8000),
             shutdown_timeout: Duration::from_millis(shutdown_timeout_ms),

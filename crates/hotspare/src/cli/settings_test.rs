@@ -7,14 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hotspare_front::{FrontConfig, ModelOptions};
 use hotspare_http::HttpConfig;
+use hotspare_pair::PairBounds;
 
 use super::cli_test::{config_file, message, parse_with, path};
-use super::{Settings, layers};
+use super::{HaSettings, Settings, layers};
 use crate::hub::HubOptions;
 
 /// One of these is a value of any option that is not its default. A new kind of value belongs here.
-const CANDIDATES: [&str; 19] = [
+const CANDIDATES: [&str; 27] = [
     "7",
+    "1",
+    "127.0.0.1:7",
+    "wan",
+    "manual",
+    "standby",
+    "peer:7",
     "true",
     "false",
     "77K",
@@ -67,7 +74,7 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
         );
     };
     add(
-        &fields!(Settings, settings; host, port, shutdown_timeout, http, front, model, engine,
+        &fields!(Settings, settings; host, port, shutdown_timeout, http, front, model, engine, ha,
             revision, download_dir, hub, log_level, log_format, warnings),
     );
     add(
@@ -101,13 +108,34 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             journal_max_bytes, max_num_concurrent_replays, max_num_replay_attempts,
             replay_timeout_ms, replay_retry_interval_ms, max_num_solo_losses,
             max_num_held_requests, convicted_ttl_ms, max_num_convicted_requests,
-            stats_log_interval_s, log_requests),
+            takeover_hold_ms, max_num_takeover_holds, peer_dead_after_ms, peer_drain_ms,
+            peer_greeting_timeout_ms, peer_retry_min_ms, peer_retry_max_ms, peer_write_timeout_ms,
+            max_num_relay_messages, max_num_peer_streams, stats_log_interval_s, log_requests),
     );
     add(
         &fields!(ModelOptions, &settings.model; model, root, load_format, dummy_seed,
             served_model_names, max_model_len, chat_template, skip_tokenizer_init,
             generation_config, override_generation_config),
     );
+    add(
+        &fields!(HaSettings, &settings.ha; rank, peers, listen, key_file, state_dir, peer_http,
+            agent_listen, hooks, webhooks, machine, bounds),
+    );
+    add(
+        &fields!(PairBounds, &settings.ha.bounds; max_num_queued_inputs, connect_timeout_ms, handshake_timeout_ms,
+            max_num_handshakes, reconnect_interval_ms, max_num_links, max_frame_bytes,
+            max_datagram_bytes, max_num_waiting_streams, udp, replay_window_ms,
+            peer_traffic_interval_ms, max_num_commands, max_num_history_entries,
+            history_file_max_bytes, max_num_queued_records, audit_file_max_bytes,
+            max_num_audit_files, audit_sync_interval_ms, replica_max_bytes,
+            replica_batch_bytes, max_num_replica_batches, replica_resend_ms, hook_retry_ms,
+            hook_max_retry_ms, max_num_hook_attempts, wall_clock_jump_ms, log_interval_ms,
+            farewell_ms),
+    );
+    let timers = serde_json::to_value(settings.ha.machine.timers).expect("timers are JSON");
+    for (name, value) in timers.as_object().expect("an object") {
+        all.insert(format!("Timers.{name}"), value.to_string());
+    }
     let engine = serde_json::to_value(&settings.engine).expect("options are JSON");
     for (name, value) in engine.as_object().expect("an object") {
         all.insert(format!("EngineOptions.{name}"), value.to_string());

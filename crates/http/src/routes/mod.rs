@@ -8,6 +8,7 @@ mod chat_events;
 mod completion_echo;
 mod completion_events;
 pub(crate) mod completions;
+pub(crate) mod ha;
 pub(crate) mod health;
 pub(crate) mod models;
 pub(crate) mod reload;

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::Finding;
 
 /// Crates by layer, lowest first; a crate may use any crate above its line in this table.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["batch"],
     &[
         "scheduler",
@@ -21,6 +21,7 @@ const LAYERS: [&[&str]; 11] = [
         "journal",
     ],
     &["model"],
+    &["pair"],
     &["backend-cpu"],
     &["backend-cuda"],
     &["engine"],

@@ -1,0 +1,66 @@
+//! What the options of a pair mean together.
+
+use hotspare_failover::{InitialRole, Mode};
+
+use super::HaSettings;
+use super::cli_test::parse_with;
+
+/// Enough for a node of a pair.
+const PAIR: [&str; 4] = [
+    "--ha-peer=b:7946",
+    "--ha-rank=0",
+    "--ha-key-file=pair.key",
+    "--ha-listen=0.0.0.0:7946",
+];
+
+fn ha(args: &[&str]) -> HaSettings {
+    parse_with(args, &[]).expect("each option is right").ha
+}
+
+#[test]
+fn a_pair_needs_what_tells_its_nodes_apart_and_brings_them_together() {
+    assert_eq!(ha(&PAIR).check(), Ok(()));
+    for (left_out, expected) in [(1, "--ha-rank"), (2, "--ha-key-file"), (3, "--ha-listen")] {
+        let args: Vec<&str> = PAIR
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != left_out)
+            .map(|(_, arg)| *arg)
+            .collect();
+        let error = ha(&args).check().expect_err(expected);
+        assert!(error.contains(expected), "{error}");
+    }
+    let strict = [&PAIR[..], &["--ha-mode=strict"]].concat();
+    let error = ha(&strict).check().expect_err("there is no store");
+    assert!(error.contains("lease store"), "{error}");
+    // Without a peer nothing is needed, and what means nothing is named.
+    let alone = parse_with(&["--ha-rank=1"], &[]).expect("accepted");
+    assert_eq!(alone.ha.check(), Ok(()));
+    let warned = alone.warnings.iter().any(|w| w.contains("--ha-rank"));
+    assert!(warned, "{:?}", alone.warnings);
+}
+
+#[test]
+fn timers_come_from_the_profile_and_from_options_and_obey_their_rules() {
+    let lan = ha(&PAIR);
+    assert_eq!(lan.machine.mode, Mode::Available);
+    assert_eq!(lan.machine.timers.dead_after_ms, 3_000);
+    assert_eq!((lan.machine.rank, lan.machine.peer_rank), (0, Some(1)));
+    let wan = ha(&[&PAIR[..], &["--ha-profile=wan", "--ha-role=standby"]].concat());
+    assert_eq!(wan.machine.mode, Mode::Confirm);
+    assert_eq!(wan.machine.timers.dead_after_ms, 15_000);
+    assert_eq!(wan.machine.initial_role, InitialRole::Standby);
+    let quick = [&PAIR[..], &["--ha-dead-after-ms=1000"]].concat();
+    let error = ha(&quick).check().expect_err("it is too short");
+    assert!(error.contains("dead_after_ms"), "{error}");
+    let settings = parse_with(&["--ha-takeover-hold-ms=7"], &[]).expect("accepted");
+    assert_eq!(settings.front.takeover_hold_ms, 7);
+}
+
+#[test]
+fn a_pair_may_have_several_ways_between_its_nodes() {
+    let separate = ha(&["--ha-peer", "b:1", "--ha-peer", "c:2"]);
+    let listed = ha(&["--ha-peer=b:1,c:2"]);
+    assert_eq!(listed.peers, ["b:1", "c:2"]);
+    assert_eq!(separate.peers, listed.peers);
+}
