@@ -16,12 +16,14 @@ use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::model::{Model, ModelCell};
 use crate::replays::Replays;
 use crate::seeds::Seeds;
+use crate::shadow::Shadow;
 use crate::slot::{EngineSlot, EngineView, Order};
 use crate::stream::StreamJob;
 use crate::supervisor::{Reload, Supervisor};
+use crate::trail::Trails;
 use crate::{
     EngineLauncher, EngineState, EngineStatus, FrontConfig, FrontError, GenerateError,
-    GenerationJob, GenerationStream, ModelInfo, ModelLoader, NodeStatus, Readiness,
+    GenerationJob, GenerationStream, ModelInfo, ModelLoader, NodeStatus, Readiness, ShadowMode,
 };
 
 /// What clones of a front share.
@@ -31,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) slot: Arc<EngineSlot>,
     pub(crate) journal: Journal,
     pub(crate) replays: Arc<Replays>,
+    pub(crate) trails: Arc<Trails>,
     pub(crate) seeds: Seeds,
     pub(crate) num_request_ids: AtomicU64,
     pub(crate) in_flight: InFlight,
@@ -52,6 +55,7 @@ pub struct FrontHandle {
     front: Front,
     supervisor: JoinHandle<Result<(), FrontError>>,
     stats_log: JoinHandle<()>,
+    shadow: JoinHandle<()>,
 }
 
 impl Front {
@@ -78,20 +82,28 @@ impl Front {
             0,
             Arc::new(metrics),
         ))));
+        let replays = Arc::new(Replays::new(&config));
         let supervisor = Supervisor::new(
             Arc::clone(&slot),
             Arc::clone(&models),
             config.clone(),
             launcher,
+            Arc::clone(&replays),
         );
         let (reloads, reload_receiver) = mpsc::channel(1);
         let stats_log = tokio::spawn(crate::stats_log::run(
             Arc::clone(&slot),
             Duration::from_secs(config.stats_log_interval_s),
         ));
+        let trails = Arc::new(Trails::new(match config.num_spare_engines {
+            0 => ShadowMode::Off,
+            _ => config.spare_shadow,
+        }));
+        let shadow = Shadow::new(&config, Arc::clone(&slot), Arc::clone(&trails));
         let shared = Shared {
             seeds: Seeds::new(config.assigned_seed),
-            replays: Arc::new(Replays::new(&config)),
+            replays,
+            trails,
             journal,
             config,
             models,
@@ -109,6 +121,7 @@ impl Front {
             },
             supervisor: tokio::spawn(supervisor.run(reload_receiver)),
             stats_log,
+            shadow: tokio::spawn(shadow.run()),
         }
     }
 
@@ -154,7 +167,7 @@ impl Front {
         }
         let in_flight = shared.in_flight.enter();
         let (starts, record) = self.sequences(job, &model)?;
-        self.check_convictions(&record, starts.len())?;
+        self.check_convictions(&record, &starts)?;
         self.wait_turn(&target).await?;
         // It may have waited for long.
         let target = find_target().ok_or_else(|| not_ready(self.readiness().reason))?;
@@ -258,6 +271,7 @@ impl Front {
 
     fn engine_status(&self, engine: EngineView) -> EngineStatus {
         let num_restarts = self.shared.slot.stats().num_restarts;
+        let unread_tokens = self.num_unread_tokens(&engine);
         let served = engine
             .served
             .unwrap_or_else(|| Arc::clone(&self.model().served));
@@ -275,12 +289,22 @@ impl Front {
             steps: engine.num_steps,
             running: engine.stats.num_running,
             waiting: engine.stats.num_waiting,
+            unread_tokens,
             restarts: match engine.name.as_str() {
                 "main" => num_restarts,
                 _ => 0,
             },
             name: engine.name,
         }
+    }
+
+    /// What the engine has to read along yet, where it is the one that does.
+    fn num_unread_tokens(&self, engine: &EngineView) -> Option<u64> {
+        let Shared { slot, trails, .. } = &*self.shared;
+        let reader = (trails.mode() != ShadowMode::Off).then(|| slot.next_main())??;
+        let hello = reader.hello();
+        let is_reader = engine.hello.as_ref()?.engine_id == hello.engine_id;
+        is_reader.then(|| crate::shadow::num_unread(trails, hello) as u64)
     }
 
     /// All metrics; see [`Front::metrics_content_type`].
@@ -353,6 +377,7 @@ impl Drop for FrontHandle {
     fn drop(&mut self) {
         self.supervisor.abort();
         self.stats_log.abort();
+        self.shadow.abort();
     }
 }
 

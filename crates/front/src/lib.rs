@@ -42,6 +42,8 @@ mod replays;
 mod resume_props_test;
 mod seeds;
 mod sequences;
+mod shadow;
+mod shadow_plan;
 mod slot;
 mod stats_log;
 mod status;
@@ -53,6 +55,7 @@ mod target;
 mod testing;
 #[cfg(test)]
 mod testing_streams;
+mod trail;
 mod wire;
 
 pub use config::FrontConfig;
@@ -65,5 +68,6 @@ pub use launch::{ENGINE_LIFE_ENV, EngineLauncher, LaunchedEngine, ProcessLaunche
 pub use load::{GenerationConfigSource, ModelInfo, ModelLoader, ModelOptions};
 pub use model::Model;
 pub use model_info::ServedModel;
+pub use shadow::ShadowMode;
 pub use status::{EngineStatus, GpuStatus, NodeStatus, Readiness};
 pub use stream::GenerationStream;

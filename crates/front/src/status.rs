@@ -59,6 +59,9 @@ pub struct EngineStatus {
     pub running: u32,
     /// Sequences that wait.
     pub waiting: u32,
+    /// Of the spare that reads running streams along: tokens that it has not read yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread_tokens: Option<u64>,
     /// Of `main`: how often an engine was started in place of one that was lost. 0 of others.
     pub restarts: u64,
 }

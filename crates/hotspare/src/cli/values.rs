@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use hotspare_front::ShadowMode;
 
 /// A secret from the command line.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,6 +52,27 @@ pub(crate) enum Policy {
     Fcfs,
     /// By the request's `priority`, lower first.
     Priority,
+}
+
+/// What a spare engine reads along of running streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SpareShadow {
+    /// Nothing.
+    Off,
+    /// Their prompts.
+    Prompts,
+    /// Prompts and answers.
+    Full,
+}
+
+impl From<SpareShadow> for ShadowMode {
+    fn from(shadow: SpareShadow) -> Self {
+        match shadow {
+            SpareShadow::Off => Self::Off,
+            SpareShadow::Prompts => Self::Prompts,
+            SpareShadow::Full => Self::Full,
+        }
+    }
 }
 
 /// A context length: a number, or `auto` for the model's own.
@@ -192,6 +214,11 @@ pub(crate) fn parse_interval_ms(text: &str) -> Result<u64, String> {
             "`{text}` is not a number of seconds from 0 to 86400"
         )),
     }
+}
+
+/// A share, from 1 to 100 percent.
+pub(crate) fn parse_percent(text: &str) -> Result<u32, String> {
+    Ok(parse_within(text, 1..=100)? as u32)
 }
 
 /// At least 1.
