@@ -1,8 +1,12 @@
-//! How long streams stand still when their engine is killed, with a spare engine and without.
+//! How long streams stand still when their engine is killed, with a spare engine and without, and
+//! what it costs that a spare reads along.
 //!
 //! 64 streams of the embedded model run at the same time while the main engine is killed five times
-//! at random moments. The gap of a stream at a kill is from its last event before it to its first
-//! one after it; a stream that was to have an event at that moment anyway waits for it too.
+//! at random moments: after a spare was ready, or after it had caught up with what runs. The gap of
+//! a stream at a kill is its longest silence that begins before the kill, or right after it with
+//! what was on its way by then. The phases of a gap are means: until the front heard of the loss
+//! (and from the server to the client), until the sequence was given to the next engine, until its
+//! next token.
 //!
 //! Invariant: the texts are compared with those of the same requests on an engine that nobody
 //! kills; a stream that ended with an error is counted, never left out in silence.
@@ -14,36 +18,114 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::load::{self, StreamReport};
-use crate::server::{address, start};
+use crate::server::{address, counter, start};
 
 const NUM_STREAMS: usize = 64;
 const NUM_TOKENS: usize = 800;
 const NUM_KILLS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// In which what an engine sent before its end has reached the client.
+const ON_ITS_WAY: Duration = Duration::from_millis(50);
+
 /// Time between an engine's readiness and its end, milliseconds.
 const KILL_AFTER_MS: std::ops::Range<u64> = 200..1_200;
 
-/// Prints the table.
+/// A spare that is no further behind than this has caught up: what streams wait for before they are
+/// read along, and as much again for what comes meanwhile.
+const CAUGHT_UP_TOKENS: u64 = 2 * 32 * NUM_STREAMS as u64;
+
+/// What is there beside the engine that serves.
+#[derive(Clone, Copy)]
+struct Setup {
+    name: &'static str,
+    num_spares: usize,
+    shadow: &'static str,
+    /// Kill only when the spare has read what runs.
+    waits: bool,
+}
+
+const SETUPS: [Setup; 4] = [
+    Setup {
+        name: "spare, caught up",
+        num_spares: 1,
+        shadow: "full",
+        waits: true,
+    },
+    Setup {
+        name: "spare, just ready",
+        num_spares: 1,
+        shadow: "full",
+        waits: false,
+    },
+    Setup {
+        name: "spare, `--spare-shadow off`",
+        num_spares: 1,
+        shadow: "off",
+        waits: false,
+    },
+    Setup {
+        name: "no spare",
+        num_spares: 0,
+        shadow: "off",
+        waits: false,
+    },
+];
+
+/// The streams are started afresh so often, until there were enough kills.
+const MAX_NUM_ROUNDS: usize = 8;
+
+/// Rounds of the comparison of costs.
+const NUM_COST_ROUNDS: usize = 2;
+
+/// Prints the tables.
 pub(crate) fn run() {
     println!(
-        "\n## Failover: {NUM_STREAMS} streams of `spark`, the engine killed {NUM_KILLS} times\n"
+        "\n## Failover: {NUM_STREAMS} streams of `spark`, {NUM_TOKENS} tokens each, the engine \
+         killed {NUM_KILLS} times\n"
     );
     println!(
-        "| spare engines | streams finished | texts as of an uncut run | gaps | p50 ms | p99 ms \
-         | greatest ms |"
+        "| engines | streams finished | texts as of an uncut run | kills | gaps | p50 ms | p99 ms \
+         | greatest ms | heard ms | given ms | token ms | read again, tokens |"
     );
-    println!("|---:|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     let bodies = bodies();
     let uncut = {
         let server = start("spark", &["--disable-log-stats"]);
         load::streams(&address(&server), "/v1/completions", &bodies)
     };
     let expected: Vec<String> = uncut.iter().map(text).collect();
-    for num_spares in [1, 0] {
-        one_run(num_spares, &bodies, &expected);
+    for setup in SETUPS {
+        one_run(setup, &bodies, &expected);
     }
     println!("\nA stream that does not finish ended with an error event.");
+    costs(&bodies);
+}
+
+/// Time that the same streams take beside a spare that reads along and one that does not, in turns.
+fn costs(bodies: &[String]) {
+    let mut times = [(); 2].map(|()| Vec::new());
+    for _ in 0..NUM_COST_ROUNDS {
+        for (times, shadow) in times.iter_mut().zip(["off", "full"]) {
+            let args = [
+                "--disable-log-stats",
+                "--spare-engines=1",
+                "--spare-shadow",
+                shadow,
+            ];
+            let server = start("spark", &args);
+            wait_until_whole(&server, 1);
+            let started = Instant::now();
+            load::streams(&address(&server), "/v1/completions", bodies);
+            times.push(started.elapsed().as_secs_f64());
+        }
+    }
+    let [off, full] = times.map(|times| times.iter().copied().fold(f64::INFINITY, f64::min));
+    println!(
+        "\nThe same streams without a kill take {off:.2} s beside a spare that does not read along \
+         and {full:.2} s beside one that does ({:+.0} %), the shortest of {NUM_COST_ROUNDS} runs.",
+        (full / off - 1.0) * 100.0
+    );
 }
 
 fn bodies() -> Vec<String> {
@@ -59,13 +141,16 @@ fn bodies() -> Vec<String> {
         .collect()
 }
 
-fn one_run(num_spares: usize, bodies: &[String], expected: &[String]) {
+fn one_run(setup: Setup, bodies: &[String], expected: &[String]) {
+    let num_spares = setup.num_spares;
     let spares = num_spares.to_string();
     // Five kills within a minute are meant here, and are no reason to wait.
     let args = [
         "--disable-log-stats",
         "--spare-engines",
         &spares,
+        "--spare-shadow",
+        setup.shadow,
         "--engine-restart-backoff-max-ms",
         "1",
         "--engine-restart-backoff-min-ms",
@@ -74,20 +159,62 @@ fn one_run(num_spares: usize, bodies: &[String], expected: &[String]) {
         "100",
     ];
     let server = start("spark", &args);
-    wait_until_whole(&server, num_spares);
+    let mut run = Run::default();
+    while run.num_kills < NUM_KILLS && run.num_rounds < MAX_NUM_ROUNDS {
+        one_round(&server, setup, bodies, expected, &mut run);
+    }
+    let phases = Phases::of(&server);
+    print_row(setup.name, run, &phases);
+}
+
+/// What was seen of the streams on one server.
+#[derive(Default)]
+struct Run {
+    num_rounds: usize,
+    num_kills: usize,
+    num_streams: usize,
+    num_finished: usize,
+    num_equal: usize,
+    gaps_ms: Vec<f64>,
+    random: Random,
+}
+
+/// When engines are killed.
+struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Random {
+    /// From an engine's readiness to its end.
+    fn wait(&mut self) -> Duration {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let span = KILL_AFTER_MS.end - KILL_AFTER_MS.start;
+        Duration::from_millis(KILL_AFTER_MS.start + (self.0 >> 33) % span)
+    }
+}
+
+/// The streams once, and as many kills as come into their time.
+fn one_round(server: &Server, setup: Setup, bodies: &[String], expected: &[String], run: &mut Run) {
+    wait_until_whole(server, setup.num_spares);
     let (reports, kills) = std::thread::scope(|scope| {
-        let address = address(&server);
+        let address = address(server);
         let streams = scope.spawn(move || load::streams(&address, "/v1/completions", bodies));
         let mut kills = Vec::new();
-        let mut random = 0x9e37_79b9_7f4a_7c15u64;
-        for _ in 0..NUM_KILLS {
-            wait_until_whole(&server, num_spares);
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            let span = KILL_AFTER_MS.end - KILL_AFTER_MS.start;
-            let wait = KILL_AFTER_MS.start + (random >> 33) % span;
-            std::thread::sleep(Duration::from_millis(wait));
+        while run.num_kills < NUM_KILLS {
+            wait_until_whole(server, setup.num_spares);
+            std::thread::sleep(run.random.wait());
+            if setup.waits {
+                wait_until("the spare has caught up", PATIENCE, || {
+                    streams.is_finished() || num_unread(server) <= CAUGHT_UP_TOKENS
+                });
+            }
             if streams.is_finished() {
                 break;
             }
@@ -96,6 +223,7 @@ fn one_run(num_spares: usize, bodies: &[String], expected: &[String]) {
                 continue;
             };
             kills.push(Instant::now());
+            run.num_kills += 1;
             send_signal(pid, Signal::KILL);
             wait_until("the kill is noticed", PATIENCE, || {
                 server.main_engine()["pid"].as_u64() != Some(pid.into())
@@ -104,7 +232,54 @@ fn one_run(num_spares: usize, bodies: &[String], expected: &[String]) {
         let reports = streams.join().expect("the load generator goes on");
         (reports, kills)
     });
-    print_row(num_spares, &reports, &kills, expected);
+    let end = memchr::memmem::Finder::new(b"\"finish_reason\":\"length\"");
+    let is_finished = |report: &&StreamReport| end.find(&report.answer).is_some();
+    run.num_rounds += 1;
+    run.num_streams += reports.len();
+    run.num_finished += reports.iter().filter(is_finished).count();
+    let texts = reports.iter().map(text);
+    run.num_equal += texts.zip(expected).filter(|(a, b)| a == *b).count();
+    let gaps = kills
+        .iter()
+        .flat_map(|kill| reports.iter().filter_map(|report| gap(report, *kill)));
+    run.gaps_ms.extend(gaps.map(|gap| gap.as_secs_f64() * 1e3));
+}
+
+/// Tokens that the spare has to read yet.
+fn num_unread(server: &Server) -> u64 {
+    let status = server.status();
+    let engines = status["engines"].as_array().cloned().unwrap_or_default();
+    let unread = engines
+        .iter()
+        .find_map(|engine| engine["unread_tokens"].as_u64());
+    unread.unwrap_or(u64::MAX)
+}
+
+/// Means over the replays, of the server's own.
+struct Phases {
+    /// From the loss until the sequence was given to another engine, ms.
+    given: f64,
+    /// From the loss until its next token, ms.
+    gap: f64,
+    /// Tokens that an engine found nowhere, for each replay.
+    num_read_again: f64,
+}
+
+impl Phases {
+    fn of(server: &Server) -> Self {
+        let mean = |name: &str| {
+            let sum = counter(server, &format!("{name}_sum"));
+            sum * 1e3 / counter(server, &format!("{name}_count")).max(1.0)
+        };
+        let num_replays = counter(server, "hotspare:replay_wait_seconds_count");
+        let num_looked_up = counter(server, "vllm:prefix_cache_queries_total");
+        let num_found = counter(server, "vllm:prefix_cache_hits_total");
+        Self {
+            given: mean("hotspare:replay_wait_seconds"),
+            gap: mean("hotspare:replay_gap_seconds"),
+            num_read_again: (num_looked_up - num_found) / num_replays.max(1.0),
+        }
+    }
 }
 
 /// Waits until the engine serves and its spares are ready.
@@ -117,37 +292,37 @@ fn wait_until_whole(server: &Server, num_spares: usize) {
     });
 }
 
-fn print_row(num_spares: usize, reports: &[StreamReport], kills: &[Instant], expected: &[String]) {
-    let end = memchr::memmem::Finder::new(b"\"finish_reason\":\"length\"");
-    let is_finished = |report: &&StreamReport| end.find(&report.answer).is_some();
-    let num_finished = reports.iter().filter(is_finished).count();
-    let texts = reports.iter().map(text);
-    let num_equal = texts.zip(expected).filter(|(a, b)| a == *b).count();
-    let mut gaps: Vec<f64> = kills
-        .iter()
-        .flat_map(|kill| reports.iter().filter_map(|report| gap(report, *kill)))
-        .map(|gap| gap.as_secs_f64() * 1e3)
-        .collect();
+fn print_row(name: &str, run: Run, phases: &Phases) {
+    let mut gaps = run.gaps_ms;
     gaps.sort_by(f64::total_cmp);
     let at = |share: f64| match gaps.len() {
         0 => "-".to_owned(),
         len => format!("{:.0}", gaps[((len - 1) as f64 * share).round() as usize]),
     };
+    let mean = gaps.iter().sum::<f64>() / gaps.len().max(1) as f64;
     println!(
-        "| {num_spares} | {num_finished} of {} | {num_equal} | {} | {} | {} | {} |",
-        reports.len(),
+        "| {name} | {} of {} | {} | {} | {} | {} | {} | {} | {:.0} | {:.0} | {:.0} | {:.0} |",
+        run.num_finished,
+        run.num_streams,
+        run.num_equal,
+        run.num_kills,
         gaps.len(),
         at(0.5),
         at(0.99),
-        at(1.0)
+        at(1.0),
+        mean - phases.gap,
+        phases.given,
+        phases.gap - phases.given,
+        phases.num_read_again
     );
 }
 
-/// From the last event before `kill` to the first one after it; none where there is not both.
+/// The longest silence that ends after `kill` and begins before what was on its way is read; none
+/// where nothing comes after it.
 fn gap(report: &StreamReport, kill: Instant) -> Option<Duration> {
-    let place = report.arrivals.partition_point(|arrival| *arrival <= kill);
-    let before = report.arrivals.get(place.checked_sub(1)?)?;
-    Some(report.arrivals.get(place)?.duration_since(*before))
+    let silences = report.arrivals.windows(2);
+    let around = silences.filter(|ends| ends[1] > kill && ends[0] <= kill + ON_ITS_WAY);
+    around.map(|ends| ends[1].duration_since(ends[0])).max()
 }
 
 /// The text of a streamed completion.

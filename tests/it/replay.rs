@@ -10,7 +10,7 @@ use hotspare_testkit::{
 use crate::in_process::InProcess;
 use crate::replay_models::{Model, embedded, tiny};
 use crate::replay_plan::{CutRow, cuts, faults};
-use crate::support::{PATIENCE, binary};
+use crate::support::{PATIENCE, binary, metric};
 
 /// The table for a model, the uncut answers, and how many tokens each has.
 struct Uncut {
@@ -101,8 +101,30 @@ const PATIENT: [&str; 9] = [
     "--shutdown-timeout=1",
 ];
 
+/// As [`processes`], beside a spare that reads along: what it read is what it would have computed.
+fn shadowed(model: &Model) {
+    let args = [
+        "--spare-engines=1",
+        "--spare-start-delay-ms=0",
+        "--spare-shadow=full",
+        "--spare-shadow-interval-ms=1",
+        "--spare-shadow-min-lag-tokens=16",
+        "--spare-shadow-max-load-percent=100",
+    ];
+    let server = processes_with(model, &args);
+    let num_found = metric(&server, "vllm:prefix_cache_hits_total");
+    assert!(
+        num_found > 0.0,
+        "streams that were taken over found what was read"
+    );
+}
+
 /// Every row, cut at three places, and one row at every place, over real processes.
 fn processes(model: &Model) {
+    processes_with(model, &[]);
+}
+
+fn processes_with(model: &Model, args: &[&str]) -> Server {
     let uncut =
         uncut(&Server::start(binary(), &ServerOptions::new(&model.name, &PATIENT)).client());
     let mut all = cuts(&uncut.rows, &uncut.num_tokens, Some(3));
@@ -118,12 +140,14 @@ fn processes(model: &Model) {
     );
     everywhere.iter_mut().for_each(|cut| cut.index = seeded);
     all.extend(everywhere);
-    let options = ServerOptions::new(&model.name, &PATIENT).env("HOTSPARE_FAULTS", &faults(&all));
+    let args = [&PATIENT, args].concat();
+    let options = ServerOptions::new(&model.name, &args).env("HOTSPARE_FAULTS", &faults(&all));
     let server = Server::start(binary(), &options);
     check(&server.client(), &all, &uncut, || {
         server.main_engine()["restarts"].as_u64().unwrap() as usize
     });
     assert!(all.len() > 3 * uncut.rows.len(), "{} cuts", all.len());
+    server
 }
 
 #[test]
@@ -134,6 +158,11 @@ fn the_embedded_model_in_process() {
 #[test]
 fn the_embedded_model_over_processes() {
     processes(&embedded());
+}
+
+#[test]
+fn the_embedded_model_over_processes_beside_a_spare_that_reads_along() {
+    shadowed(&embedded());
 }
 
 macro_rules! families {

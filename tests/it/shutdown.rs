@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use hotspare_testkit::{Server, ServerOptions, is_running, wait_until};
+use hotspare_testkit::{Server, ServerOptions, is_running, send_signal, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -37,6 +37,64 @@ fn sigterm_drains_and_exits_zero() {
     );
     assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
     assert!(!is_running(u32::try_from(engine).unwrap()));
+}
+
+#[test]
+fn signals_to_every_process_at_once_cut_no_stream() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let options = ServerOptions::new("spark-mini", &["--spare-engines=1"])
+            .env("HOTSPARE_FAULTS", "slow-step-ms=10,engine=all");
+        let mut server = Server::start(binary(), &options);
+        wait_until("a spare is ready", PATIENCE, || {
+            let engines = server.status()["engines"].as_array().cloned();
+            let engines = engines.unwrap_or_default();
+            engines.len() == 2 && engines.iter().all(|engine| engine["state"] == "ready")
+        });
+        let body = with(
+            chat("Hi"),
+            json!({"stream": true, "ignore_eos": true, "max_tokens": 100}),
+        );
+        let mut stream = server.client().stream(CHAT, &body);
+        assert!(stream.next().is_some() && stream.next().is_some());
+        let engines = server.status()["engines"].as_array().cloned().unwrap();
+        let pids = engines.iter().map(|engine| engine["pid"].as_u64().unwrap());
+        let pids: Vec<u32> = pids.map(|pid| u32::try_from(pid).unwrap()).collect();
+        // As a service manager does: the engines first, which is worse.
+        for &pid in &pids {
+            send_signal(pid, signal);
+        }
+        server.signal(signal);
+        let events = stream.collect_json();
+        assert_eq!(
+            events.last().unwrap()["choices"][0]["finish_reason"],
+            "length"
+        );
+        assert!(events.iter().all(|event| event["error"].is_null()));
+        assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+        assert!(!pids.iter().any(|&pid| is_running(pid)));
+    }
+}
+
+#[test]
+fn an_engine_goes_on_over_signals_that_are_not_for_it() {
+    let server = slow_server();
+    let pid = server.main_engine()["pid"].as_u64().unwrap();
+    let body = with(
+        chat("Hi"),
+        json!({"stream": true, "ignore_eos": true, "max_tokens": 100}),
+    );
+    let mut stream = server.client().stream(CHAT, &body);
+    assert!(stream.next().is_some() && stream.next().is_some());
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        send_signal(u32::try_from(pid).unwrap(), signal);
+    }
+    let events = stream.collect_json();
+    assert_eq!(
+        events.last().unwrap()["choices"][0]["finish_reason"],
+        "length"
+    );
+    let main = server.main_engine();
+    assert_eq!((&main["pid"], &main["restarts"]), (&json!(pid), &json!(0)));
 }
 
 #[test]

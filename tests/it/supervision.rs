@@ -83,8 +83,7 @@ fn a_stopped_engine_is_found_out_replaced_and_ended() {
     assert_eq!(server.client().post(CHAT, &chat("Hello")).status, 200);
     assert_eq!(losses(&server, "own"), "1");
     assert_eq!(losses(&server, "outside"), "0");
-    // It has lost its place and its socket: it takes the SIGTERM that it was sent, or sees the end
-    // of its socket, and ends.
+    // It has lost its place and its socket: when it wakes it sees the end of that, and ends.
     assert!(is_running(stopped), "nothing has killed it yet");
     let main = main_pid(&server);
     send_signal(stopped, Signal::CONT);
@@ -146,11 +145,7 @@ fn steps_that_take_longer_than_the_floor_convict_nobody() {
 #[test]
 fn who_kills_an_engine_is_told_by_its_end() {
     let server = serve_mini(&[]);
-    for (signal, outside, own) in [
-        (Signal::KILL, "1", "0"),
-        (Signal::TERM, "2", "0"),
-        (Signal::ABORT, "2", "1"),
-    ] {
+    for (signal, outside, own) in [(Signal::KILL, "1", "0"), (Signal::ABORT, "1", "1")] {
         wait_ready(&server);
         let killed = main_pid(&server);
         send_signal(killed, signal);
@@ -353,6 +348,36 @@ fn sighup_loads_the_same_model_afresh() {
     assert_eq!(server.main_engine()["model_hash"], hash);
     wait_until("the old engine ends", PATIENCE, || !is_running(old));
     assert_eq!(metric(&server, "hotspare:engine_restarts_total"), 0.0);
+}
+
+#[test]
+fn a_reload_takes_what_the_configuration_file_says_now() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |text: &str| std::fs::write(file.path(), text).unwrap();
+    write("max-model-len = 512\n");
+    let path = file.path().to_str().unwrap();
+    let server = serve_mini(&["--engine-retire-grace-ms", "100", "--config", path]);
+    let max_model_len = || {
+        let models = server.client().get("/v1/models").json();
+        models["data"][0]["max_model_len"].as_u64()
+    };
+    assert_eq!(max_model_len(), Some(512));
+    write("max-model-lens = 1\n");
+    let output = reload(&server, &[]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(stderr.contains("max-model-lens"), "{stderr}");
+    assert_eq!(max_model_len(), Some(512), "nothing has changed");
+    write("max-model-len = 1024\n");
+    let output = reload(&server, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(max_model_len(), Some(1024));
+    let long = with(
+        chat("Hello"),
+        json!({"max_tokens": 700, "ignore_eos": true}),
+    );
+    let answer = server.client().post(CHAT, &long);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["usage"]["completion_tokens"], 700);
 }
 
 #[test]

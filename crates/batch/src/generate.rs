@@ -17,6 +17,21 @@ impl RequestId {
     /// The engine's own canary: one token that goes ahead of all that waits, is counted nowhere and
     /// takes no place in the queue. A front counts its names from 0 and never comes to it.
     pub const CANARY: Self = Self(u64::MAX);
+
+    /// The first name of shadows, which end before [`Self::CANARY`]: sequences that only read what
+    /// another engine works on. They go behind all that waits, are preempted first, are counted
+    /// nowhere and take no place in the queue. A front's other names never come to it.
+    pub const FIRST_SHADOW: Self = Self(1 << 63);
+
+    /// Whether it names a shadow.
+    pub fn is_shadow(self) -> bool {
+        (Self::FIRST_SHADOW..Self::CANARY).contains(&self)
+    }
+
+    /// Whether no client asked for it, so that it is counted nowhere: a shadow, or the canary.
+    pub fn is_internal(self) -> bool {
+        self >= Self::FIRST_SHADOW
+    }
 }
 
 /// Continue `ids` until a stop condition holds.

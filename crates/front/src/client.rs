@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::liveness::{Liveness, LivenessConfig, Verdict};
 use crate::relay_outbox::RelayOutbox;
-use crate::target::{ArrivalKind, Feed, Loss, SubmitError, Target};
+use crate::target::{ArrivalKind, Feed, Loss, LossCause, SubmitError, Target};
 
 struct Sequence {
     attempt: u32,
@@ -31,6 +31,18 @@ struct Sequence {
 struct Table {
     sequences: HashMap<RequestId, Sequence>,
     is_closed: bool,
+    /// A client's request was given to it: it reads nothing along any more.
+    has_served: bool,
+}
+
+impl Table {
+    /// It serves from now on. Returns the shadows that end by that, which are no longer in here.
+    fn start_serving(&mut self) -> Vec<(RequestId, Sequence)> {
+        match std::mem::replace(&mut self.has_served, true) {
+            true => Vec::new(),
+            false => self.sequences.extract_if(|id, _| id.is_shadow()).collect(),
+        }
+    }
 }
 
 /// Messages that wait for the writer. Only requests are bounded by number: of the others there is
@@ -288,8 +300,9 @@ impl EngineClient {
         }
     }
 
-    /// The engine is gone: every sequence is lost, and nothing is taken any more.
-    pub(crate) fn close(&self, loss: &Loss) {
+    /// The engine is gone: every sequence is lost, and nothing is taken any more. True where it
+    /// ended in the trial of suspects, and so perhaps by no fault of its own.
+    pub(crate) fn close(&self, loss: &Loss) -> bool {
         let at = Instant::now();
         let mut table = lock(&self.table);
         table.is_closed = true;
@@ -298,6 +311,7 @@ impl EngineClient {
             loss: loss.clone(),
             num_sequences: lost.len(),
         }));
+        let mut is_excused = false;
         let replays = lost.iter().find_map(|(_, lost)| lost.feed.replays());
         if let Some(replays) = replays {
             // Before any of them is told.
@@ -307,7 +321,7 @@ impl EngineClient {
             let mut ids: Vec<(RequestId, bool)> =
                 ours.map(|(id, lost)| (*id, lost.is_admitted)).collect();
             ids.sort_unstable();
-            replays.on_loss(&self.hello.model_hash, loss.cause, &ids);
+            is_excused = replays.on_loss(&self.hello.model_hash, loss.cause, &ids);
         }
         for (_, sequence) in lost {
             let lost = ArrivalKind::Lost(loss.clone());
@@ -315,6 +329,7 @@ impl EngineClient {
         }
         drop(table);
         lock(&self.outbox).messages.clear();
+        is_excused
     }
 }
 
@@ -337,6 +352,22 @@ impl EngineClient {
             return Err(SubmitError::Full {
                 max_num_unsent_requests: self.max_num_unsent_requests,
             });
+        }
+        if request.request_id.is_shadow() {
+            if table.has_served {
+                return Err(SubmitError::Gone);
+            }
+        } else {
+            for (request_id, shadow) in table.start_serving() {
+                outbox
+                    .messages
+                    .push_back(FrontMessage::Cancel { request_id });
+                let lost = ArrivalKind::Lost(Loss {
+                    message: "the engine serves now".to_owned(),
+                    cause: LossCause::Outside,
+                });
+                shadow.feed.deliver(shadow.attempt, Instant::now(), lost);
+            }
         }
         let attempt = request.attempt;
         table.sequences.insert(

@@ -167,3 +167,30 @@ fn the_last_words_of_an_engine_are_passed_on() {
     let fatal = client(1).on_message(EngineMessage::Fatal { message });
     assert_eq!(fatal.as_deref(), Some("out of luck"));
 }
+
+#[tokio::test]
+async fn the_first_request_of_a_client_ends_what_is_read_along() {
+    let client = client(8);
+    let (sender, mut arrivals) = mpsc::channel(8);
+    let shadow = |number| request(RequestId::FIRST_SHADOW.0 + number, 0);
+    client
+        .submit(shadow(0), Feed::new(0, sender.clone()))
+        .unwrap();
+    assert_eq!(mail(&client).await.len(), 1);
+    client
+        .submit(request(5, 0), Feed::new(1, sender.clone()))
+        .unwrap();
+    let arrival = arrivals.recv().await.expect("it is told");
+    assert_eq!(arrival.index, 0);
+    assert!(
+        matches!(arrival.kind, ArrivalKind::Lost(loss) if loss.cause == LossCause::Outside),
+        "which accuses nobody"
+    );
+    let mail = mail(&client).await;
+    let request_id = RequestId::FIRST_SHADOW;
+    assert_eq!(mail[0], FrontMessage::Cancel { request_id });
+    assert!(matches!(&mail[1], FrontMessage::Generate(r) if r.request_id == RequestId(5)));
+    let refused = client.submit(shadow(1), Feed::new(0, sender));
+    assert_eq!(refused, Err(SubmitError::Gone));
+    assert_eq!(client.num_sequences(), 1);
+}

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::ShadowMode;
 use crate::liveness::LivenessConfig;
 
 /// Settings of a [`crate::Front`].
@@ -46,6 +47,21 @@ pub struct FrontConfig {
     pub engine_canary_interval_ms: u64,
     /// Engines that are loaded and proved beside the one that serves.
     pub num_spare_engines: u32,
+    /// From the moment a spare serves until the next one is started: loading takes from the device
+    /// what the streams that were taken over need now.
+    pub spare_start_delay_ms: u64,
+    /// What the spare that would serve next reads along of running streams.
+    pub spare_shadow: ShadowMode,
+    /// Time between two rounds of reading along, at least.
+    pub spare_shadow_interval_ms: u64,
+    /// Tokens of a stream that it has not read, below which it waits for more.
+    pub spare_shadow_min_lag_tokens: usize,
+    /// Tokens that it reads in a round, at most.
+    pub spare_shadow_max_num_tokens: usize,
+    /// Time that a round is to take, at most, as those before it tell.
+    pub spare_shadow_max_round_ms: u64,
+    /// Share of the time that it reads, at most; between rounds it rests for as long as that takes.
+    pub spare_shadow_max_load_percent: u32,
     /// Processes that lost their connection and have not ended, beyond which none is started.
     pub max_num_unreaped_engines: u32,
     /// Time without a request after which an engine that was replaced ends.
@@ -66,9 +82,11 @@ pub struct FrontConfig {
     pub journal_max_request_bytes: usize,
     /// The same for all requests together.
     pub journal_max_bytes: usize,
-    /// Requests that are continued at the same time and have not yielded a token yet, at most, so
-    /// that reading their prompts again does not starve new ones.
+    /// Requests that are continued at the same time and have not yielded a token yet, at most.
     pub max_num_concurrent_replays: usize,
+    /// Tokens that these have to read again, at most, so that this does not starve new requests.
+    /// One may be longer alone.
+    pub max_num_concurrent_replay_tokens: usize,
     /// Failed attempts of a sequence since its last token, after which it ends with an error.
     pub max_num_replay_attempts: u32,
     /// Time that a sequence waits for an engine that continues it, at most; new requests that are
@@ -79,6 +97,9 @@ pub struct FrontConfig {
     /// Ends of engines that worked on nothing else, which convict a request even if it yields
     /// tokens between them. Two in a row convict it always.
     pub max_num_solo_losses: u32,
+    /// Ends of engines while suspects were tried, with no passed trial in between, that do not
+    /// count as failures of the engine.
+    pub max_num_excused_losses: u32,
     /// New requests that are held back while suspects are tried, at most; more are refused as if
     /// the engine's queue were full.
     pub max_num_held_requests: usize,
@@ -132,6 +153,13 @@ impl Default for FrontConfig {
             engine_hang_factor: 20,
             engine_canary_interval_ms: 10_000,
             num_spare_engines: 0,
+            spare_start_delay_ms: 500,
+            spare_shadow: ShadowMode::Full,
+            spare_shadow_interval_ms: 5,
+            spare_shadow_min_lag_tokens: 32,
+            spare_shadow_max_num_tokens: 512,
+            spare_shadow_max_round_ms: 50,
+            spare_shadow_max_load_percent: 50,
             max_num_unreaped_engines: 4,
             engine_retire_grace_ms: 1_000,
             engine_retire_timeout_s: 600,
@@ -141,11 +169,13 @@ impl Default for FrontConfig {
             max_num_engine_failures: 10,
             journal_max_request_bytes: 16 << 20,
             journal_max_bytes: 256 << 20,
-            max_num_concurrent_replays: 16,
+            max_num_concurrent_replays: 256,
+            max_num_concurrent_replay_tokens: 8192,
             max_num_replay_attempts: 3,
             replay_timeout_ms: 60_000,
             replay_retry_interval_ms: 20,
             max_num_solo_losses: 4,
+            max_num_excused_losses: 16,
             max_num_held_requests: 1024,
             convicted_ttl_ms: 600_000,
             max_num_convicted_requests: 256,
@@ -242,6 +272,10 @@ impl FrontConfig {
 
     pub(crate) fn peer_write_timeout(&self) -> Duration {
         Duration::from_millis(self.peer_write_timeout_ms)
+    }
+
+    pub(crate) fn spare_start_delay(&self) -> Duration {
+        Duration::from_millis(self.spare_start_delay_ms)
     }
 
     pub(crate) fn engine_stable_after(&self) -> Duration {

@@ -63,7 +63,13 @@ pub(crate) struct Convictions {
     time_to_live: Duration,
     /// In the order in which they end.
     entries: VecDeque<(Instant, ContentHash)>,
+    /// What stands against content that could not be tried again.
+    accused: VecDeque<(Instant, ContentHash, u32)>,
 }
+
+/// Strikes that convict: two ends of an engine that worked on nothing else, or twice as many that
+/// worked on others too.
+const MAX_NUM_STRIKES: u32 = 4;
 
 impl Convictions {
     pub(crate) fn new(max_num: usize, time_to_live: Duration) -> Self {
@@ -71,6 +77,7 @@ impl Convictions {
             max_num,
             time_to_live,
             entries: VecDeque::new(),
+            accused: VecDeque::new(),
         }
     }
 
@@ -80,6 +87,29 @@ impl Convictions {
             self.entries.pop_front();
         }
         self.entries.push_back((now + self.time_to_live, content));
+    }
+
+    /// An engine ended by itself while it worked on this; `was_alone`: on nothing else. True where
+    /// that is the once too often.
+    pub(crate) fn accuse(&mut self, content: ContentHash, was_alone: bool, now: Instant) -> bool {
+        let known = self
+            .accused
+            .iter()
+            .position(|(_, known, _)| *known == content);
+        let before = known.and_then(|place| self.accused.remove(place));
+        let before = before
+            .filter(|(until, ..)| *until > now)
+            .map_or(0, |(.., n)| n);
+        let num_strikes = before + if was_alone { 2 } else { 1 };
+        if num_strikes >= MAX_NUM_STRIKES {
+            return true;
+        }
+        while self.accused.len() >= self.max_num.max(1) {
+            self.accused.pop_front();
+        }
+        self.accused
+            .push_back((now + self.time_to_live, content, num_strikes));
+        false
     }
 
     /// How much longer it is refused.
@@ -122,6 +152,31 @@ mod tests {
         let plain = ContentHash::new(&[1], &sampling, &stop);
         assert_ne!(ContentHash::new(&[1], &warm, &stop), plain);
         assert_ne!(ContentHash::new(&[1], &biased, &stop), plain);
+    }
+
+    #[test]
+    fn what_cannot_be_tried_is_convicted_by_its_strikes() {
+        let second = Duration::from_secs(1);
+        let mut convictions = Convictions::new(2, 10 * second);
+        let start = Instant::now();
+        let [a, b, c] = [1, 2, 3].map(|id| hash(&[id], 0));
+        assert!(!convictions.accuse(a, true, start));
+        assert!(convictions.accuse(a, true, start + second), "twice alone");
+        for _ in 0..3 {
+            assert!(!convictions.accuse(b, false, start));
+        }
+        assert!(convictions.accuse(b, false, start), "four times in company");
+        assert!(!convictions.accuse(c, true, start));
+        assert!(
+            !convictions.accuse(c, true, start + 10 * second),
+            "it is long ago"
+        );
+        assert!(!convictions.accuse(a, true, start + 10 * second));
+        assert!(!convictions.accuse(b, true, start + 10 * second));
+        assert!(
+            !convictions.accuse(c, true, start + 11 * second),
+            "of three the oldest went"
+        );
     }
 
     #[test]

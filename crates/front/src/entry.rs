@@ -11,7 +11,7 @@ use hotspare_journal::{JobParams, RequestRecord};
 use crate::client::EngineClient;
 use crate::convictions::ContentHash;
 use crate::replays::HeldTooLong;
-use crate::stream::{RetryAfter, StreamContext};
+use crate::stream::{RetryAfter, Start, StreamContext};
 use crate::{Front, GenerateError, Model};
 
 impl Front {
@@ -21,6 +21,7 @@ impl Front {
         StreamContext {
             slot: Arc::clone(&shared.slot),
             replays: Arc::clone(&shared.replays),
+            trails: Arc::clone(&shared.trails),
             metrics: Arc::clone(&model.metrics),
             retry_after: RetryAfter {
                 queue_full_s: shared.config.queue_full_retry_after_s,
@@ -37,7 +38,7 @@ impl Front {
     pub(crate) fn check_convictions(
         &self,
         record: &RequestRecord,
-        num: usize,
+        starts: &[Start],
     ) -> Result<(), GenerateError> {
         let replays = &self.shared.replays;
         if !replays.has_convictions() {
@@ -45,9 +46,10 @@ impl Front {
         }
         let JobParams { sampling, stop, .. } = record.params();
         let mut last: &[TokenId] = &[];
-        for index in 0..num {
-            let prompt = record.prompt(index);
-            let is_checked = std::ptr::eq(prompt, last);
+        for start in starts {
+            // Not the record's: what is too long for the journal may be refused as well.
+            let prompt = start.request.ids.as_slice();
+            let is_checked = prompt == last;
             last = prompt;
             if is_checked {
                 continue;

@@ -166,6 +166,35 @@ async fn an_engine_that_is_never_ready_is_given_up_after_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_whose_files_have_changed_gets_no_traffic() {
+    let (handle, mut puppets) = start(config());
+    let first = proved(&mut puppets).await;
+    let front = ready(&handle).await;
+    drop(first);
+    let mut changed = puppets.recv().await.expect("another one was started");
+    let is_refused = pull(move || {
+        changed.send(&EngineMessage::Hello(Box::new(EngineHello {
+            model_hash: "changed".to_owned(),
+            ..hello()
+        })));
+        changed.receive_any().is_none()
+    });
+    assert!(is_refused.await, "its socket is closed");
+    let mut states = front.engine_states();
+    let says_so = |front: &Front| {
+        let reasons = front.status().reasons.join("\n");
+        reasons.contains("files have changed") && reasons.contains("hotspare reload")
+    };
+    while !says_so(&front) {
+        let changed = tokio::time::timeout(Duration::from_secs(60), states.changed()).await;
+        assert!(changed.is_ok(), "{:?}", front.status().reasons);
+    }
+    let _same = proved(&mut puppets).await;
+    ready(&handle).await;
+    assert_eq!(front.status().engines[0].model_hash, "hash");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn garbage_is_the_engines_own_end() {
     let (handle, mut puppets) = start(config());
     let mut puppet = proved(&mut puppets).await;

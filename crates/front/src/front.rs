@@ -18,12 +18,14 @@ use crate::model::{Model, ModelCell};
 use crate::peer_link::PeerLink;
 use crate::replays::Replays;
 use crate::seeds::Seeds;
-use crate::slot::{EngineSlot, Order};
+use crate::shadow::Shadow;
+use crate::slot::{EngineSlot, EngineView, Order};
 use crate::stream::{NotOpened, StreamJob};
 use crate::supervisor::{Reload, Supervisor};
+use crate::trail::Trails;
 use crate::{
     EngineLauncher, EngineState, FrontConfig, FrontError, GenerateError, GenerationJob,
-    GenerationStream, ModelInfo, ModelLoader, PairSetup, Pairing, relay, standing,
+    GenerationStream, ModelInfo, ModelLoader, PairSetup, Pairing, ShadowMode, relay, standing,
 };
 
 /// What clones of a front share.
@@ -33,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) slot: Arc<EngineSlot>,
     pub(crate) journal: Journal,
     pub(crate) replays: Arc<Replays>,
+    pub(crate) trails: Arc<Trails>,
     pub(crate) seeds: Seeds,
     pub(crate) num_request_ids: AtomicU64,
     pub(crate) in_flight: InFlight,
@@ -61,6 +64,7 @@ pub struct FrontHandle {
     stats_log: JoinHandle<()>,
     /// What keeps the pair and the front in touch.
     pair_tasks: Vec<JoinHandle<()>>,
+    shadow: JoinHandle<()>,
 }
 
 impl Front {
@@ -106,20 +110,28 @@ impl Front {
             0,
             Arc::new(metrics),
         ))));
+        let replays = Arc::new(Replays::new(&config));
         let supervisor = Supervisor::new(
             Arc::clone(&slot),
             Arc::clone(&models),
             config.clone(),
             launcher,
+            Arc::clone(&replays),
         );
         let (reloads, reload_receiver) = mpsc::channel(1);
         let stats_log = tokio::spawn(crate::stats_log::run(
             Arc::clone(&slot),
             Duration::from_secs(config.stats_log_interval_s),
         ));
+        let trails = Arc::new(Trails::new(match config.num_spare_engines {
+            0 => ShadowMode::Off,
+            _ => config.spare_shadow,
+        }));
+        let shadow = Shadow::new(&config, Arc::clone(&slot), Arc::clone(&trails));
         let shared = Shared {
             seeds: Seeds::new(config.assigned_seed),
-            replays: Arc::new(Replays::new(&config)),
+            replays,
+            trails,
             journal,
             config,
             models,
@@ -140,6 +152,7 @@ impl Front {
             front: Self { shared },
             supervisor: tokio::spawn(supervisor.run(reload_receiver)),
             stats_log,
+            shadow: tokio::spawn(shadow.run()),
         }
     }
 
@@ -174,7 +187,7 @@ impl Front {
         loop {
             let in_flight = self.shared.in_flight.enter();
             let (starts, record) = self.sequences(&job, &model)?;
-            self.check_convictions(&record, starts.len())?;
+            self.check_convictions(&record, &starts)?;
             let entry = waiting.enter(&model).await?;
             self.wait_turn(&entry.client).await?;
             // It may have waited for long.
@@ -327,6 +340,7 @@ impl Drop for FrontHandle {
         for task in &self.pair_tasks {
             task.abort();
         }
+        self.shadow.abort();
     }
 }
 

@@ -49,6 +49,8 @@ mod replays;
 mod resume_props_test;
 mod seeds;
 mod sequences;
+mod shadow;
+mod shadow_plan;
 mod slot;
 mod standing;
 mod stats_log;
@@ -63,6 +65,7 @@ mod testing;
 mod testing_pair;
 #[cfg(test)]
 mod testing_streams;
+mod trail;
 mod wire;
 
 pub use config::FrontConfig;
@@ -76,5 +79,6 @@ pub use load::{GenerationConfigSource, ModelInfo, ModelLoader, ModelOptions};
 pub use model::Model;
 pub use model_info::ServedModel;
 pub use pairing::{Io, Operation, PairSetup, Pairing, PeerIo};
+pub use shadow::ShadowMode;
 pub use status::{EngineStatus, GpuStatus, NodeStatus, PairStatus, PeerStatus, Readiness};
 pub use stream::GenerationStream;

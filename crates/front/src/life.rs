@@ -7,7 +7,7 @@
 //! another engine takes its place; every sequence is told, with the cause; the supervisor hears of
 //! it; the process is waited for, or killed by its own handle.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hotspare_link::{EngineHello, EngineMessage, FrontMessage, LinkError, ProtocolRange};
@@ -35,8 +35,13 @@ pub(crate) enum LifeEnd {
     Stopped,
     /// Before it was proved.
     NotStarted(FrontError),
-    /// After it had served for so long.
-    Died { served: Duration, reason: String },
+    /// After it had served for so long. `is_excused` where it was to be found out whether a request
+    /// ends engines, and it seems that one does.
+    Died {
+        served: Duration,
+        reason: String,
+        is_excused: bool,
+    },
 }
 
 /// What the supervisor hears of a life.
@@ -57,6 +62,8 @@ pub(crate) struct Life {
     pub(crate) launcher: Arc<dyn EngineLauncher>,
     pub(crate) config: Arc<FrontConfig>,
     pub(crate) served: Arc<ServedModel>,
+    /// What the first engine of the model said that it is.
+    pub(crate) model_hash: Arc<OnceLock<String>>,
     pub(crate) orders: watch::Receiver<Order>,
     pub(crate) events: mpsc::Sender<(EngineId, LifeEvent)>,
 }
@@ -105,12 +112,11 @@ impl Life {
                 if let Some(client) = client {
                     client.close(&loss(LossCause::Outside));
                 }
-                process.reap(wait, false).await;
+                process.reap(wait).await;
                 self.end(LifeEnd::Stopped).await;
             }
             Talk::NotStarted(error) => {
-                let is_silent = matches!(error, FrontError::EngineStartTimeout(_));
-                let exit = process.reap(wait, is_silent).await;
+                let exit = process.reap(wait).await;
                 let error = match error {
                     FrontError::EngineEndedEarly(_) => FrontError::EngineEndedEarly(exit),
                     other => other,
@@ -130,15 +136,19 @@ impl Life {
                 };
                 let cause = exit.as_ref().map_or(LossCause::Own, |exit| exit.cause);
                 self.slot.on_loss(cause);
-                client.close(&loss(cause));
+                let is_excused = client.close(&loss(cause));
                 let reason = match &exit {
                     Some(exit) => format!("{reason} ({})", exit.text),
                     None => reason,
                 };
-                self.tell(LifeEvent::Ended(LifeEnd::Died { served, reason }))
-                    .await;
+                let end = LifeEnd::Died {
+                    served,
+                    reason,
+                    is_excused,
+                };
+                self.tell(LifeEvent::Ended(end)).await;
                 if exit.is_none() {
-                    let exit = process.reap(wait, is_hung).await;
+                    let exit = process.reap(wait).await;
                     tracing::info!(pid, life = self.id.0, exit, "The lost engine is gone.");
                 }
                 self.slot.remove(self.id);
@@ -212,6 +222,7 @@ impl Life {
             }
         }
         let hello = client.hello();
+        self.model_hash.get_or_init(|| hello.model_hash.clone());
         tracing::info!(
             life = self.id.0,
             model_hash = hello.model_hash,
@@ -270,7 +281,18 @@ impl Life {
                 hello.vocab_size, self.served.vocab_size
             )));
         }
-        Ok(())
+        // Prompts are made with the tokenizer that was read when the model was; another one's ids
+        // would be nonsense to it.
+        match self.model_hash.get() {
+            Some(expected) if *expected != hello.model_hash => {
+                Err(FrontError::EngineMismatch(format!(
+                    "its model's files have changed since this server read them (model hash {}, \
+                     not {expected}); `hotspare reload` serves the new ones",
+                    hello.model_hash
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reads, writes and watches until the connection ends, or until it is time to end it.

@@ -5,7 +5,7 @@
 //!
 //! Invariant: a model is constant; the one in the cell is the one whose engine serves.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use hotspare_protocol::GenerationDefaults;
 use hotspare_text::TextModel;
@@ -24,6 +24,8 @@ pub struct Model {
     /// Models that were served before this one.
     pub(crate) generation: u64,
     pub(crate) metrics: Arc<Metrics>,
+    /// What the first engine that served it said that it is.
+    pub(crate) model_hash: Arc<OnceLock<String>>,
 }
 
 impl std::fmt::Debug for Model {
@@ -43,6 +45,7 @@ impl Model {
             defaults: info.defaults,
             generation,
             metrics,
+            model_hash: Arc::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::process::Child;
 use tokio::time::timeout;
 
@@ -48,13 +48,11 @@ impl EngineProcess {
         Some(self.exit(status))
     }
 
-    /// Waits `wait` for it, and then kills it. `is_urgent`: asks it to end first.
-    pub(crate) async fn reap(&mut self, wait: Duration, is_urgent: bool) -> String {
+    /// Waits `wait` for it, and then kills it. It ends by itself when its socket is closed, unless
+    /// something in it is stuck; other signals it does not heed.
+    pub(crate) async fn reap(&mut self, wait: Duration) -> String {
         if self.child.is_none() {
             return "it ran in this process".to_owned();
-        }
-        if is_urgent {
-            self.terminate();
         }
         if let Some(exit) = self.exit_within(wait).await {
             return exit.text;
@@ -73,16 +71,6 @@ impl EngineProcess {
             Err(error) => Err(error),
         };
         self.exit(status).text
-    }
-
-    fn terminate(&mut self) {
-        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok());
-        if let Some(pid) = pid.and_then(Pid::from_raw) {
-            self.is_signalled = true;
-            if let Err(error) = kill_process(pid, Signal::TERM) {
-                tracing::warn!(%error, "The engine process cannot be signalled.");
-            }
-        }
     }
 
     fn exit(&self, status: std::io::Result<ExitStatus>) -> Exit {
@@ -142,21 +130,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_does_not_end_is_asked_and_then_killed() {
+    async fn what_does_not_end_is_killed() {
         let mut asleep = shell("exec sleep 600");
         assert_eq!(asleep.exit_within(Duration::from_millis(1)).await, None);
-        let text = asleep.reap(PATIENCE, true).await;
-        assert!(text.contains("SIGTERM"), "{text}");
-        // A stopped process takes no SIGTERM.
+        let text = asleep.reap(Duration::from_millis(1)).await;
+        assert!(text.contains("SIGKILL"), "{text}");
+        // A stopped process, too.
         let mut stopped = shell("kill -STOP $$");
         let stat = format!("/proc/{}/stat", stopped.pid().expect("it runs"));
         let is_stopped = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "));
         while !is_stopped() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let text = stopped.reap(Duration::from_millis(300), true).await;
+        let text = stopped.reap(Duration::from_millis(1)).await;
         assert!(text.contains("SIGKILL"), "{text}");
-        let text = EngineProcess::new(None).reap(PATIENCE, true).await;
+        let text = EngineProcess::new(None).reap(PATIENCE).await;
         assert_eq!(text, "it ran in this process");
     }
 }

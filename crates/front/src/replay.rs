@@ -14,10 +14,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::EngineState;
 use crate::client::EngineClient;
+use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::replays::ReplayGuard;
 use crate::slot::EngineSlot;
 use crate::target::{ArrivalKind, Feed, NotReplayed, SubmitError};
+use crate::trail::Trail;
 
 /// See the module.
 pub(crate) struct Replay {
@@ -27,6 +29,11 @@ pub(crate) struct Replay {
     pub(crate) request: Generate,
     pub(crate) feed: Feed,
     pub(crate) origin: Origin,
+    /// What a spare may have read of it.
+    pub(crate) trail: Option<Arc<Trail>>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Since when it has no target.
+    pub(crate) since: Instant,
     /// Not this one again: it does not take anything any more.
     pub(crate) avoid: Option<Arc<dyn crate::target::Target>>,
     /// Before the first try.
@@ -62,8 +69,8 @@ impl Replay {
             let found = timeout(patience, self.find_target()).await;
             found.unwrap_or(Err(NotReplayed::TimedOut))?;
             patience = patience.saturating_sub(searched.elapsed());
-            let (priority, num_ids) = (self.request.priority, self.request.ids.len());
-            self.guard.wait_turn(priority, num_ids).await;
+            let priority = self.request.priority;
+            self.guard.wait_turn(priority, self.num_unread()).await;
             // While it stood in line its target may have gone.
             let Some(target) = self.target() else {
                 self.guard.step_back();
@@ -80,7 +87,10 @@ impl Replay {
                 .placement
                 .submit(target.clone(), is_exact, request, feed);
             match submitted {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.metrics.replay.on_submit(self.since.elapsed());
+                    return Ok(());
+                }
                 Err(SubmitError::Gone) => {
                     self.guard.step_back();
                     self.avoid = Some(target);
@@ -101,6 +111,17 @@ impl Replay {
             .as_ref()
             .is_some_and(|avoided| std::ptr::addr_eq(Arc::as_ptr(avoided), Arc::as_ptr(&target)));
         (!is_avoided).then_some(target)
+    }
+
+    /// Ids that the target has to read.
+    fn num_unread(&self) -> usize {
+        let target = self.target();
+        let num_read = target
+            .zip(self.trail.as_ref())
+            .map_or(0, |(target, trail)| {
+                trail.num_read(target.hello().engine_id)
+            });
+        self.request.ids.len().saturating_sub(num_read)
     }
 
     /// Returns once there is a target.

@@ -58,6 +58,7 @@ struct OutcomeLabels {
 pub(crate) struct ReplayMetrics {
     replays: Family<OutcomeLabels, Counter>,
     gap: Histogram,
+    wait: Histogram,
     num_replaying: Gauge,
     journal_bytes: Gauge,
 }
@@ -67,6 +68,7 @@ impl ReplayMetrics {
         let metrics = Self {
             replays: Family::default(),
             gap: Histogram::new(buckets::TIME_TO_FIRST_TOKEN),
+            wait: Histogram::new(buckets::TIME_TO_FIRST_TOKEN),
             num_replaying: Gauge::default(),
             journal_bytes: Gauge::default(),
         };
@@ -79,6 +81,11 @@ impl ReplayMetrics {
             "hotspare:replay_gap_seconds",
             "Time from the loss of an engine to the sequence's next token",
             metrics.gap.clone(),
+        );
+        scope.register(
+            "hotspare:replay_wait_seconds",
+            "Time from the loss of an engine until the sequence was given to another",
+            metrics.wait.clone(),
         );
         scope.register(
             "hotspare:num_sequences_replaying",
@@ -96,6 +103,11 @@ impl ReplayMetrics {
     /// A sequence lost its engine.
     pub(crate) fn on_gap(&self) {
         self.num_replaying.inc();
+    }
+
+    /// A sequence was given to another engine, after it had waited for so long.
+    pub(crate) fn on_submit(&self, waited: Duration) {
+        self.wait.observe(waited.as_secs_f64());
     }
 
     /// The gap of a sequence ended.

@@ -29,8 +29,13 @@ const MAX_TRIAL_TOKENS: u32 = 64;
 pub(crate) struct ReplayLimits {
     /// Innocent replays that have not yielded anything yet, at most.
     pub(crate) max_num_concurrent: usize,
+    /// Tokens that these have to read, at most; one may be longer alone.
+    pub(crate) max_num_concurrent_tokens: usize,
     /// Lonely deaths that convict a request, tokens or not.
     pub(crate) max_num_solo_losses: u32,
+    /// Ends of engines in trials, none of which was passed in between, that are not held against
+    /// the engine.
+    pub(crate) max_num_excused_losses: u32,
 }
 
 /// Place in the line: lower goes first.
@@ -80,10 +85,12 @@ pub(crate) struct ReplayPolicy {
     limits: ReplayLimits,
     cases: BTreeMap<RequestId, Case>,
     line: BTreeSet<Place>,
-    /// Innocent ones that were admitted and have yielded nothing yet.
-    running: BTreeSet<RequestId>,
+    /// Innocent ones that were admitted and have yielded nothing yet, and what they have to read.
+    running: BTreeMap<RequestId, usize>,
     /// The group on trial. A member with no token left to yield has passed.
     trial: BTreeMap<RequestId, Trial>,
+    /// Trials in a row that ended an engine.
+    num_failed_trials: u32,
 }
 
 impl ReplayPolicy {
@@ -92,14 +99,16 @@ impl ReplayPolicy {
             limits,
             cases: BTreeMap::new(),
             line: BTreeSet::new(),
-            running: BTreeSet::new(),
+            running: BTreeMap::new(),
             trial: BTreeMap::new(),
+            num_failed_trials: 0,
         }
     }
 
     /// An engine ended that had the sequences `lost`; `is_own` where it ended by itself. Those in
-    /// `live`, a part of them, may have been in its last step; it had not taken in the others.
-    pub(crate) fn on_loss(&mut self, lost: &[RequestId], live: &[RequestId], is_own: bool) {
+    /// `live`, a part of them, may have been in its last step; it had not taken in the others. True
+    /// where a request is to blame rather than the engine: it ended in a trial, as expected.
+    pub(crate) fn on_loss(&mut self, lost: &[RequestId], live: &[RequestId], is_own: bool) -> bool {
         let is_trial = live.iter().any(|id| self.trial.contains_key(id));
         let accused: Vec<RequestId> = live
             .iter()
@@ -114,7 +123,7 @@ impl ReplayPolicy {
             self.trial.clear();
         }
         if !is_own {
-            return;
+            return false;
         }
         for id in &accused {
             let case = self.cases.entry(*id).or_default();
@@ -125,6 +134,17 @@ impl ReplayPolicy {
                 case.num_solo_losses += 1;
             }
         }
+        if is_trial {
+            self.num_failed_trials = self.num_failed_trials.saturating_add(1);
+        }
+        is_trial && self.num_failed_trials <= self.limits.max_num_excused_losses
+    }
+
+    /// Whether an engine that ended by itself had worked on nothing but this one.
+    pub(crate) fn was_alone(&self, id: RequestId) -> bool {
+        self.cases
+            .get(&id)
+            .is_some_and(|case| case.num_solo_losses > 0)
     }
 
     /// What the last loss of a sequence means for it.
@@ -230,8 +250,12 @@ impl ReplayPolicy {
         while self.running.len() < self.limits.max_num_concurrent
             && let Some(place) = self.line.first().copied()
         {
+            let num_tokens = self.running.values().sum::<usize>() + place.num_ids;
+            if !self.running.is_empty() && num_tokens > self.limits.max_num_concurrent_tokens {
+                break;
+            }
             let id = self.take(place);
-            self.running.insert(id);
+            self.running.insert(id, place.num_ids);
             admitted.push(id);
         }
         admitted
@@ -268,6 +292,9 @@ impl ReplayPolicy {
     fn end_trial_if_passed(&mut self) {
         if self.trial.values().any(|member| member.num_tokens_left > 0) {
             return;
+        }
+        if !self.trial.is_empty() {
+            self.num_failed_trials = 0;
         }
         for id in std::mem::take(&mut self.trial).into_keys() {
             if let Some(case) = self.cases.get_mut(&id) {

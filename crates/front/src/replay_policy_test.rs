@@ -6,7 +6,9 @@ use super::*;
 
 const LIMITS: ReplayLimits = ReplayLimits {
     max_num_concurrent: 3,
+    max_num_concurrent_tokens: 1_000_000,
     max_num_solo_losses: 4,
+    max_num_excused_losses: 3,
 };
 
 fn ids(numbers: impl IntoIterator<Item = u64>) -> Vec<RequestId> {
@@ -59,6 +61,58 @@ fn the_urgent_and_then_the_short_go_first_and_few_at_a_time() {
     policy.leave(RequestId(3));
     policy.leave(RequestId(2));
     assert_eq!(policy.admit(), ids([5]), "who left is not admitted");
+}
+
+#[test]
+fn what_replays_read_at_a_time_is_bounded() {
+    let mut policy = ReplayPolicy::new(ReplayLimits {
+        max_num_concurrent_tokens: 100,
+        ..LIMITS
+    });
+    for (id, num_ids) in [(0, 60), (1, 40), (2, 41), (3, 900)] {
+        policy.enlist(RequestId(id), 0, num_ids);
+    }
+    assert_eq!(policy.admit(), ids([1, 2]));
+    assert!(policy.on_progress(RequestId(1), 1, false));
+    assert_eq!(policy.admit(), [], "41 and 60 are too many");
+    assert!(policy.on_progress(RequestId(2), 1, false));
+    assert_eq!(policy.admit(), ids([0]));
+    assert!(policy.on_progress(RequestId(0), 1, false));
+    assert_eq!(policy.admit(), ids([3]), "a long one goes alone");
+}
+
+#[test]
+fn an_engine_is_excused_in_trials_for_a_while() {
+    let mut policy = ReplayPolicy::new(LIMITS);
+    let [poison, other] = [RequestId(1), RequestId(2)];
+    let lose = |policy: &mut ReplayPolicy, lost: &[RequestId]| policy.on_loss(lost, lost, true);
+    assert!(!lose(&mut policy, &[poison, other]), "nobody was on trial");
+    for round in 0..2 {
+        policy.enlist(poison, 0, 1);
+        assert_eq!(policy.admit(), [poison]);
+        assert!(lose(&mut policy, &[poison]), "{round}");
+    }
+    policy.enlist(other, 0, 1);
+    assert_eq!(policy.admit(), [other]);
+    assert!(
+        !policy.on_loss(&[other], &[other], false),
+        "killed from outside"
+    );
+    policy.enlist(other, 0, 1);
+    assert_eq!(policy.admit(), [other]);
+    assert!(lose(&mut policy, &[other]), "the third in a row");
+    policy.enlist(other, 0, 1);
+    assert_eq!(policy.admit(), [other]);
+    assert!(
+        !lose(&mut policy, &[other]),
+        "it may be the engine after all"
+    );
+    policy.enlist(other, 0, 1);
+    assert_eq!(policy.admit(), [other]);
+    assert!(policy.on_progress(other, 99, false));
+    policy.enlist(poison, 0, 1);
+    assert_eq!(policy.admit(), [poison]);
+    assert!(lose(&mut policy, &[poison]), "a trial was passed meanwhile");
 }
 
 #[test]

@@ -151,6 +151,75 @@ async fn a_request_beyond_the_journals_bound_says_so_when_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_beyond_the_journals_bound_that_ends_engines_is_refused_too() {
+    // Too long from its beginning, and after some tokens.
+    for max_request_bytes in [100, 700] {
+        let config = FrontConfig {
+            journal_max_request_bytes: max_request_bytes,
+            ..patient()
+        };
+        let handle = start(config, "die-after-token=100,engine=all");
+        let front = ready(&handle).await;
+        for round in 0..2 {
+            wait_for(&handle, |state| *state == EngineState::Ready).await;
+            let error = answers(&front, job(&[&[5]], 150)).await.unwrap_err();
+            let message = error.to_string();
+            assert!(
+                message.contains("journal-max-request-bytes"),
+                "{max_request_bytes}, {round}: {message}"
+            );
+        }
+        wait_for(&handle, |state| *state == EngineState::Ready).await;
+        let error = answers(&front, job(&[&[5]], 150)).await.unwrap_err();
+        assert!(matches!(error, GenerateError::Convicted(_)), "{error:?}");
+        assert_eq!(front.status().engines[0].restarts, 2);
+        let other = answers(&front, job(&[&[6]], 9)).await.unwrap();
+        assert_eq!(other[0].token_ids.len(), 9, "others run");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finding_a_poisonous_request_is_no_crash_loop() {
+    // The first end counts, those in trials do not: three requests end an engine twelve times.
+    let config = FrontConfig {
+        max_num_engine_failures: 6,
+        engine_restart_backoff_min_ms: 1,
+        ..config()
+    };
+    let handle = start(config, "die-on-token-id=77,engine=all");
+    let front = ready(&handle).await;
+    let tasks: Vec<_> = (0..24u32)
+        .map(|i| {
+            let prompt = match i % 8 {
+                3 => vec![5, 77, i],
+                _ => vec![5, 100 + i],
+            };
+            let front = front.clone();
+            tokio::spawn(async move { (i, answers(&front, job(&[&prompt], 60)).await) })
+        })
+        .collect();
+    let (mut convicted, mut finished) = (Vec::new(), 0);
+    for task in tasks {
+        let (i, outcome) = task.await.unwrap();
+        match outcome {
+            Ok(answers) => finished += usize::from(answers[0].token_ids.len() == 60),
+            Err(GenerateError::Convicted(_)) => convicted.push(i),
+            // It came while there was no engine.
+            Err(GenerateError::NotReady { .. }) => {}
+            Err(error) => panic!("{i}: {error:?}"),
+        }
+        assert_ne!(front.status().role, "failed");
+    }
+    assert!(convicted.iter().all(|i| i % 8 == 3), "{convicted:?}");
+    assert!(
+        !convicted.is_empty() && finished > 0,
+        "{convicted:?} {finished}"
+    );
+    wait_for(&handle, |state| *state == EngineState::Ready).await;
+    assert!(front.readiness().ready);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_passes_in_the_gap_too() {
     let config = FrontConfig {
         engine_restart_backoff_min_ms: 60_000,

@@ -38,6 +38,7 @@ pub(crate) struct Replays {
     num_guards: AtomicU64,
     convictions: Mutex<Convictions>,
     has_convictions: AtomicBool,
+    num_convictions: AtomicU64,
 }
 
 /// Why a new request was not let in.
@@ -59,7 +60,9 @@ impl Replays {
         Self {
             limits: ReplayLimits {
                 max_num_concurrent: config.max_num_concurrent_replays,
+                max_num_concurrent_tokens: config.max_num_concurrent_replay_tokens,
                 max_num_solo_losses: config.max_num_solo_losses,
+                max_num_excused_losses: config.max_num_excused_losses,
             },
             max_num_held: config.max_num_held_requests,
             by_model: Mutex::default(),
@@ -71,6 +74,7 @@ impl Replays {
                 Duration::from_millis(config.convicted_ttl_ms),
             )),
             has_convictions: AtomicBool::new(false),
+            num_convictions: AtomicU64::new(0),
         }
     }
 
@@ -105,8 +109,14 @@ impl Replays {
         result
     }
 
-    /// An engine ended that had these sequences, and had taken in those with `true`.
-    pub(crate) fn on_loss(&self, model_hash: &str, cause: LossCause, lost: &[(RequestId, bool)]) {
+    /// An engine ended that had these sequences, and had taken in those with `true`. True where it
+    /// ended in a trial, which excuses it.
+    pub(crate) fn on_loss(
+        &self,
+        model_hash: &str,
+        cause: LossCause,
+        lost: &[(RequestId, bool)],
+    ) -> bool {
         let all: Vec<RequestId> = lost.iter().map(|(id, _)| *id).collect();
         let taken_in = lost.iter().filter(|(_, is_admitted)| *is_admitted);
         let live: Vec<RequestId> = taken_in.map(|(id, _)| *id).collect();
@@ -116,7 +126,7 @@ impl Replays {
             is_own,
             "An engine is gone; what it worked on is continued on another."
         );
-        self.with(model_hash, |policy| policy.on_loss(&all, &live, is_own));
+        self.with(model_hash, |policy| policy.on_loss(&all, &live, is_own))
     }
 
     /// What the last loss of a sequence means for it.
@@ -162,6 +172,25 @@ impl Replays {
     pub(crate) fn convict(&self, content: ContentHash) {
         lock(&self.convictions).add(content, Instant::now());
         self.has_convictions.store(true, Ordering::Relaxed);
+        self.num_convictions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Content that cannot be tried again was on an engine that ended by itself; `id` is its
+    /// sequence's. It is refused when that has happened often enough. True from then on.
+    pub(crate) fn accuse(&self, model_hash: &str, id: RequestId, content: ContentHash) -> bool {
+        let was_alone = self.with(model_hash, |policy| policy.was_alone(id));
+        let mut convictions = lock(&self.convictions);
+        let is_convicted = convictions.accuse(content, was_alone, Instant::now());
+        drop(convictions);
+        if is_convicted {
+            self.convict(content);
+        }
+        is_convicted
+    }
+
+    /// Requests that were convicted so far.
+    pub(crate) fn num_convictions(&self) -> u64 {
+        self.num_convictions.load(Ordering::Relaxed)
     }
 
     /// Whether any content is refused, so that hashing it is worth while.

@@ -209,6 +209,15 @@ impl EngineSlot {
         self.change(|inner| inner.peer = peer);
     }
 
+    /// The engine that is `main` next, should the one that serves be lost.
+    pub(crate) fn next_main(&self) -> Option<Arc<EngineClient>> {
+        let inner = self.inner();
+        let main = inner.main()?.id;
+        let mut spares = inner.engines.iter().filter(|engine| engine.id != main);
+        let next = spares.find(|engine| engine.is_of(inner.generation) && engine.client.is_some());
+        next?.client.clone()
+    }
+
     /// The engine that takes new requests which were made for this generation's tokenizer.
     pub(crate) fn target_of(&self, generation: u64) -> Option<Arc<EngineClient>> {
         let inner = self.inner();

@@ -199,6 +199,9 @@ pub struct EngineStatus {
     pub running: u32,
     /// Sequences that wait.
     pub waiting: u32,
+    /// Of the spare that reads running streams along: tokens that it has not read yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread_tokens: Option<u64>,
     /// Of `main`: how often an engine was started in place of one that was lost. 0 of others.
     pub restarts: u64,
 }
@@ -265,8 +268,18 @@ impl Front {
         }
     }
 
+    /// What the engine has to read along yet, where it is the one that does.
+    fn num_unread_tokens(&self, engine: &EngineView) -> Option<u64> {
+        let Shared { slot, trails, .. } = &*self.shared;
+        let reader = (trails.mode() != ShadowMode::Off).then(|| slot.next_main())??;
+        let hello = reader.hello();
+        let is_reader = engine.hello.as_ref()?.engine_id == hello.engine_id;
+        is_reader.then(|| crate::shadow::num_unread(trails, hello) as u64)
+    }
+
     fn engine_status(&self, engine: EngineView) -> EngineStatus {
         let num_restarts = self.shared.slot.stats().num_restarts;
+        let unread_tokens = self.num_unread_tokens(&engine);
         let served = engine
             .served
             .unwrap_or_else(|| Arc::clone(&self.model().served));
@@ -284,6 +297,7 @@ impl Front {
             steps: engine.num_steps,
             running: engine.stats.num_running,
             waiting: engine.stats.num_waiting,
+            unread_tokens,
             restarts: match engine.name.as_str() {
                 "main" => num_restarts,
                 _ => 0,

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures::Stream;
-use hotspare_batch::{DrawnTokens, Generate, RejectReason, RequestId};
+use hotspare_batch::{DrawnTokens, Generate, RejectReason, RequestId, TokenId};
 use hotspare_journal::RequestRecord;
 use hotspare_protocol::FinishReason;
 use tokio::sync::mpsc;
@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 
 use crate::admission::Entry;
 use crate::choice::{Choice, Progress};
+use crate::convictions::ContentHash;
 use crate::in_flight::InFlightGuard;
 use crate::metrics::{ChoiceRecord, Metrics};
 use crate::placement::Placement;
@@ -33,6 +34,7 @@ use crate::stream_replay::Failure;
 use crate::target::{
     Arrival, ArrivalKind, Feed, Loss, LossCause, NUM_EXTRA_ARRIVALS, SubmitError, Target,
 };
+use crate::trail::{Trail, Trails};
 use crate::{ChoiceDelta, GenerateError};
 
 /// One choice and its sequence.
@@ -48,6 +50,10 @@ pub(crate) struct Sequence {
     pub(crate) placement: Arc<Placement>,
     /// The task that looks for the next place.
     pub(crate) replay: Option<AbortHandle>,
+    /// What it is, where the journal does not know.
+    pub(crate) content: Option<ContentHash>,
+    /// What a spare reads along of it.
+    pub(crate) trail: Option<Arc<Trail>>,
     /// Since when it has no token because its target was lost.
     pub(crate) gap: Option<Instant>,
     /// What the engine says that it waited.
@@ -100,6 +106,7 @@ pub(crate) struct Start {
 pub(crate) struct StreamContext {
     pub(crate) slot: Arc<EngineSlot>,
     pub(crate) replays: Arc<Replays>,
+    pub(crate) trails: Arc<Trails>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) retry_after: RetryAfter,
     pub(crate) max_num_replay_attempts: u32,
@@ -199,6 +206,14 @@ impl GenerationStream {
             is_admitted: false,
             placement: Arc::clone(&placement),
             replay: None,
+            content: self.record.not_resumable().map(|_| {
+                let params = self.record.params();
+                ContentHash::new(&request.ids, &params.sampling, &params.stop)
+            }),
+            trail: self
+                .context
+                .trails
+                .start(&self.record, index, request.request_id),
             gap: None,
             queued: None,
             first_token_at: None,
@@ -332,7 +347,7 @@ impl GenerationStream {
         if !new.is_empty() || event.finish.is_some() {
             self.end_gap(index, at);
         }
-        self.record.deliver(index, &new);
+        self.deliver(index, &new);
         let sequence = &mut self.sequences[index];
         match sequence.choice.on_event(event, &mut self.ready) {
             Progress::Open => {}
@@ -352,9 +367,23 @@ impl GenerationStream {
         }
     }
 
+    /// Records what a client is given.
+    fn deliver(&mut self, index: usize, new: &[TokenId]) {
+        let let_go = self.record.deliver(index, new);
+        for (sequence, prompt) in self.sequences.iter_mut().zip(let_go) {
+            let params = self.record.params();
+            let content = ContentHash::new(&prompt, &params.sampling, &params.stop);
+            (sequence.content, sequence.trail) = (Some(content), None);
+        }
+        if let Some(trail) = &self.sequences[index].trail {
+            trail.push(new);
+        }
+    }
+
     fn end_choice(&mut self, index: usize, reason: FinishReason, at: Instant) {
         let sequence = &mut self.sequences[index];
         sequence.end = Some(reason);
+        sequence.trail = None;
         self.num_open -= 1;
         self.forget(index);
         let sequence = &self.sequences[index];

@@ -19,7 +19,7 @@ use crate::replay_metrics::ReplayOutcome;
 use crate::replay_policy::Verdict;
 use crate::replays::ReplayGuard;
 use crate::stream::GenerationStream;
-use crate::target::{Feed, Loss, NotReplayed, Target};
+use crate::target::{Feed, Loss, LossCause, NotReplayed, Target};
 
 /// Why a sequence needs another attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +96,7 @@ impl GenerationStream {
         }
         let now = self.started_at.elapsed();
         let request = self.record.resume(index, now).map_err(|reason| {
+            self.accuse(index, &origin, failure);
             let why = format!(
                 "{}, and the request cannot be continued on another: {reason}",
                 failure.message()
@@ -139,6 +140,9 @@ impl GenerationStream {
             request,
             feed,
             origin,
+            trail: sequence.trail.clone(),
+            metrics: Arc::clone(&context.metrics),
+            since: sequence.gap.unwrap_or_else(Instant::now),
             avoid: avoid.filter(|_| !is_full),
             delay,
             patience: context.replay_timeout.saturating_sub(spent),
@@ -187,6 +191,22 @@ impl GenerationStream {
         match self.sequences[index].is_admitted {
             true => GenerateError::EngineFailed(why.to_owned()),
             false => self.not_ready(why),
+        }
+    }
+
+    /// Remembers that an engine ended by itself over a request that cannot be tried again.
+    fn accuse(&self, index: usize, origin: &Origin, failure: &Failure) {
+        let sequence = &self.sequences[index];
+        let is_own = matches!(failure, Failure::Lost(loss) if loss.cause == LossCause::Own);
+        if let (true, true, Some(content)) = (is_own, sequence.is_admitted, sequence.content) {
+            let (hash, id) = (&origin.model_hash, sequence.request_id);
+            if self.context.replays.accuse(hash, id, content) {
+                tracing::error!(
+                    request_id = id.0,
+                    "A request that is too long for the journal ended the engine each time; it is \
+                     refused from now on."
+                );
+            }
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::life::{Life, LifeEnd, LifeEvent, ordered};
 use crate::model::{Model, ModelCell};
+use crate::replays::Replays;
 use crate::slot::{EngineId, EngineSlot, Order, grow};
 use crate::{EngineLauncher, EngineState, FrontConfig, FrontError};
 
@@ -60,6 +61,9 @@ pub(crate) struct Supervisor {
     num_started: u32,
     has_served: bool,
     num_failures: u32,
+    replays: Arc<Replays>,
+    /// Requests that had been convicted when an engine failed last.
+    num_convictions: u64,
     /// The next start is not before this.
     not_before: Instant,
     /// Starts that replace engines that were lost.
@@ -75,6 +79,7 @@ impl Supervisor {
         models: Arc<ModelCell>,
         config: FrontConfig,
         launcher: Arc<dyn EngineLauncher>,
+        replays: Arc<Replays>,
     ) -> Self {
         let (event_sender, events) = mpsc::channel(MAX_NUM_EVENTS);
         Self {
@@ -89,6 +94,8 @@ impl Supervisor {
             num_started: 0,
             has_served: false,
             num_failures: 0,
+            replays,
+            num_convictions: 0,
             not_before: Instant::now(),
             num_to_replace: 0,
             events,
@@ -202,6 +209,7 @@ impl Supervisor {
             launcher,
             config: Arc::clone(&self.config),
             served: Arc::clone(&model.served),
+            model_hash: Arc::clone(&model.model_hash),
             orders: receiver,
             events: self.event_sender.clone(),
         };
@@ -250,7 +258,15 @@ impl Supervisor {
                 }
                 error.to_string()
             }
-            LifeEnd::Died { served, reason } => {
+            LifeEnd::Died {
+                served,
+                reason,
+                is_excused: true,
+            } if is_current => {
+                self.on_excused_failure(&reason, served);
+                return Ok(());
+            }
+            LifeEnd::Died { served, reason, .. } => {
                 was_stable = served >= self.config.engine_stable_after();
                 if is_current && was_stable {
                     self.num_failures = 0;
@@ -265,8 +281,38 @@ impl Supervisor {
         Ok(())
     }
 
+    /// The next start is not before so much time has passed; where a spare serves by now, there is
+    /// no hurry.
+    fn start_after(&mut self, wait: Duration) {
+        let wait = match self.slot.state() {
+            EngineState::Ready => wait.max(self.config.spare_start_delay()),
+            _ => wait,
+        };
+        self.not_before = Instant::now() + wait;
+    }
+
+    /// A request ended it, and which one is being found out: no reason to wait, nor to count.
+    fn on_excused_failure(&mut self, reason: &str, served: Duration) {
+        self.num_to_replace += 1;
+        self.start_after(Duration::ZERO);
+        tracing::warn!(
+            reason,
+            served_ms = served.as_millis() as u64,
+            "The engine ended over a suspect; it is started again at once."
+        );
+        self.slot.set_absent(EngineState::Backoff {
+            reason: reason.to_owned(),
+            restart_in: Duration::ZERO,
+        });
+    }
+
     fn on_failure(&mut self, reason: &str, was_stable: bool) {
         self.num_to_replace += 1;
+        let num_convictions = self.replays.num_convictions();
+        if num_convictions > std::mem::replace(&mut self.num_convictions, num_convictions) {
+            // What was counted before was a request's doing.
+            self.num_failures = 0;
+        }
         self.num_failures = self.num_failures.saturating_add(1);
         let is_at_bound = self.num_failures >= self.config.max_num_engine_failures;
         let restart_in = match is_at_bound {
@@ -274,7 +320,7 @@ impl Supervisor {
             false if was_stable => Duration::ZERO,
             false => self.config.restart_backoff(self.num_failures),
         };
-        self.not_before = Instant::now() + restart_in;
+        self.start_after(restart_in);
         let num_failures = self.num_failures;
         tracing::error!(
             reason,

@@ -1,4 +1,7 @@
-//! Where a running server gets models from: the settings that it began with, and a name.
+//! Where a running server gets models from: its options, read once more, and a name.
+//!
+//! Of the configuration file what concerns model and engine may have changed: the next engine has
+//! it. What the front and the log are stays as it was at the start.
 //!
 //! Invariant: a model that is loaded so is served as if the server had been started with it.
 
@@ -7,7 +10,7 @@ use std::sync::Arc;
 use hotspare_engine::{Backend, EngineOptions};
 use hotspare_front::{EngineLauncher, FrontError, ModelInfo, ModelLoader, ProcessLauncher};
 
-use crate::cli::{LogFormat, Settings};
+use crate::cli::{self, Environment, LogFormat, Settings};
 use crate::hub;
 
 /// See the module.
@@ -21,8 +24,24 @@ impl Loader {
         Self { settings }
     }
 
+    /// The settings, with those of model and engine as the configuration file has them now.
+    fn reread(&self) -> Result<Settings, String> {
+        // They were text when the server began.
+        let args: Vec<String> = std::env::args().collect();
+        match cli::parse(&args, &Environment::new(std::env::vars_os())) {
+            Ok(cli::Command::Serve(now)) => Ok(Settings {
+                model: now.model,
+                engine: now.engine,
+                revision: now.revision,
+                ..self.settings.clone()
+            }),
+            Ok(_) => Ok(self.settings.clone()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     fn try_load(&self, model: Option<&str>) -> Result<(ModelInfo, ProcessLauncher), String> {
-        let mut settings = self.settings.clone();
+        let mut settings = self.reread()?;
         if let Some(model) = model {
             model.clone_into(&mut settings.model.model);
             model.clone_into(&mut settings.engine.model);

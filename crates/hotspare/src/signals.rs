@@ -69,6 +69,25 @@ impl Signals {
     }
 }
 
+/// Lets none of these end this process from now on: an engine. A service manager and a terminal
+/// send them to a whole group, and an engine that ended at once would cut the streams that its
+/// front is about to finish. It ends when the front says so, when the front is gone, or by SIGKILL.
+pub(crate) fn ignore() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _context = runtime.enter();
+    // Who listens once is never ended by the signal again, also after the listener is gone.
+    for kind in [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    ] {
+        drop(signal(kind)?);
+    }
+    Ok(())
+}
+
 /// Listens for SIGHUP.
 pub(crate) struct Hangups(Signal);
 

@@ -137,6 +137,12 @@ impl RequestRecord {
         choice.map_or(&[], |choice| &choice.start().prompt)
     }
 
+    /// The same, shared; `None` where they were let go.
+    pub fn shared_prompt(&self, index: usize) -> Option<Arc<[TokenId]>> {
+        let choice = self.choices.get(index)?;
+        Some(Arc::clone(&choice.start().prompt))
+    }
+
     /// Ids that choice `index` has been given, while it runs.
     pub fn delivered(&self, index: usize) -> &[TokenId] {
         self.choices
@@ -171,24 +177,25 @@ impl RequestRecord {
         }
     }
 
-    /// Choice `index` was given these tokens.
-    pub fn deliver(&mut self, index: usize, token_ids: &[TokenId]) {
+    /// Choice `index` was given these tokens. Where that is too much for the journal, the record is
+    /// let go, and what is returned is each choice's prompt; else nothing is.
+    pub fn deliver(&mut self, index: usize, token_ids: &[TokenId]) -> Vec<Arc<[TokenId]>> {
         let Some(choice) = self.choices.get_mut(index) else {
-            return;
+            return Vec::new();
         };
         if choice.has_finished() {
-            return;
+            return Vec::new();
         }
         if let Some(capacity) = choice.wanted_capacity(token_ids.len()) {
             // While it grows both copies are there for a moment; only the new one is counted.
             let num_bytes = capacity * size_of::<TokenId>() - choice.num_bytes();
             if let Err(exceeded) = self.share.grow(num_bytes) {
-                self.give_up(exceeded.into());
-                return;
+                return self.give_up(exceeded.into());
             }
             choice.reserve(capacity);
         }
         choice.push(token_ids);
+        Vec::new()
     }
 
     /// Choice `index` has ended.
@@ -220,10 +227,12 @@ impl RequestRecord {
     }
 
     /// The policy at a bound: the request runs on, and what it held is given back.
-    fn give_up(&mut self, reason: NotResumable) {
+    fn give_up(&mut self, reason: NotResumable) -> Vec<Arc<[TokenId]>> {
         self.not_resumable = Some(reason);
-        self.choices = Vec::new();
+        let choices = std::mem::take(&mut self.choices);
         self.share.shrink(self.share.num_bytes());
+        let prompts = choices.iter().map(|choice| &choice.start().prompt);
+        prompts.cloned().collect()
     }
 }
 

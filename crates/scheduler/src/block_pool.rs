@@ -68,6 +68,11 @@ impl BlockPool {
         pool
     }
 
+    /// From now on content is dropped only where no other block is left.
+    pub(crate) fn use_all(&mut self) {
+        self.num_eager = usize::MAX;
+    }
+
     pub(crate) fn num_blocks(&self) -> usize {
         self.blocks.len()
     }

@@ -24,10 +24,10 @@ impl Scheduler {
             let num_tokens = in_flight
                 .rows
                 .iter()
-                .filter(|row| !self.sequences.get(row.index).is_canary())
+                .filter(|row| self.sequences.get(row.index).is_counted())
                 .map(|row| row.end - row.start)
                 .sum::<usize>();
-            // A step of the canary alone has no others.
+            // A step of the engine's own alone has no others.
             if num_tokens > 0 {
                 self.counters
                     .step_tokens
@@ -95,7 +95,7 @@ impl Scheduler {
         let sequence = self.sequences.get_mut(row.index);
         let first_index = sequence.num_output_tokens();
         let num_prompt_tokens = row.end.min(sequence.num_prompt_tokens);
-        let is_counted = !sequence.is_canary();
+        let is_counted = sequence.is_counted();
         if is_counted {
             self.counters.num_prompt_tokens += num_prompt_tokens.saturating_sub(row.start) as u64;
         }

@@ -35,7 +35,7 @@ impl Scheduler {
         let (status, key) = (sequence.status, sequence.key);
         let was_admitted = sequence.was_admitted;
         let num_preemptions = sequence.num_preemptions.into();
-        if !sequence.is_canary() {
+        if sequence.is_counted() {
             self.counters
                 .preemptions
                 .observe(&PREEMPTIONS_BOUNDS, num_preemptions);
@@ -61,8 +61,9 @@ impl Scheduler {
         let sequence = self.sequences.get_mut(victim.index);
         sequence.status = Status::Preempting;
         sequence.num_preemptions += 1;
+        let is_counted = sequence.is_counted();
         self.num_releasing += 1;
-        self.counters.num_preemptions += 1;
+        self.counters.num_preemptions += u64::from(is_counted);
         self.settle(victim.index);
     }
 

@@ -122,6 +122,11 @@ impl KvBlocks {
         self.cache.is_some()
     }
 
+    /// From now on the cache keeps what it has until no other block is left.
+    pub(crate) fn use_whole_pool(&mut self) {
+        self.pool.use_all();
+    }
+
     /// Appends `num_blocks` blocks to `table`, the least useful ones. The caller has checked that
     /// there are as many.
     pub(crate) fn allocate(&mut self, table: &mut BlockTable, num_blocks: usize) {

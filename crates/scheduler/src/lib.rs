@@ -45,6 +45,8 @@ mod prefix_cache_test;
 #[cfg(test)]
 mod schedule_test;
 #[cfg(test)]
+mod shadow_test;
+#[cfg(test)]
 mod testing;
 
 pub use config::{SchedulerConfig, SchedulingPolicy};

@@ -13,7 +13,7 @@ use crate::slab::SequenceIndex;
 /// Place of a sequence: by priority, then by arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueueKey {
-    /// Lower is first. 0 under first come, first served, but for the canary.
+    /// Lower is first. 0 under first come, first served, but for the engine's own.
     pub(crate) priority: i64,
     /// Number of the sequence among all that were added.
     pub(crate) arrival: u64,

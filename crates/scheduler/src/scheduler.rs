@@ -111,7 +111,8 @@ impl Scheduler {
 
     /// Takes in a sequence; its events follow. One whose delivered ids already end it (by length,
     /// or by the last one) ends at once. [`RequestId::CANARY`] goes before all that waits, also
-    /// where the queue is full, and is in no counter but that of steps.
+    /// where the queue is full, shadows ([`RequestId::is_shadow`]) go behind it; neither is in any
+    /// counter but that of steps.
     ///
     /// # Errors
     /// Nothing of the request is kept, and it gets no event.
@@ -121,14 +122,15 @@ impl Scheduler {
             self.report_early_finish(&request, finish);
             return Ok(());
         }
-        let is_canary = request.request_id == RequestId::CANARY;
-        if !is_canary && self.waiting.num_new() >= self.config.max_num_waiting {
+        let id = request.request_id;
+        if !id.is_internal() && self.waiting.num_new() >= self.config.max_num_waiting {
             let max_num_waiting = self.config.max_num_waiting as u32;
             return Err(RejectReason::QueueFull { max_num_waiting });
         }
         let index = self.sequences.next_index();
         let priority = match self.config.policy {
-            _ if is_canary => i64::MIN,
+            _ if id == RequestId::CANARY => i64::MIN,
+            _ if id.is_shadow() => i64::MAX,
             SchedulingPolicy::Fcfs => 0,
             SchedulingPolicy::Priority => request.priority.into(),
         };
@@ -143,8 +145,12 @@ impl Scheduler {
             self.deadlines.insert((at_ms, index));
         }
         self.by_id.insert(request.request_id, index);
-        // The canary takes no place in the queue, as a sequence that was preempted takes none.
-        self.waiting.insert(key, is_canary);
+        if id.is_shadow() {
+            // What it reads is wanted later, however little is in use meanwhile.
+            self.blocks.use_whole_pool();
+        }
+        // The engine's own take no place in the queue, as a sequence that was preempted takes none.
+        self.waiting.insert(key, id.is_internal());
         let inserted =
             self.sequences
                 .insert(Sequence::new(request, max_len, key, deadline_at_ms, now_ms));
@@ -190,11 +196,12 @@ impl Scheduler {
 
     /// Gauges of now, counters since the start.
     pub fn stats(&self) -> SchedulerStats {
-        let canary = self.by_id.get(&RequestId::CANARY);
-        let canary = canary.map(|&index| self.sequences.get(index).status);
-        let is_canary_running = canary == Some(Status::Running);
-        let num_running = self.running.len() - usize::from(is_canary_running);
-        let num_live = self.by_id.len() - usize::from(canary.is_some());
+        let internal = self.by_id.iter().filter(|(id, _)| id.is_internal());
+        let (mut num_live, mut num_running) = (self.by_id.len(), self.running.len());
+        for (_, &index) in internal {
+            num_live -= 1;
+            num_running -= usize::from(self.sequences.get(index).status == Status::Running);
+        }
         SchedulerStats {
             num_running: num_running as u32,
             num_waiting: (num_live - num_running) as u32,

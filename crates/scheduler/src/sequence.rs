@@ -63,7 +63,7 @@ pub(crate) struct Sequence {
     pub(crate) epoch: u32,
     /// The device's idea of the slot is wrong: tell it before the next row.
     pub(crate) needs_slot_init: bool,
-    /// It has run before, so it is not new to the waiting queue. The canary never is.
+    /// It has run before, so it is not new to the waiting queue. The engine's own never are.
     pub(crate) was_admitted: bool,
     /// How often it lost its place.
     pub(crate) num_preemptions: u32,
@@ -113,7 +113,7 @@ impl Sequence {
             num_in_flight: 0,
             epoch: 0,
             needs_slot_init: false,
-            was_admitted: request.request_id == RequestId::CANARY,
+            was_admitted: request.request_id.is_internal(),
             num_preemptions: 0,
             num_cached_tokens: 0,
             queued_ms: None,
@@ -122,9 +122,9 @@ impl Sequence {
         }
     }
 
-    /// Whether it is the engine's own.
-    pub(crate) fn is_canary(&self) -> bool {
-        self.request_id == RequestId::CANARY
+    /// Whether a client asked for it.
+    pub(crate) fn is_counted(&self) -> bool {
+        !self.request_id.is_internal()
     }
 
     /// Output ids known, delivered ones of earlier attempts included.

@@ -17,8 +17,9 @@ use super::hub_args::HubLimitArgs;
 use super::limit_args::{LinkLimitArgs, RequestLimitArgs};
 use super::replay_args::ReplayLimitArgs;
 use super::values::{
-    ContextLen, LogFormat, Numerics, Policy, Secret, parse_body_size, parse_interval_ms,
-    parse_name, parse_num_connections, parse_num_threads, parse_positive, parse_share, parse_size,
+    ContextLen, LogFormat, Numerics, Policy, Secret, SpareShadow, parse_body_size,
+    parse_interval_ms, parse_name, parse_num_connections, parse_num_threads, parse_positive,
+    parse_share, parse_size,
     parse_spare_engines, parse_timeout_ms,
 };
 
@@ -276,6 +277,10 @@ pub(crate) struct SupervisionArgs {
     /// lost; each takes the memory of an engine [default: 0].
     #[arg(long, value_name = "N", value_parser = parse_spare_engines)]
     pub(crate) spare_engines: Option<u32>,
+    /// What a spare reads along of running streams, so that it takes them over sooner; costs the
+    /// engine that serves a part of a shared device [default: full].
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) spare_shadow: Option<SpareShadow>,
     /// Milliseconds without a step, while work is pending, after which an engine counts as hanging;
     /// more where its steps take long [default: 5000].
     #[arg(long, value_name = "MS", value_parser = parse_timeout_ms)]
@@ -446,6 +451,7 @@ impl SupervisionArgs {
             lower,
             engine_start_timeout,
             spare_engines,
+            spare_shadow,
             engine_hang_floor_ms,
             engine_restart_backoff_min_ms,
             engine_restart_backoff_max_ms,

@@ -150,6 +150,9 @@ fn front_config(supervision: &SupervisionArgs, log: &LogArgs, server: &ServerArg
     if let Some(num) = supervision.spare_engines {
         config.num_spare_engines = num;
     }
+    if let Some(shadow) = supervision.spare_shadow {
+        config.spare_shadow = shadow.into();
+    }
     if log.disable_log_stats == Some(true) {
         config.stats_log_interval_s = 0;
     }

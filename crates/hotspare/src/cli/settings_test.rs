@@ -14,7 +14,7 @@ use super::{HaSettings, Settings, layers};
 use crate::hub::HubOptions;
 
 /// One of these is a value of any option that is not its default. A new kind of value belongs here.
-const CANDIDATES: [&str; 27] = [
+const CANDIDATES: [&str; 28] = [
     "7",
     "1",
     "127.0.0.1:7",
@@ -34,6 +34,7 @@ const CANDIDATES: [&str; 27] = [
     "priority",
     "0.5",
     "fast",
+    "prompts",
     "safetensors",
     "vllm",
     "debug",
@@ -102,11 +103,15 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             queue_full_retry_after_s, not_ready_retry_after_s, engine_start_timeout_s,
             engine_stop_timeout_ms, engine_exit_wait_ms, engine_hang_floor_ms,
             engine_hang_ceiling_ms, engine_hang_factor, engine_canary_interval_ms,
-            num_spare_engines, max_num_unreaped_engines, engine_retire_grace_ms,
+            num_spare_engines, spare_start_delay_ms, spare_shadow, spare_shadow_interval_ms,
+            spare_shadow_min_lag_tokens, spare_shadow_max_num_tokens,
+            spare_shadow_max_round_ms, spare_shadow_max_load_percent, max_num_unreaped_engines, engine_retire_grace_ms,
             engine_retire_timeout_s, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,
             engine_stable_after_ms, max_num_engine_failures, journal_max_request_bytes,
-            journal_max_bytes, max_num_concurrent_replays, max_num_replay_attempts,
+            journal_max_bytes, max_num_concurrent_replays,
+            max_num_concurrent_replay_tokens, max_num_replay_attempts,
             replay_timeout_ms, replay_retry_interval_ms, max_num_solo_losses,
+            max_num_excused_losses,
             max_num_held_requests, convicted_ttl_ms, max_num_convicted_requests,
             takeover_hold_ms, max_num_takeover_holds, peer_dead_after_ms, peer_drain_ms,
             peer_greeting_timeout_ms, peer_retry_min_ms, peer_retry_max_ms, peer_write_timeout_ms,

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use hotspare_front::ShadowMode;
 
 /// A secret from the command line.
 #[derive(Clone, PartialEq, Eq)]
@@ -67,6 +68,27 @@ pub(crate) fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
         _ => Err("it must be a number above 0 and at most 1".to_owned()),
+    }
+}
+
+/// What a spare engine reads along of running streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SpareShadow {
+    /// Nothing.
+    Off,
+    /// Their prompts.
+    Prompts,
+    /// Prompts and answers.
+    Full,
+}
+
+impl From<SpareShadow> for ShadowMode {
+    fn from(shadow: SpareShadow) -> Self {
+        match shadow {
+            SpareShadow::Off => Self::Off,
+            SpareShadow::Prompts => Self::Prompts,
+            SpareShadow::Full => Self::Full,
+        }
     }
 }
 
@@ -209,6 +231,11 @@ pub(crate) fn parse_interval_ms(text: &str) -> Result<u64, String> {
             "`{text}` is not a number of seconds from 0 to 86400"
         )),
     }
+}
+
+/// A share, from 1 to 100 percent.
+pub(crate) fn parse_percent(text: &str) -> Result<u32, String> {
+    Ok(parse_within(text, 1..=100)? as u32)
 }
 
 /// At least 1.
