@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::CheckError;
 use super::harness::{BLOCK_SIZE, Harness, Settings};
+use crate::kernels::SPLIT_KEYS;
 use crate::{Device, Dtype};
 
 /// Folders of models, one a family.
@@ -292,4 +293,30 @@ fn same_bits<D: Device>(
         0 => Err(CheckError(format!("{what}: nothing to compare"))),
         _ => Ok(()),
     }
+}
+
+/// A context of several splits of attention: decoded, its splits are computed apart and merged;
+/// resumed in one chunk, they are not. Both have the same bits.
+///
+/// # Errors
+/// What differs.
+pub fn check_long_context<D: Device>(
+    device: D,
+    path: &Path,
+    settings: Settings,
+) -> Result<(), CheckError> {
+    const NUM_NEW: usize = 3;
+    let mut harness = Harness::load(device, path, settings)?;
+    let vocab_size = harness.vocab_size as u32;
+    let prompt: Vec<TokenId> = (0..SPLIT_KEYS as u32 + 5)
+        .map(|i| i * 31 % vocab_size)
+        .collect();
+    let greedy = SamplingParams::greedy();
+    let first = harness.add(&prompt, &greedy);
+    harness.run_alone(first, 100, NUM_NEW)?;
+    let ids = harness.sequences[first].ids[..prompt.len() + NUM_NEW - 1].to_vec();
+    let stop = StopParams::default();
+    let resumed = harness.add_resumed(&ids, prompt.len(), &greedy, &stop);
+    harness.run_alone(resumed, usize::MAX, NUM_NEW)?;
+    same_bits(&harness, resumed, first, "resumed after two splits")
 }

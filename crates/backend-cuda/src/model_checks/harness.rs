@@ -22,7 +22,7 @@ use crate::{CudaBackend, CudaOptions, Device, Dtype, KvBudget};
 
 pub(super) const BLOCK_SIZE: usize = 16;
 const NUM_BLOCKS: usize = 96;
-const MAX_MODEL_LEN: usize = 160;
+const MAX_MODEL_LEN: usize = 320;
 
 /// How a model is loaded.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +111,7 @@ pub(super) fn load<D: Device>(
     let files = source.open().map_err(CheckError::new)?;
     let config = files.config().map_err(CheckError::new)?;
     let limits = StepLimits {
-        max_num_batched_tokens: 128,
+        max_num_batched_tokens: 320,
         max_num_seqs: settings.max_num_seqs,
         max_model_len: config.max_context_len().min(MAX_MODEL_LEN),
     };

@@ -14,9 +14,9 @@ mod model_checks_test;
 mod requests;
 mod suite;
 
-pub use golden::{FAMILIES, Report, check_family, check_gguf};
+pub use golden::{FAMILIES, Report, check_family, check_gguf, check_long_context};
 pub use harness::Settings;
-pub use requests::{check_lookahead, check_memory, check_sampling, load_blocks};
+pub use requests::{check_lookahead, check_memory, check_refusals, check_sampling, load_blocks};
 pub use suite::run_all;
 
 /// A check's failure: what is wrong.

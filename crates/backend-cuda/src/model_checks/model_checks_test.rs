@@ -13,8 +13,8 @@ mod on_emulator {
     use hotspare_model::{LoadOptions, ModelRunner, ModelSource};
 
     use crate::model_checks::{
-        FAMILIES, Settings, check_family, check_gguf, check_lookahead, check_memory,
-        check_sampling, load_blocks,
+        FAMILIES, Settings, check_family, check_gguf, check_long_context, check_lookahead,
+        check_memory, check_refusals, check_sampling, load_blocks,
     };
     use crate::{Dtype, Emulator, KvBudget};
 
@@ -99,8 +99,8 @@ mod on_emulator {
         gguf("llama-tiny", "q4_k_m", "Q4_K_M", Dtype::F16);
     }
 
-    /// Why logits of f32 activations may differ by so much: rounding the cache alone moves them, and
-    /// the routes of one family, on the CPU too.
+    /// Why logits of f32 activations may differ by so much: rounding the cache alone moves them,
+    /// and the routes of one family, on the CPU too.
     #[test]
     fn a_cache_of_halves_moves_logits_on_the_cpu() {
         let error = |name: &str| {
@@ -181,6 +181,25 @@ mod on_emulator {
         let num_held = check_sampling(Emulator::new(1), &path, settings, 5);
         let num_held = num_held.unwrap_or_else(|error| panic!("{error}"));
         assert!(num_held >= 4 * 6 + 5, "{num_held}");
+    }
+
+    #[test]
+    fn a_long_context_has_the_same_bits_in_any_pieces() {
+        let Some(path) = assets("tiny/gemma2") else {
+            return;
+        };
+        // Layers with a window of 24 and without one.
+        let checked = check_long_context(Emulator::new(4), &path, Settings::new(Dtype::Bf16));
+        checked.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[test]
+    fn a_request_that_is_refused_harms_no_other() {
+        let Some(path) = assets("tiny/llama") else {
+            return;
+        };
+        let checked = check_refusals(Emulator::new(6), &path, Settings::new(Dtype::F32));
+        checked.unwrap_or_else(|error| panic!("{error}"));
     }
 
     #[test]

@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hotspare_batch::{
-    Batch, Executor, Row, SamplingParams, SlotInit, StepOutput, StopParams, TOKEN_FROM_DEVICE,
-    TokenId,
+    Batch, Executor, Row, RowError, SamplingParams, SlotInit, StepOutput, StopParams,
+    TOKEN_FROM_DEVICE, TokenId,
 };
 
 use super::CheckError;
 use super::harness::{BLOCK_SIZE, Harness, Settings, load, scrambled_blocks};
+use crate::kernels::SPLIT_KEYS;
+use crate::ops::MAX_NUM_BIASES;
 use crate::{Device, DeviceMemory};
 
 /// Requests of unlike kinds.
@@ -193,7 +195,8 @@ fn run_loop(
     depth: usize,
     num_new: usize,
 ) -> Result<Vec<Vec<TokenId>>, CheckError> {
-    let mut state = Loop::new(&[&[1, 40, 77], &[9; 21], &[300]], num_new);
+    // The second is longer than a split of attention.
+    let mut state = Loop::new(&[&[1, 40, 77], &[9; SPLIT_KEYS + 4], &[300]], num_new);
     let mut num_done = 0;
     while num_done < num_new {
         while state.num_submitted < num_new && state.num_submitted - num_done < depth {
@@ -248,6 +251,53 @@ pub fn check_lookahead<D: Device>(
             "as graphs: {drawn:?}, not {expected:?}"
         ))),
     }
+}
+
+/// What one request cannot have fails that request and no other: a token that no slot drew, and
+/// more biases than there is room for.
+///
+/// # Errors
+/// Another row failed, or not the one that should.
+pub fn check_refusals<D: Device>(
+    device: D,
+    path: &Path,
+    settings: Settings,
+) -> Result<(), CheckError> {
+    let mut executor = load(device, path, settings)?;
+    let mut state = Loop::new(&[&[1, 40, 77], &[9; 5], &[30]], 1);
+    let expected = {
+        let batch = state.batch();
+        executor.submit(batch).map_err(CheckError::new)?;
+        executor.wait().map_err(CheckError::new)?
+    };
+    state.num_submitted = 0;
+    let mut batch = state.batch();
+    let biases = (0..=MAX_NUM_BIASES as u32).map(|id| (id, 1.0));
+    batch.slot_inits[0].sampling = Arc::new(SamplingParams {
+        logit_bias: biases.collect(),
+        ..SamplingParams::greedy()
+    });
+    // A slot that never had a token.
+    batch.slot_inits[2].token_ids = Arc::from([]);
+    batch.token_ids[8] = TOKEN_FROM_DEVICE;
+    executor.submit(batch).map_err(CheckError::new)?;
+    let found = executor.wait().map_err(CheckError::new)?;
+    let errors: Vec<_> = found.rows.iter().map(|row| row.error.clone()).collect();
+    let is_right = matches!(
+        errors[..],
+        [
+            Some(RowError::TooManyBiases { .. }),
+            None,
+            Some(RowError::InvalidLogits { position: 1 })
+        ]
+    );
+    if !is_right || found.rows[1] != expected.rows[1] {
+        return Err(CheckError(format!(
+            "{:?}, before {:?}",
+            found.rows, expected.rows
+        )));
+    }
+    Ok(())
 }
 
 /// How many KV blocks a model gets on a device, and how much of its memory is then free.

@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use super::{
-    CheckError, FAMILIES, Report, Settings, check_family, check_gguf, check_lookahead,
-    check_sampling,
+    CheckError, FAMILIES, Report, Settings, check_family, check_gguf, check_long_context,
+    check_lookahead, check_refusals, check_sampling,
 };
 use crate::{Device, Dtype, LaunchError};
 
@@ -66,6 +66,12 @@ pub fn run_all<D: Device>(
             ..Report::default()
         });
         each(&format!("sampling in {}", dtype.suffix()), report);
+        let checked = check_long_context(new_device()?, &path, settings);
+        let report = checked.map(|()| Report::default());
+        each(&format!("a long context in {}", dtype.suffix()), report);
+        let checked = check_refusals(new_device()?, &path, settings);
+        let report = checked.map(|()| Report::default());
+        each(&format!("refusals in {}", dtype.suffix()), report);
         let devices = [new_device()?, new_device()?, new_device()?];
         let checked = check_lookahead(devices, &path, settings, NUM_NEW, |_| {});
         let report = checked.map(|()| Report::default());

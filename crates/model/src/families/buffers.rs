@@ -94,14 +94,7 @@ impl<O: Ops> DecoderBuffers<O> {
         report();
         let logits = ops.new_logits_buffer(rows, config.vocab_size)?;
         report();
-        let mut spec = KvCacheSpec {
-            num_layers: config.num_hidden_layers,
-            num_blocks: options.num_blocks,
-            block_size: options.block_size,
-            num_kv_heads: kv_heads,
-            head_dim: config.head_dim,
-            dtype: options.kv_dtype,
-        };
+        let mut spec = kv_cache_spec(config, options);
         // Last: what is left is the cache's.
         spec.num_blocks = ops.fit_kv_blocks(&spec)?;
         Ok(Self {
@@ -121,5 +114,17 @@ impl<O: Ops> DecoderBuffers<O> {
             kv: ops.new_kv_cache(&spec)?,
             num_blocks: spec.num_blocks,
         })
+    }
+}
+
+/// The cache that the options ask for.
+fn kv_cache_spec(config: &ModelConfig, options: &LoadOptions) -> KvCacheSpec {
+    KvCacheSpec {
+        num_layers: config.num_hidden_layers,
+        num_blocks: options.num_blocks,
+        block_size: options.block_size,
+        num_kv_heads: config.num_key_value_heads,
+        head_dim: config.head_dim,
+        dtype: options.kv_dtype,
     }
 }
