@@ -101,7 +101,7 @@ pub(super) struct Harness<D: Device> {
 }
 
 /// Loads the model in `path`.
-pub(super) fn load<D: Device>(
+pub(crate) fn load<D: Device>(
     device: D,
     path: &Path,
     settings: Settings,

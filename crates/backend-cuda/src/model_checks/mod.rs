@@ -8,10 +8,10 @@
 //! compared.
 
 mod golden;
-mod harness;
+pub(crate) mod harness;
 #[cfg(test)]
 mod model_checks_test;
-mod requests;
+pub(crate) mod requests;
 mod suite;
 
 pub use golden::{FAMILIES, Report, check_family, check_gguf, check_long_context};

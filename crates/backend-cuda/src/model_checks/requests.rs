@@ -108,7 +108,7 @@ pub fn check_sampling<D: Device>(
 }
 
 /// A decode loop over an executor, `depth` steps ahead.
-struct Loop {
+pub(crate) struct Loop {
     prompts: Vec<Vec<TokenId>>,
     blocks: Vec<Vec<u32>>,
     drawn: Vec<Vec<TokenId>>,
@@ -116,7 +116,7 @@ struct Loop {
 }
 
 impl Loop {
-    fn new(prompts: &[&[TokenId]], num_new: usize) -> Self {
+    pub(crate) fn new(prompts: &[&[TokenId]], num_new: usize) -> Self {
         let mut free = scrambled_blocks();
         let blocks = prompts.iter().map(|prompt| {
             let num_blocks = (prompt.len() + num_new).div_ceil(BLOCK_SIZE);
@@ -131,7 +131,7 @@ impl Loop {
     }
 
     /// The next step's batch: whole prompts first, then a token of each.
-    fn batch(&mut self) -> Batch {
+    pub(crate) fn batch(&mut self) -> Batch {
         let step = self.num_submitted;
         self.num_submitted += 1;
         let mut batch = Batch {

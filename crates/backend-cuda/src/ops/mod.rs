@@ -9,6 +9,8 @@
 mod blob;
 mod buffer;
 mod cuda_ops;
+#[cfg(all(test, emulator))]
+mod faults_test;
 mod graphs;
 mod kv_cache;
 mod launches;
