@@ -142,7 +142,8 @@ fn a_switchover_loses_no_request() {
     let num_served = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for server in [&nodes.a, &nodes.b, &nodes.a, &nodes.b] {
-            scope.spawn(|| {
+            let (is_over, num_served) = (&is_over, &num_served);
+            scope.spawn(move || {
                 let client = server.client();
                 while !is_over.load(Ordering::SeqCst) {
                     let reply = client.post(CHAT, &chat("Hello"));

@@ -206,3 +206,15 @@ async fn a_peer_that_cannot_be_reached_again_is_done_without() {
     b.pairing.serve(3);
     assert_eq!(answer(&b, 4).await, Ok(expected(4)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_come_home_once_there_is_an_engine_again() {
+    let config = FrontConfig {
+        peer_drain_ms: 100,
+        ..quick()
+    };
+    let [a, _b] = ready_pair(&config, ["die-after-token=9", ""]).await;
+    assert_eq!(answer(&a, 250).await, Ok(expected(250)));
+    let exact = labelled(a.front(), "hotspare:replays_total", "outcome=\"exact\"");
+    assert_eq!(exact, 2.0, "there, and back");
+}

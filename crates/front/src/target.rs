@@ -1,9 +1,9 @@
 //! A target: anything that continues a list of token ids.
 //!
 //! There are engine processes of this node, and the peer's main engine behind the peer's front.
-//! Routing is choosing a target and failover is choosing again, so streams know only this seam: what
-//! they need to start an attempt elsewhere is a `Generate`, and what they get back carries the
-//! attempt's number.
+//! Routing is choosing a target and failover is choosing again, so streams know only this seam:
+//! what they need to start an attempt elsewhere is a `Generate`, and what they get back carries
+//! the attempt's number.
 //!
 //! Invariant: after `submit` returned `Ok`, the feed gets `Admitted` or `Rejected` or `Lost` first,
 //! and ends with `Rejected`, `Lost`, or an event with a finish reason. Feeds are never blocked on.

@@ -29,6 +29,8 @@ use crate::{fail, hub, limits, logging, progress};
 /// Added to the shutdown timeout for closing connections and ending the engine.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
+type HttpTask = JoinHandle<Result<(), hotspare_http::HttpError>>;
+
 /// Serves until a signal or a failure.
 pub(crate) fn run(settings: Settings) -> ExitCode {
     let bars = logging::can_show_bars(settings.log_format).then(MultiProgress::new);
@@ -79,17 +81,9 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     let model = model
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())?;
-    let launcher = launcher(&settings, &model)?;
     let paired = Paired::start(&settings, address)?;
     let agent = bind_agent(&settings).await?;
-    let (config, launcher) = (settings.front.clone(), Arc::new(launcher));
-    let mut handle = match &paired {
-        Some(paired) => {
-            let setup = paired.setup(&settings, &model, address);
-            Front::start_paired(config, model, launcher, setup)
-        }
-        None => Front::start(config, model, launcher),
-    };
+    let mut handle = start_front(&settings, paired.as_ref(), model, address)?;
     let front = handle.front().clone();
     front.set_loader(Arc::new(Loader::new(as_given)));
     tokio::spawn(reload_on_hangup(front.clone(), hangups));
@@ -98,16 +92,7 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
         tokio::spawn(hotspare_http::serve_agent(agent, front.clone()));
     }
 
-    let (stop_http, stopped) = oneshot::channel::<()>();
-    let mut http = tokio::spawn(hotspare_http::serve(
-        listener,
-        front.clone(),
-        http_config(&settings)?,
-        async {
-            // A dropped sender means the same.
-            let _ = stopped.await;
-        },
-    ));
+    let (stop_http, mut http) = start_http(listener, &front, http_config(&settings)?);
     tracing::info!(
         model = front.model().served.name(),
         "listening on http://{address}"
@@ -142,11 +127,42 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     Ok(())
 }
 
-async fn shut_down_in_time(
-    limit: Duration,
-    handle: FrontHandle,
-    http: JoinHandle<Result<(), hotspare_http::HttpError>>,
-) {
+/// The front, with its pair where it has one.
+fn start_front(
+    settings: &Settings,
+    paired: Option<&Arc<Paired>>,
+    model: ModelInfo,
+    address: SocketAddr,
+) -> Result<FrontHandle, String> {
+    let launcher = Arc::new(launcher(settings, &model)?);
+    let setup = paired.map(|paired| paired.setup(settings, &model, address));
+    let config = settings.front.clone();
+    Ok(match setup {
+        Some(setup) => Front::start_paired(config, model, launcher, setup),
+        None => Front::start(config, model, launcher),
+    })
+}
+
+/// Serves HTTP until the sender is dropped.
+fn start_http(
+    listener: TcpListener,
+    front: &Front,
+    config: HttpConfig,
+) -> (oneshot::Sender<()>, HttpTask) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let http = tokio::spawn(hotspare_http::serve(
+        listener,
+        front.clone(),
+        config,
+        async {
+            // A dropped sender means the same.
+            let _ = stopped.await;
+        },
+    ));
+    (stop, http)
+}
+
+async fn shut_down_in_time(limit: Duration, handle: FrontHandle, http: HttpTask) {
     let end = tokio::time::timeout(limit, shut_down(handle, http));
     if end.await.is_err() {
         tracing::warn!("the end took too long; ending without it");
@@ -183,7 +199,7 @@ async fn fetch(
 }
 
 /// Connections first, then the engine.
-async fn shut_down(handle: FrontHandle, http: JoinHandle<Result<(), hotspare_http::HttpError>>) {
+async fn shut_down(handle: FrontHandle, http: HttpTask) {
     if let Err(error) = http.await {
         tracing::error!("the HTTP server failed while it was ending: {error}");
     }

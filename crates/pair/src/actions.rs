@@ -45,7 +45,7 @@ impl Driver {
             Action::Reply { id, outcome } => {
                 let outcome_text = format!("{outcome:?}");
                 self.commands.end(id, &outcome);
-                if let Some(note) = self.commands.note(id).cloned() {
+                if let Some(note) = self.commands.news(id, &outcome) {
                     self.remember(
                         now,
                         HistoryEvent::Command {

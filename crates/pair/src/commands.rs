@@ -17,6 +17,8 @@ pub(crate) struct Note {
     pub(crate) command: String,
     pub(crate) reason: String,
     pub(crate) requested_by: String,
+    /// How it last ended, where that is in the history already.
+    told: Option<String>,
 }
 
 /// Commands that run, and notes on those that ran.
@@ -68,6 +70,7 @@ impl Commands {
                 command: format!("{command:?}"),
                 reason,
                 requested_by,
+                told: None,
             };
             self.notes.push_front((id, note));
             self.notes.truncate(MAX_NOTES);
@@ -81,6 +84,21 @@ impl Commands {
             .iter()
             .find(|(of, _)| *of == id)
             .map(|(_, note)| note)
+    }
+
+    /// The note of an operation whose end is news for the history.
+    pub(crate) fn news(&mut self, id: OperationId, outcome: &Outcome) -> Option<Note> {
+        if *outcome == Outcome::Running {
+            return None;
+        }
+        let note = self.notes.iter_mut().find(|(of, _)| *of == id);
+        let (_, note) = note?;
+        let text = Some(format!("{outcome:?}"));
+        if note.told == text {
+            return None;
+        }
+        note.told = text;
+        Some(note.clone())
     }
 
     /// Answers everybody who waits; an operation that still runs is answered later.
@@ -124,7 +142,10 @@ mod tests {
         };
         commands.end(id, &done);
         assert_eq!(one.try_recv(), Ok(done.clone()));
-        assert_eq!(two.try_recv(), Ok(done));
+        assert_eq!(two.try_recv(), Ok(done.clone()));
+        assert_eq!(commands.news(id, &Outcome::Running), None);
+        assert!(commands.news(id, &done).is_some());
+        assert_eq!(commands.news(id, &done), None, "once in the history");
         assert_eq!(commands.note(id).map(|n| n.reason.as_str()), Some("why"));
         // Who does not wait any more takes no place.
         drop(ask(&mut commands).1);

@@ -1,4 +1,4 @@
-//! The few things that the epoch file needs of a disk, as a trait, so that tests can make them fail.
+//! What the epoch file needs of a disk, as a trait, so that tests can make it fail.
 //!
 //! Invariant: after `replace` has returned `Ok`, a loss of power leaves the new content; after an
 //! error, the old or the new one, whole.

@@ -199,10 +199,10 @@ impl Driver {
         let now = self.shared.clock.now();
         let wall = self.shared.clock.wall_ms();
         let offset = i64::try_from(wall).unwrap_or(0) - i64::try_from(now.ms()).unwrap_or(0);
-        let before = *self.wall_offset.get_or_insert(offset);
+        // From one look to the next: a clock that is slowly put right does not jump.
+        let before = self.wall_offset.replace(offset).unwrap_or(offset);
         let by_ms = offset.saturating_sub(before);
         if by_ms.unsigned_abs() >= self.shared.bounds.wall_clock_jump_ms {
-            self.wall_offset = Some(offset);
             self.give(Event::WallClockJumped { by_ms });
         }
         if self.resend_at.is_some_and(|at| now >= at) {

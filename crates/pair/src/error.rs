@@ -32,9 +32,9 @@ pub enum PairError {
     },
     /// The epoch file is damaged.
     #[error(
-        "{path} is damaged ({reason}). Epochs must never be used twice, so this node does not guess. \
-         Restore the file from a backup; or, while the peer serves and is in reach, delete it: \
-         the node then learns the epochs from its peer before it takes part"
+        "{path} is damaged ({reason}). Epochs must never be used twice, so this node does not \
+         guess. Restore the file from a backup; or, while the peer serves and is in reach, delete \
+         it: the node then learns the epochs from its peer before it takes part"
     )]
     EpochFileDamaged {
         /// The file.

@@ -1,4 +1,4 @@
-//! Keeps a log line of a kind from filling the log: one in an interval, with how many were left out.
+//! Keeps a log line of a kind from filling the log: one an interval, and how many were left out.
 //!
 //! Invariant: the number of kinds is fixed by the code, so memory is bounded.
 

@@ -46,14 +46,7 @@ pub(crate) fn start(
     }
     let store = EpochStore::open(&config.state_dir, Box::new(RealDisk))?;
     let file = store.load()?;
-    let sockets = if config.settings.peer_rank.is_some() {
-        let udp = config.bounds.udp;
-        let bound = config.listen.iter().map(|&to| listen::bind(to, udp));
-        bound.collect::<Result<Vec<_>, _>>()?
-    } else {
-        config.peers.clear();
-        Vec::new()
-    };
+    let sockets = sockets(&mut config)?;
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     let boot = (high ^ low).max(1);
     let (inputs, input_queue) = mpsc::channel(config.bounds.max_num_queued_inputs);
@@ -63,26 +56,7 @@ pub(crate) fn start(
     let max_history = config.bounds.max_num_history_entries;
     let history = load_history(&config.state_dir, max_history);
     let addresses = sockets.iter().map(|bound| bound.address).collect();
-    let view = Arc::new(PairView::starting(&config.node, config.settings.mode));
-    let replica_bytes = config.bounds.replica_max_bytes;
-    let shared = Arc::new(Shared {
-        clock,
-        settings: config.settings.clone(),
-        bounds: config.bounds,
-        node: config.node.clone(),
-        boot,
-        addresses,
-        view: watch::Sender::new(Arc::clone(&view)),
-        changes: watch::Sender::new(view),
-        state: Mutex::new(Arc::new(State::new())),
-        told: Mutex::new(Told::default()),
-        told_news: Notify::new(),
-        traffic_at: AtomicU64::new(0),
-        traffic_news: Notify::new(),
-        flush: Mutex::new(None),
-        replicated: Replicated::new(config.settings.rank, boot, replica_bytes),
-        records,
-    });
+    let shared = Arc::new(shared(&config, clock, boot, addresses, records));
     let disk = DiskThread::start(store, inputs.clone())?;
     let driver = Driver::new(
         Arc::clone(&shared),
@@ -110,6 +84,46 @@ pub(crate) fn start(
         streams: stream_queue,
     };
     Ok((pair, streams))
+}
+
+/// Binds every address; a node without a peer has none.
+fn sockets(config: &mut PairConfig) -> Result<Vec<listen::Bound>, PairError> {
+    if config.settings.peer_rank.is_none() {
+        config.peers.clear();
+        return Ok(Vec::new());
+    }
+    let udp = config.bounds.udp;
+    let bound = config.listen.iter().map(|&to| listen::bind(to, udp));
+    bound.collect()
+}
+
+fn shared(
+    config: &PairConfig,
+    clock: Arc<dyn Clock>,
+    boot: u64,
+    addresses: Vec<std::net::SocketAddr>,
+    records: Records,
+) -> Shared {
+    let view = Arc::new(PairView::starting(&config.node, config.settings.mode));
+    let replica_bytes = config.bounds.replica_max_bytes;
+    Shared {
+        clock,
+        settings: config.settings.clone(),
+        bounds: config.bounds,
+        node: config.node.clone(),
+        boot,
+        addresses,
+        view: watch::Sender::new(Arc::clone(&view)),
+        changes: watch::Sender::new(view),
+        state: Mutex::new(Arc::new(State::new())),
+        told: Mutex::new(Told::default()),
+        told_news: Notify::new(),
+        traffic_at: AtomicU64::new(0),
+        traffic_news: Notify::new(),
+        flush: Mutex::new(None),
+        replicated: Replicated::new(config.settings.rank, boot, replica_bytes),
+        records,
+    }
 }
 
 fn net(

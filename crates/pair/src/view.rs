@@ -2,8 +2,8 @@
 //!
 //! A view is a picture after one step of the machine, shared and never changed.
 //!
-//! Invariant: `admission` may be over; whoever admits asks [`crate::Pair::admission`], which compares
-//! it with the clock.
+//! Invariant: `admission` may be over; whoever admits asks [`crate::Pair::admission`], which
+//! compares it with the clock.
 
 use std::sync::Arc;
 

@@ -167,7 +167,7 @@ impl HaArgs {
             Some(HaRole::Primary) => InitialRole::Primary,
             Some(HaRole::Standby) => InitialRole::Standby,
         };
-        let mut set = |to: &mut bool, from: Option<bool>| *to = from.unwrap_or(*to);
+        let set = |to: &mut bool, from: Option<bool>| *to = from.unwrap_or(*to);
         set(&mut machine.require_hooks, self.ha_require_hooks);
         set(&mut machine.availability_first, self.ha_availability_first);
         set(&mut machine.failsafe, self.ha_failsafe);

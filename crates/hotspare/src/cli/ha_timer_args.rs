@@ -1,6 +1,6 @@
 //! Every timer of the pair, in milliseconds. `--ha-profile` gives those that are not set.
 //!
-//! Invariant: a timer of `failover::Timers` is an option here, by its own name with `ha-` before it.
+//! Invariant: a timer of `failover::Timers` is an option here, by its own name with `ha-` in front.
 
 use clap::Args;
 use hotspare_failover::Timers;

@@ -122,12 +122,30 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             served_model_names, max_model_len, chat_template, skip_tokenizer_init,
             generation_config, override_generation_config),
     );
+    all.extend(pair_fields(&settings.ha));
+    let engine = serde_json::to_value(&settings.engine).expect("options are JSON");
+    for (name, value) in engine.as_object().expect("an object") {
+        all.insert(format!("EngineOptions.{name}"), value.to_string());
+    }
+    all
+}
+
+/// Those of a pair.
+fn pair_fields(ha: &HaSettings) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut add = |fields: &[(&str, String)]| {
+        let named = fields
+            .iter()
+            .map(|(name, text)| (name.to_string(), text.clone()));
+        all.extend(named);
+    };
     add(
-        &fields!(HaSettings, &settings.ha; rank, peers, listen, key_file, state_dir, peer_http,
+        &fields!(HaSettings, ha; rank, peers, listen, key_file, state_dir, peer_http,
             agent_listen, hooks, webhooks, machine, bounds),
     );
     add(
-        &fields!(PairBounds, &settings.ha.bounds; max_num_queued_inputs, connect_timeout_ms, handshake_timeout_ms,
+        &fields!(PairBounds, &ha.bounds; max_num_queued_inputs, connect_timeout_ms,
+            handshake_timeout_ms,
             max_num_handshakes, reconnect_interval_ms, max_num_links, max_frame_bytes,
             max_datagram_bytes, max_num_waiting_streams, udp, replay_window_ms,
             peer_traffic_interval_ms, max_num_commands, max_num_history_entries,
@@ -137,13 +155,9 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             hook_max_retry_ms, max_num_hook_attempts, wall_clock_jump_ms, log_interval_ms,
             farewell_ms),
     );
-    let timers = serde_json::to_value(settings.ha.machine.timers).expect("timers are JSON");
+    let timers = serde_json::to_value(ha.machine.timers).expect("timers are JSON");
     for (name, value) in timers.as_object().expect("an object") {
         all.insert(format!("Timers.{name}"), value.to_string());
-    }
-    let engine = serde_json::to_value(&settings.engine).expect("options are JSON");
-    for (name, value) in engine.as_object().expect("an object") {
-        all.insert(format!("EngineOptions.{name}"), value.to_string());
     }
     all
 }

@@ -2,6 +2,7 @@
 //!
 //! Timers are short, and every wait is bounded by minutes, so that a busy machine fails nothing.
 
+mod links;
 mod nodes;
 mod partition;
 mod relay;

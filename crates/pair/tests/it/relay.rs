@@ -11,6 +11,7 @@ use tokio::sync::watch;
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     open: watch::Sender<bool>,
+    resets: watch::Sender<u64>,
 }
 
 impl Relay {
@@ -24,9 +25,14 @@ impl Relay {
         };
         let address = tcp.local_addr().expect("bound");
         let (open, gate) = watch::channel(true);
-        tokio::spawn(streams(tcp, target, gate.clone()));
+        let (resets, reset) = watch::channel(0);
+        tokio::spawn(streams(tcp, target, gate.clone(), reset));
         tokio::spawn(datagrams(udp, target, gate));
-        Self { address, open }
+        Self {
+            address,
+            open,
+            resets,
+        }
     }
 
     pub(crate) fn set_open(&self, open: bool) {
@@ -34,9 +40,22 @@ impl Relay {
     }
 }
 
-async fn streams(listener: TcpListener, target: SocketAddr, gate: watch::Receiver<bool>) {
+impl Relay {
+    /// Closes every connection that goes through it; new ones are taken.
+    pub(crate) fn reset(&self) {
+        self.resets.send_modify(|number| *number += 1);
+    }
+}
+
+async fn streams(
+    listener: TcpListener,
+    target: SocketAddr,
+    gate: watch::Receiver<bool>,
+    reset: watch::Receiver<u64>,
+) {
     while let Ok((near, _)) = listener.accept().await {
-        let mut gate = gate.clone();
+        let (mut gate, mut reset) = (gate.clone(), reset.clone());
+        reset.mark_unchanged();
         tokio::spawn(async move {
             if gate.wait_for(|&open| open).await.is_err() {
                 return;
@@ -49,6 +68,7 @@ async fn streams(listener: TcpListener, target: SocketAddr, gate: watch::Receive
             tokio::select! {
                 () = pump(near_read, far_write, gate.clone()) => {}
                 () = pump(far_read, near_write, gate) => {}
+                _ = reset.changed() => {}
             }
         });
     }
