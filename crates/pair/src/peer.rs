@@ -47,6 +47,10 @@ impl Driver {
         if let Some(last) = &self.last_sent {
             sender.heartbeat(last);
         }
+        if self.links.is_empty() {
+            let node = &hello.node;
+            tracing::info!(node, accepted, "a link to the peer is up");
+        }
         let link = Link {
             sender,
             boot: hello.boot,
@@ -71,7 +75,10 @@ impl Driver {
         let Some(gone) = self.links.remove(&id) else {
             return;
         };
-        tracing::debug!(id, ?end, farewell = gone.farewell, "a link ended");
+        if self.links.is_empty() {
+            let farewell = gone.farewell;
+            tracing::info!(?end, farewell, "the last link to the peer ended");
+        }
         self.shared.replicated.meet(self.newest_boot());
         self.resend_at = None;
         self.pump_replica();

@@ -152,7 +152,7 @@ impl World {
     /// Nothing is lost any more, and heartbeats tell both which epoch serves.
     fn settle(&mut self) {
         self.seen = [self.seen[0].max(self.seen[1]); 2];
-        for _ in 0..100 {
+        for _ in 0..20 {
             for node in 0..2 {
                 self.replicas[node].rewind();
                 self.send(node);

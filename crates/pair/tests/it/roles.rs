@@ -177,7 +177,7 @@ async fn a_node_alone_serves_at_once() {
     pair.audit("request-1", epoch);
     let path = dir.path().join("audit.jsonl");
     let mut text = String::new();
-    for _ in 0..2_000 {
+    for _ in 0..6_000 {
         text = std::fs::read_to_string(&path).unwrap_or_default();
         if text.ends_with('\n') {
             break;
@@ -195,7 +195,34 @@ async fn a_node_alone_serves_at_once() {
     let serves = views.wait_for(|view| view.role.name() == "primary-solo");
     bounded("the role", serves).await.expect("it runs");
     assert!(pair.view().epoch > epoch);
+    bounded("the end", pair.terminate()).await;
+    assert_eq!(pair.view().role.name(), "maintenance");
     bounded("the end", pair.crash()).await.expect("ended");
     std::fs::write(dir.path().join("epoch"), "reserved 1\n").expect("written");
     assert!(matches!(start(), Err(PairError::EpochFileDamaged { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_keeps_a_node_from_serving() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // Where the new file would be written there is a folder.
+    let in_the_way = dir.path().join("epoch.new");
+    std::fs::create_dir(&in_the_way).expect("made");
+    let mut config = PairConfig::alone("solo", dir.path().to_owned());
+    config.settings.timers.persist_retry_ms = 50;
+    config.settings.timers.promotion_retry_ms = 50;
+    let clock = std::sync::Arc::new(SystemClock);
+    let (pair, _streams) = Pair::start(config, None, clock).expect("started");
+    pair.set_gates(vec![Gate::pass("model")]);
+    let mut views = pair.subscribe();
+    let told = views.wait_for(|view| {
+        view.history.iter().any(|entry| {
+            matches!(&entry.event, HistoryEvent::Alert { name, .. } if name == "disk-failed")
+        })
+    });
+    let view = bounded("the alert", told).await.expect("it runs").clone();
+    assert!(!view.role.serves() && !pair.admission().admits(pair.now()));
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    let serves = views.wait_for(|view| view.role.serves());
+    bounded("the role", serves).await.expect("it runs");
 }
