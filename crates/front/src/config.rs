@@ -47,8 +47,8 @@ pub struct FrontConfig {
     pub engine_canary_interval_ms: u64,
     /// Engines that are loaded and proved beside the one that serves.
     pub num_spare_engines: u32,
-    /// From the moment a spare serves until the next one is started: loading takes from the device
-    /// what the streams that were taken over need now.
+    /// From the moment a spare serves until the next one is started, at least, and until what was
+    /// taken over has yielded a token each: loading takes from the device what they need now.
     pub spare_start_delay_ms: u64,
     /// What the spare that would serve next reads along of running streams.
     pub spare_shadow: ShadowMode,

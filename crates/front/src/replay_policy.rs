@@ -212,6 +212,11 @@ impl ReplayPolicy {
         !self.trial.is_empty() || self.smallest_announced_group() < usize::MAX
     }
 
+    /// Whether a sequence stands in line, or was admitted and has yielded nothing yet.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.running.is_empty() || !self.line.is_empty() || !self.trial.is_empty()
+    }
+
     /// Of all that wait, in line or not yet.
     fn smallest_announced_group(&self) -> usize {
         let announced = self.cases.values().filter(|case| case.is_announced);

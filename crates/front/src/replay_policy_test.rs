@@ -79,6 +79,9 @@ fn what_replays_read_at_a_time_is_bounded() {
     assert_eq!(policy.admit(), ids([0]));
     assert!(policy.on_progress(RequestId(0), 1, false));
     assert_eq!(policy.admit(), ids([3]), "a long one goes alone");
+    assert!(policy.is_busy());
+    assert!(policy.on_progress(RequestId(3), 1, false));
+    assert!(!policy.is_busy());
 }
 
 #[test]

@@ -129,6 +129,12 @@ impl Replays {
         self.with(model_hash, |policy| policy.on_loss(&all, &live, is_own))
     }
 
+    /// Whether an engine reads again what another had read.
+    pub(crate) fn is_busy(&self) -> bool {
+        let by_model = lock(&self.by_model);
+        by_model.values().any(|of_model| of_model.policy.is_busy())
+    }
+
     /// What the last loss of a sequence means for it.
     pub(crate) fn verdict(&self, model_hash: &str, id: RequestId) -> Verdict {
         self.with(model_hash, |policy| policy.verdict(id))

@@ -25,6 +25,9 @@ use crate::{EngineLauncher, EngineState, FrontConfig, FrontError};
 /// Events of lives that wait to be looked at. Each life has a handful in all.
 const MAX_NUM_EVENTS: usize = 64;
 
+/// How often it is looked whether streams that were taken over run again.
+const BUSY_POLL: Duration = Duration::from_millis(50);
+
 /// A model to take the place of the one that is served.
 pub(crate) struct Reload {
     pub(crate) model: Arc<Model>,
@@ -66,6 +69,7 @@ pub(crate) struct Supervisor {
     num_convictions: u64,
     /// The next start is not before this.
     not_before: Instant,
+    last_failure: Instant,
     /// Starts that replace engines that were lost.
     num_to_replace: u64,
     events: mpsc::Receiver<(EngineId, LifeEvent)>,
@@ -97,6 +101,7 @@ impl Supervisor {
             replays,
             num_convictions: 0,
             not_before: Instant::now(),
+            last_failure: Instant::now(),
             num_to_replace: 0,
             events,
             event_sender,
@@ -123,7 +128,10 @@ impl Supervisor {
         loop {
             let start_at = self.next_start();
             if start_at.is_some_and(|at| at <= Instant::now()) {
-                self.start_missing();
+                match self.is_to_wait() {
+                    true => self.not_before = Instant::now() + BUSY_POLL,
+                    false => self.start_missing(),
+                }
                 continue;
             }
             let wait = async {
@@ -284,11 +292,21 @@ impl Supervisor {
     /// The next start is not before so much time has passed; where a spare serves by now, there is
     /// no hurry.
     fn start_after(&mut self, wait: Duration) {
+        self.last_failure = Instant::now();
         let wait = match self.slot.state() {
             EngineState::Ready => wait.max(self.config.spare_start_delay()),
             _ => wait,
         };
         self.not_before = Instant::now() + wait;
+    }
+
+    /// Whether the engine that serves is busy with what it took over, so that another one's start
+    /// would only be in its way.
+    fn is_to_wait(&self) -> bool {
+        let since = Instant::now().saturating_duration_since(self.last_failure);
+        self.slot.state() == EngineState::Ready
+            && since < self.config.replay_timeout()
+            && self.replays.is_busy()
     }
 
     /// A request ended it, and which one is being found out: no reason to wait, nor to count.

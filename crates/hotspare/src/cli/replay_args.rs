@@ -29,7 +29,8 @@ pub(crate) struct ReplayLimitArgs {
     /// wait for long; one may be longer alone [default: 8192].
     #[arg(long, value_name = "N", value_parser = parse_positive, hide_short_help = true)]
     pub(crate) max_num_concurrent_replay_tokens: Option<usize>,
-    /// From the moment a spare engine serves until the next one is started [default: 500].
+    /// From the moment a spare engine serves until the next one is started, at least; streams that
+    /// were taken over go on first [default: 500].
     #[arg(long, value_name = "MS", hide_short_help = true)]
     pub(crate) spare_start_delay_ms: Option<u64>,
     /// Time between two rounds in which a spare reads running streams along, at least
