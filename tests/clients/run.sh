@@ -4,7 +4,7 @@
 # Needs python3 and node >= 20 and, the first time, the package registries. What they install stays in
 # target/clients. HOTSPARE_BIN names the binary (default: target/release/hotspare), HOTSPARE_MODEL a
 # model other than the embedded one. Every step is bounded in time; any failure fails the script.
-# Status 77: the packages could not be installed, and nothing was tested.
+# With --prepare-python it only installs the Python packages. Status 77: the packages could not be installed, and nothing was tested.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -81,8 +81,13 @@ end_server() {
 
 [[ -x "$binary" ]] || fail "$binary is not there: run cargo build --release first"
 mkdir -p "$cache"
+# Other tests want the same packages.
+exec 9>"$cache/lock"
+flock 9
 set_up_python || exit 77
+if [[ "${1:-}" == --prepare-python ]]; then exit; fi
 set_up_node || exit 77
+exec 9>&-
 start_server
 failed=()
 (cd "$here/python" && PYTHONDONTWRITEBYTECODE=1 timeout 300 "$cache/venv/bin/python" -m unittest -q) ||

@@ -2,11 +2,11 @@
 //!
 //! Invariant: a node's processes end with the test, by their own pids.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
-use hotspare_testkit::{Server, ServerOptions, is_running, send_signal, wait_until};
+use hotspare_testkit::{Relay, Server, ServerOptions, is_running, send_signal, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,9 +21,12 @@ pub(crate) const COMPLETIONS: &str = "/v1/completions";
 /// How to start the nodes again.
 struct Plan {
     dir: TempDir,
+    models: [String; 2],
     pair_ports: [u16; 2],
     http_ports: [u16; 2],
-    args: Vec<String>,
+    /// Where each finds the other's pair port and HTTP, if not there.
+    ways: Option<[[SocketAddr; 2]; 2]>,
+    args: [Vec<String>; 2],
     faults: [String; 2],
 }
 
@@ -38,46 +41,126 @@ impl Nodes {
     /// Both nodes of spark-mini, of which a serves and b stands by, and each can use the other's
     /// engine.
     pub(crate) fn start(args: &[&str], faults: [&str; 2]) -> Self {
-        let dir = tempfile::tempdir().expect("a directory for the test");
-        let key = dir.path().join("pair.key");
-        std::fs::write(&key, "42".repeat(32)).unwrap();
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let plan = Plan {
-            dir,
-            pair_ports: [free_port(), free_port()],
-            http_ports: [free_port(), free_port()],
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            faults: faults.map(str::to_owned),
-        };
-        let [a, b] = [0, 1].map(|rank| plan.start(rank));
-        let nodes = Self { plan, a, b };
-        wait_role(&nodes.a, "primary");
-        wait_role(&nodes.b, "standby");
-        wait_linked(&nodes.a);
-        wait_linked(&nodes.b);
+        let nodes = Self::start_unsettled(Plan::new(args, faults));
+        nodes.settle();
         nodes
+    }
+
+    /// As [`Nodes::start`], with a model for each.
+    pub(crate) fn start_of(models: [&str; 2], args: &[&str], faults: [&str; 2]) -> Self {
+        let mut plan = Plan::new(args, faults);
+        plan.models = models.map(str::to_owned);
+        Self::start_unsettled(plan)
+    }
+
+    /// As [`Nodes::start`], with cables between the nodes, and one more option for each node.
+    pub(crate) fn start_cabled(options: [Option<String>; 2]) -> (Self, Cables) {
+        let mut plan = Plan::new(&[], [""; 2]);
+        let cables = Cables::new(&plan);
+        plan.ways = Some(
+            [cables.to_b.each_ref(), cables.to_a.each_ref()].map(|ways| ways.map(Relay::address)),
+        );
+        for (args, option) in plan.args.iter_mut().zip(options) {
+            args.extend(option);
+        }
+        let nodes = Self::start_unsettled(plan);
+        nodes.settle();
+        (nodes, cables)
+    }
+
+    fn start_unsettled(plan: Plan) -> Self {
+        let [a, b] = [0, 1].map(|rank| plan.start(rank));
+        Self { plan, a, b }
+    }
+
+    fn settle(&self) {
+        wait_role(&self.a, "primary");
+        wait_role(&self.b, "standby");
+        wait_linked(&self.a);
+        wait_linked(&self.b);
     }
 
     /// Starts node a again, after its end.
     pub(crate) fn restart_a(&mut self) {
         self.a = self.plan.start(0);
     }
+
+    /// Starts node b again, after its end.
+    pub(crate) fn restart_b(&mut self) {
+        self.b = self.plan.start(1);
+    }
+}
+
+/// What lies between two nodes: to each a way to its pair port and one to its HTTP.
+pub(crate) struct Cables {
+    to_a: [Relay; 2],
+    to_b: [Relay; 2],
+}
+
+impl Cables {
+    fn new(plan: &Plan) -> Self {
+        let to = |rank: usize| {
+            [plan.pair_ports[rank], plan.http_ports[rank]]
+                .map(|port| Relay::start(SocketAddr::from(([127, 0, 0, 1], port))))
+        };
+        Self {
+            to_a: to(0),
+            to_b: to(1),
+        }
+    }
+
+    /// Cuts or heals everything.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        for relay in self.to_a.iter().chain(&self.to_b) {
+            relay.cut(is_cut);
+        }
+    }
+
+    /// Cuts or heals what a sends to b's pair port, in either's connections.
+    pub(crate) fn cut_from_a(&self, is_cut: bool) {
+        self.to_b[0].cut_there(is_cut);
+        self.to_a[0].cut_back(is_cut);
+    }
+
+    /// Cuts or heals what b sends to a's pair port, in either's connections.
+    pub(crate) fn cut_from_b(&self, is_cut: bool) {
+        self.to_a[0].cut_there(is_cut);
+        self.to_b[0].cut_back(is_cut);
+    }
 }
 
 impl Plan {
+    fn new(args: &[&str], faults: [&str; 2]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let key = dir.path().join("pair.key");
+        std::fs::write(&key, "42".repeat(32)).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        Self {
+            dir,
+            models: ["spark-mini"; 2].map(str::to_owned),
+            pair_ports: [free_port(), free_port()],
+            http_ports: [free_port(), free_port()],
+            ways: None,
+            args: [args; 2].map(|args| args.iter().map(|&arg| arg.to_owned()).collect()),
+            faults: faults.map(str::to_owned),
+        }
+    }
+
     fn start(&self, rank: usize) -> Server {
-        let address = |port: u16| format!("127.0.0.1:{port}");
+        let here = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let (own, peer) = (rank, 1 - rank);
         let name = ["a", "b"][rank];
         let state_dir = self.dir.path().join(name);
         std::fs::create_dir_all(&state_dir).unwrap();
+        let direct = [self.pair_ports[peer], self.http_ports[peer]].map(here);
+        let [pair, http] = self.ways.map_or(direct, |ways| ways[rank]);
         let mut args = vec![
             format!("--port={}", self.http_ports[own]),
             format!("--ha-node={name}"),
             format!("--ha-rank={rank}"),
-            format!("--ha-listen={}", address(self.pair_ports[own])),
-            format!("--ha-peer={}", address(self.pair_ports[peer])),
-            format!("--ha-peer-http={}", address(self.http_ports[peer])),
+            format!("--ha-listen={}", here(self.pair_ports[own])),
+            format!("--ha-peer={pair}"),
+            format!("--ha-peer-http={http}"),
             format!(
                 "--ha-key-file={}",
                 self.dir.path().join("pair.key").display()
@@ -85,9 +168,9 @@ impl Plan {
             format!("--state-dir={}", state_dir.display()),
             "--kv-cache-memory-bytes=64M".to_owned(),
         ];
-        args.extend(self.args.iter().cloned());
+        args.extend(self.args[rank].iter().cloned());
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let mut options = ServerOptions::new("spark-mini", &args);
+        let mut options = ServerOptions::new(&self.models[rank], &args);
         if !self.faults[rank].is_empty() {
             options = options.env("HOTSPARE_FAULTS", &self.faults[rank]);
         }
@@ -95,8 +178,42 @@ impl Plan {
     }
 }
 
+/// A hook: a shell script that writes to a log.
+pub(crate) struct Hook {
+    dir: TempDir,
+}
+
+impl Hook {
+    /// `$LOG` in `script` is the log.
+    pub(crate) fn new(script: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory for the hook");
+        let path = dir.path().join("hook.sh");
+        let log = dir.path().join("log");
+        let text = format!("#!/bin/sh\nLOG='{}'\n{script}\n", log.display());
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        Self { dir }
+    }
+
+    /// The option that names it.
+    pub(crate) fn option(&self) -> String {
+        format!("--ha-hook={}", self.dir.path().join("hook.sh").display())
+    }
+
+    /// What it wrote so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// Whether the node says that it serves as the primary.
+pub(crate) fn serves(server: &Server) -> bool {
+    let reply = server.client().try_get("/ha/primary");
+    reply.is_ok_and(|reply| reply.status == 200)
+}
+
 /// A port that is free for TCP and UDP.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let tcp = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
         let port = tcp.local_addr().unwrap().port();
@@ -135,11 +252,13 @@ pub(crate) fn kill_node(server: &mut Server) {
 
 /// Runs `hotspare ha …` against a node.
 pub(crate) fn ha(server: &Server, args: &[&str]) -> Output {
+    ha_at(server.base_url(), args)
+}
+
+/// As [`ha`], with the node's address.
+pub(crate) fn ha_at(url: &str, args: &[&str]) -> Output {
     let mut command = Command::new(binary());
-    command
-        .arg("ha")
-        .args(args)
-        .args(["--url", server.base_url()]);
+    command.arg("ha").args(args).args(["--url", url]);
     command.output().expect("the binary runs")
 }
 

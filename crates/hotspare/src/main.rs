@@ -24,6 +24,7 @@ mod logging;
 mod pairing;
 mod progress;
 mod pull;
+mod references;
 mod reload;
 mod render_command;
 mod serve;

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -20,13 +20,22 @@ use hotspare_pair::{
 use tokio::sync::{Mutex, watch};
 
 use crate::cli::{HaSettings, Settings};
+use crate::references::References;
 
 /// Beyond the machine's own limit, to hear how a handover ended.
 const TERMINATE_MARGIN: Duration = Duration::from_secs(2);
 
+/// The gates of a node: the front's, and what its references say.
+#[derive(Default)]
+struct Gates {
+    of_front: Vec<Gate>,
+    of_references: Option<Gate>,
+}
+
 /// A running pair as the front sees it.
 pub(crate) struct Paired {
     pair: Pair,
+    gates: std::sync::Mutex<Gates>,
     streams: Mutex<PeerStreams>,
 }
 
@@ -62,7 +71,36 @@ impl Paired {
             "This node is one of a pair."
         );
         let streams = Mutex::new(streams);
-        Ok(Some(Arc::new(Self { pair, streams })))
+        let paired = Arc::new(Self {
+            pair,
+            gates: std::sync::Mutex::default(),
+            streams,
+        });
+        let references = References {
+            targets: ha.references.clone(),
+            min_num: ha.min_num_references,
+            interval: Duration::from_millis(ha.reference_interval_ms),
+            timeout: Duration::from_millis(ha.reference_timeout_ms),
+        };
+        let weak = Arc::downgrade(&paired);
+        tokio::spawn(references.watch(move |gate| {
+            if let Some(paired) = weak.upgrade() {
+                paired.change_gates(|known| known.of_references = Some(gate));
+            }
+        }));
+        Ok(Some(paired))
+    }
+
+    /// The gates change only together, so that the machine never sees half of them.
+    fn change_gates(&self, change: impl FnOnce(&mut Gates)) {
+        let mut known = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut known);
+        // Before the front has said anything nothing was checked.
+        if !known.of_front.is_empty() {
+            let references = known.of_references.iter();
+            let gates = known.of_front.iter().chain(references).cloned();
+            self.pair.set_gates(gates.collect());
+        }
     }
 
     /// What the front is started with.
@@ -118,7 +156,7 @@ impl Pairing for Paired {
     }
 
     fn set_gates(&self, gates: Vec<Gate>) {
-        self.pair.set_gates(gates);
+        self.change_gates(|known| known.of_front = gates);
     }
 
     fn set_facts(&self, facts: PeerFacts) {

@@ -19,8 +19,7 @@ use super::replay_args::ReplayLimitArgs;
 use super::values::{
     ContextLen, LogFormat, Numerics, Policy, Secret, SpareShadow, parse_body_size,
     parse_interval_ms, parse_name, parse_num_connections, parse_num_threads, parse_positive,
-    parse_share, parse_size,
-    parse_spare_engines, parse_timeout_ms,
+    parse_share, parse_size, parse_spare_engines, parse_timeout_ms,
 };
 
 /// Below the options in `--help`.

@@ -13,6 +13,7 @@ use hotspare_pair::PairBounds;
 
 use super::ha_limit_args::HaLimitArgs;
 use super::ha_timer_args::HaTimerArgs;
+use super::values::{parse_positive, parse_timeout_ms};
 
 /// How the other node is found, and who takes over when.
 #[derive(Args, Clone, Debug, Default)]
@@ -52,6 +53,19 @@ pub(crate) struct HaArgs {
     /// server is gone [default: the host of the first --ha-peer, and --port of this node].
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) ha_peer_http: Option<String>,
+    /// Addresses that this node should reach if it is not cut off: where it reaches too few, it is
+    /// not promoted.
+    #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_delimiter = ',')]
+    pub(crate) ha_reference: Option<Vec<String>>,
+    /// How many references have to be reached [default: 1].
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub(crate) ha_min_num_references: Option<usize>,
+    /// From one look at the references to the next [default: 1000].
+    #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
+    pub(crate) ha_reference_interval_ms: Option<u64>,
+    /// How long connecting to a reference may take [default: 1000].
+    #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
+    pub(crate) ha_reference_timeout_ms: Option<u64>,
     /// A port that answers HAProxy's agent-check.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) ha_agent_listen: Option<SocketAddr>,
@@ -130,6 +144,10 @@ pub(crate) struct HaSettings {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) peer_http: Option<String>,
     pub(crate) agent_listen: Option<SocketAddr>,
+    pub(crate) references: Vec<String>,
+    pub(crate) min_num_references: usize,
+    pub(crate) reference_interval_ms: u64,
+    pub(crate) reference_timeout_ms: u64,
     pub(crate) hooks: Vec<PathBuf>,
     pub(crate) webhooks: Vec<String>,
     /// The machine's.
@@ -188,6 +206,10 @@ impl HaArgs {
             state_dir: self.state_dir.clone(),
             peer_http: self.ha_peer_http.clone(),
             agent_listen: self.ha_agent_listen,
+            references: self.ha_reference.clone().unwrap_or_default(),
+            min_num_references: self.ha_min_num_references.unwrap_or(1),
+            reference_interval_ms: self.ha_reference_interval_ms.unwrap_or(1_000),
+            reference_timeout_ms: self.ha_reference_timeout_ms.unwrap_or(1_000),
             hooks: self.ha_hook.clone().unwrap_or_default(),
             webhooks: self.ha_webhook.clone().unwrap_or_default(),
             machine,
@@ -227,6 +249,10 @@ impl HaArgs {
             ha_role,
             state_dir,
             ha_peer_http,
+            ha_reference,
+            ha_min_num_references,
+            ha_reference_interval_ms,
+            ha_reference_timeout_ms,
             ha_agent_listen,
             ha_hook,
             ha_webhook,

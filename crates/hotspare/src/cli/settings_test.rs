@@ -141,6 +141,7 @@ fn pair_fields(ha: &HaSettings) -> BTreeMap<String, String> {
     };
     add(
         &fields!(HaSettings, ha; rank, peers, listen, key_file, state_dir, peer_http,
+            references, min_num_references, reference_interval_ms, reference_timeout_ms,
             agent_listen, hooks, webhooks, machine, bounds),
     );
     add(
