@@ -58,8 +58,8 @@ mod fatbin {
     fn fail(reason: &str) -> ! {
         eprintln!(
             "\nThe feature `cuda` compiles kernels/ with nvcc of CUDA 13, and that failed: \
-             {reason}\nnvcc is taken from CUDA_HOME, from PATH, or installed under target/ with pip \
-             (kernels/toolkit.sh, which needs the network once). A build without `--features \
+             {reason}\nnvcc is taken from CUDA_HOME, from PATH, or installed under target/ with \
+             pip (kernels/toolkit.sh, which needs the network once). A build without `--features \
              cuda` needs none of it and serves on the CPU.\n"
         );
         exit(1)

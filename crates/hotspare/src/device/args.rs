@@ -19,6 +19,10 @@ pub(crate) struct CommonArgs {
 
 /// Arguments of `hotspare kernel-tests`.
 #[derive(Args, Clone, Debug)]
+#[cfg_attr(
+    not(feature = "cuda"),
+    allow(dead_code, reason = "a build without CUDA only says that it has none")
+)]
 pub(crate) struct KernelTestsArgs {
     #[command(flatten)]
     pub(crate) common: CommonArgs,

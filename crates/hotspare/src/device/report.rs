@@ -130,6 +130,7 @@ impl Report {
     }
 
     /// Seconds since the start.
+    #[cfg(feature = "cuda")]
     pub(super) fn elapsed_s(&self) -> u64 {
         self.start.elapsed().as_secs()
     }
