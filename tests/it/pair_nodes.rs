@@ -49,7 +49,12 @@ impl Nodes {
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
             faults: faults.map(str::to_owned),
         };
-        let [a, b] = [0, 1].map(|rank| plan.start(rank));
+        // Who has loaded its model first serves first.
+        let a = plan.start(0);
+        wait_until("node a has loaded its model", PATIENCE, || {
+            a.status()["role"] != "starting"
+        });
+        let b = plan.start(1);
         let nodes = Self { plan, a, b };
         wait_role(&nodes.a, "primary");
         wait_role(&nodes.b, "standby");
