@@ -69,7 +69,12 @@ impl Nodes {
     }
 
     fn start_unsettled(plan: Plan) -> Self {
-        let [a, b] = [0, 1].map(|rank| plan.start(rank));
+        // Who has loaded its model first serves first.
+        let a = plan.start(0);
+        wait_until("node a has loaded its model", PATIENCE, || {
+            a.status()["role"] != "starting"
+        });
+        let b = plan.start(1);
         Self { plan, a, b }
     }
 

@@ -8,7 +8,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -20,6 +20,10 @@ const FAULTS: &str = "slow-step-ms=25,engine=all";
 
 /// Bytes of the pair's key.
 const KEY_BYTES: usize = 32;
+
+/// How long loading may take, and how often it is looked at.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+const LOAD_POLL: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(crate) struct Demo {
@@ -100,8 +104,11 @@ impl Demo {
             let url = format!("http://127.0.0.1:{port}");
             Ok::<_, String>(Node { name, url, child })
         };
+        // Who has loaded its model first serves first.
+        let a = node(0)?;
+        a.wait_loaded()?;
         Ok(Self {
-            a: node(0)?,
+            a,
             b: node(1)?,
             wires,
             _dir: dir,
@@ -145,6 +152,21 @@ impl Node {
     /// Its role; `gone` where it does not answer.
     pub(crate) fn role(&self) -> String {
         self.status()["role"].as_str().unwrap_or("gone").to_owned()
+    }
+
+    /// Waits until it has loaded its model.
+    fn wait_loaded(&self) -> Result<(), String> {
+        let started = Instant::now();
+        while matches!(self.role().as_str(), "gone" | "starting") {
+            if started.elapsed() > LOAD_TIMEOUT {
+                return Err(format!(
+                    "node {} has not loaded its model in time",
+                    self.name
+                ));
+            }
+            std::thread::sleep(LOAD_POLL);
+        }
+        Ok(())
     }
 
     /// The process id of its main engine.
