@@ -64,6 +64,9 @@ pub struct PairBounds {
     pub max_datagram_bytes: usize,
     /// Streams for engine traffic that the peer opened and nobody took yet.
     pub max_num_waiting_streams: usize,
+    /// A stream for engine traffic ends when the peer's kernel takes nothing for so long. Longer
+    /// than any reader may hold its stream up: whether the peer lives is not decided here.
+    pub engine_stream_timeout_ms: u64,
     /// Heartbeats over UDP beside TCP.
     pub udp: bool,
     /// A process of the peer is not believed that proves itself with an older echo.
@@ -118,6 +121,7 @@ impl Default for PairBounds {
             max_frame_bytes: 256 << 10,
             max_datagram_bytes: 1_400,
             max_num_waiting_streams: 16,
+            engine_stream_timeout_ms: 60_000,
             udp: true,
             replay_window_ms: 60_000,
             peer_traffic_interval_ms: 100,

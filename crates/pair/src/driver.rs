@@ -130,6 +130,7 @@ impl Driver {
         let timers = &self.shared.settings.timers;
         let hooks = HookRunner::start(hooks, timers.hook_timeout_ms, self.shared.bounds);
         self.hooks = Some(hooks);
+        self.wall_offset = Some(self.offset());
         self.open(sockets).await;
         let boot = self.shared.boot;
         self.give(Event::Started { boot, file });
@@ -194,11 +195,17 @@ impl Driver {
         at.ms_since(self.shared.clock.now()).min(MAX_SLEEP_MS)
     }
 
+    /// By how much wall time is ahead of boot time.
+    fn offset(&self) -> i64 {
+        let ms = |ms: u64| i64::try_from(ms).unwrap_or(0);
+        let clock = &self.shared.clock;
+        ms(clock.wall_ms()) - ms(clock.now().ms())
+    }
+
     /// After every input: whatever came in, the machine is stepped when it asked to be.
     fn check_clocks(&mut self) {
         let now = self.shared.clock.now();
-        let wall = self.shared.clock.wall_ms();
-        let offset = i64::try_from(wall).unwrap_or(0) - i64::try_from(now.ms()).unwrap_or(0);
+        let offset = self.offset();
         // From one look to the next: a clock that is slowly put right does not jump.
         let before = self.wall_offset.replace(offset).unwrap_or(offset);
         let by_ms = offset.saturating_sub(before);

@@ -104,7 +104,11 @@ async fn serve(
     match hello.purpose {
         Purpose::Control => link::run(stream, hello, true, &net.links).await,
         Purpose::Engine => {
-            let Ok(stream) = stream.map_inner(TcpStream::into_std) else {
+            let loose = stream.map_inner(|inner| {
+                net.relax(&inner)?;
+                inner.into_std()
+            });
+            let Ok(stream) = loose else {
                 return;
             };
             // Nobody takes it, or too many wait: it is closed, and the asker hears of it.

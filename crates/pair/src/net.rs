@@ -126,4 +126,11 @@ impl Net {
         sockopt::set_tcp_keepintvl(stream, idle)?;
         Ok(())
     }
+
+    /// For engine traffic: a window that is closed for long is a slow reader, not a death.
+    pub(crate) fn relax(&self, stream: &TcpStream) -> std::io::Result<()> {
+        let limit = u32::try_from(self.bounds.engine_stream_timeout_ms).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(stream, limit)?;
+        Ok(())
+    }
 }

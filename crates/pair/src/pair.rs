@@ -297,6 +297,7 @@ impl Pair {
 
 async fn connect(net: &Net, index: usize) -> Result<(PeerStream, Hello), String> {
     let stream = net.connect(index).await.map_err(|e| e.to_string())?;
+    net.relax(&stream).map_err(|e| e.to_string())?;
     let hello = Hello {
         purpose: Purpose::Engine,
         ..net.hello.clone()

@@ -24,21 +24,20 @@ pub(crate) fn settings(rank: u32, mode: Mode) -> Settings {
     let mut settings = Settings::pair(rank, 3 - rank, mode, Profile::Lan);
     let t = &mut settings.timers;
     t.heartbeat_interval_ms = 100;
-    t.suspect_after_ms = 600;
-    t.dead_after_ms = 2_500;
-    t.timer_late_ms = 2_000;
+    t.suspect_after_ms = 1_500;
+    t.dead_after_ms = 8_000;
+    t.timer_late_ms = 7_000;
     t.fence_budget_ms = 100;
     t.probe_interval_ms = 200;
-    t.probe_timeout_ms = 300;
-    t.lease_ttl_ms = 4_000;
-    t.renew_deadline_ms = 2_500;
+    t.probe_timeout_ms = 500;
+    t.lease_ttl_ms = 8_000;
+    t.renew_deadline_ms = 6_000;
     t.renew_interval_ms = 300;
-    t.wait_for_peer_ms = 5_000;
-    t.vacancy_wait_ms = 1_500;
-    t.promotion_timeout_ms = 6_000;
+    t.vacancy_wait_ms = 2_000;
+    t.promotion_timeout_ms = 10_000;
     t.promotion_retry_ms = 200;
-    t.take_over_ask_ms = 2_000;
-    t.handover_timeout_ms = 4_000;
+    t.take_over_ask_ms = 3_000;
+    t.handover_timeout_ms = 6_000;
     settings
 }
 
