@@ -141,8 +141,8 @@ fn run(
     let mut steps = Loop::new(&[&[1, 40, 77], &[9]], 8);
     let mut runner = runner;
     for _ in 0..num_steps {
-        runner.submit(steps.batch()).unwrap();
-        runner.wait().unwrap();
+        runner.submit(steps.batch()).expect("nothing fails yet");
+        runner.wait().expect("nothing fails yet");
     }
     let mut inner = runner.into_runner();
     let device = &mut inner.ops_mut().device;
