@@ -294,7 +294,6 @@ fn what_cannot_be_honoured_is_refused() {
             &["--kv-cache-dtype", "fp8"][..],
             "--kv-cache-dtype fp8: there are",
         ),
-        (&["--ha-peer", "10.0.0.2:7000"][..], "--ha-peer"),
         (&["--made-up"][..], "--made-up"),
         (&["--max-num-seqs", "0"][..], "--max-num-seqs"),
         (&["--port", "65536"][..], "--port"),
