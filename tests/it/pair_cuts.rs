@@ -48,7 +48,8 @@ fn f19_cut_both_ways() {
     cables.cut(false);
     wait_role(&nodes.a, "standby");
     let text = format!(
-        "both served, writes frozen and limits halved (b after {promoted} ms); healed, the lower epoch stood by"
+        "both served, writes frozen and limits halved (b after {promoted} ms); healed, the lower \
+         epoch stood by"
     );
     record(
         "F19",

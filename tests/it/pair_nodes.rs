@@ -283,6 +283,6 @@ pub(crate) fn told(events: &[Value]) -> (Vec<u64>, String) {
     let ids = ids.flatten().filter_map(Value::as_u64).collect();
     let reason = choices
         .filter_map(|choice| choice["finish_reason"].as_str())
-        .last();
+        .next_back();
     (ids, reason.unwrap_or("none").to_owned())
 }

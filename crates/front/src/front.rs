@@ -19,7 +19,7 @@ use crate::peer_link::PeerLink;
 use crate::replays::Replays;
 use crate::seeds::Seeds;
 use crate::shadow::Shadow;
-use crate::slot::{EngineSlot, EngineView, Order};
+use crate::slot::{EngineSlot, Order};
 use crate::stream::{NotOpened, StreamJob};
 use crate::supervisor::{Reload, Supervisor};
 use crate::trail::Trails;

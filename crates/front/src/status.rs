@@ -8,8 +8,9 @@ use hotspare_failover::{Admission, Eligibility, Gate, Mode, Verdict};
 use hotspare_pair::PairView;
 use serde::Serialize;
 
+use crate::front::Shared;
 use crate::slot::EngineView;
-use crate::{EngineState, Front, Pairing};
+use crate::{EngineState, Front, Pairing, ShadowMode};
 
 /// Would a request be served here, now?
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -4,7 +4,8 @@
 //! reaches none of its references either, it is the one that is cut off, and taking over would help
 //! nobody.
 //!
-//! Invariant: no reference is asked more often than every `interval`, nor for longer than `timeout`.
+//! Invariant: no reference is asked more often than every `interval`, nor for longer than
+//! `timeout`.
 
 use std::time::Duration;
 

@@ -40,6 +40,10 @@ pub(crate) struct HaLimitArgs {
     /// Streams for engine traffic that the peer opened and nobody took yet [default: 16].
     #[arg(long, value_name = "N", value_parser = parse_positive, hide_short_help = true)]
     pub(crate) ha_max_num_waiting_streams: Option<usize>,
+    /// How long what was sent on a stream of engine traffic may stay unacknowledged [default:
+    /// 60000].
+    #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
+    pub(crate) ha_engine_stream_timeout_ms: Option<u64>,
     /// Heartbeats over UDP beside TCP [default: true].
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_name = "BOOL", value_parser = BoolishValueParser::new(),
@@ -149,6 +153,7 @@ impl HaLimitArgs {
             max_frame_bytes = ha_max_frame_bytes,
             max_datagram_bytes = ha_max_datagram_bytes,
             max_num_waiting_streams = ha_max_num_waiting_streams,
+            engine_stream_timeout_ms = ha_engine_stream_timeout_ms,
             udp = ha_udp,
             replay_window_ms = ha_replay_window_ms,
             peer_traffic_interval_ms = ha_peer_traffic_interval_ms,
@@ -202,6 +207,7 @@ impl HaLimitArgs {
             ha_max_frame_bytes,
             ha_max_datagram_bytes,
             ha_max_num_waiting_streams,
+            ha_engine_stream_timeout_ms,
             ha_udp,
             ha_replay_window_ms,
             ha_peer_traffic_interval_ms,

@@ -14,7 +14,7 @@ use super::{HaSettings, Settings, layers};
 use crate::hub::HubOptions;
 
 /// One of these is a value of any option that is not its default. A new kind of value belongs here.
-const CANDIDATES: [&str; 28] = [
+const CANDIDATES: [&str; 26] = [
     "7",
     "1",
     "127.0.0.1:7",
@@ -148,7 +148,8 @@ fn pair_fields(ha: &HaSettings) -> BTreeMap<String, String> {
         &fields!(PairBounds, &ha.bounds; max_num_queued_inputs, connect_timeout_ms,
             handshake_timeout_ms,
             max_num_handshakes, reconnect_interval_ms, max_num_links, max_frame_bytes,
-            max_datagram_bytes, max_num_waiting_streams, udp, replay_window_ms,
+            max_datagram_bytes, max_num_waiting_streams, engine_stream_timeout_ms, udp,
+            replay_window_ms,
             peer_traffic_interval_ms, max_num_commands, max_num_history_entries,
             history_file_max_bytes, max_num_queued_records, audit_file_max_bytes,
             max_num_audit_files, audit_sync_interval_ms, replica_max_bytes,

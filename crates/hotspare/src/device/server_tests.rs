@@ -14,6 +14,9 @@ use super::report::Report;
 use super::server_process::{ServerProcess, stream};
 
 const NUM_TOKENS: usize = 64;
+/// Tests one thing of a running server; gives what it saw, or what is wrong.
+type Test = fn(&ServerProcess, &ServerTestsArgs) -> Result<String, String>;
+
 /// Of the stream whose engine is killed.
 const NUM_LONG_TOKENS: usize = 600;
 /// Chunks that it has had by then.
@@ -28,10 +31,7 @@ pub(super) fn run(args: &ServerTestsArgs, report: &mut Report) -> Result<(), Str
     let ran_on = server.engine("device")?;
     let is_there = ran_on.as_str() == Some(device.as_str());
     report.result(is_there, "starts", &format!("on {ran_on}"), json!({}));
-    let tests: [(
-        &str,
-        fn(&ServerProcess, &ServerTestsArgs) -> Result<String, String>,
-    ); 4] = [
+    let tests: [(&str, Test); 4] = [
         ("one stream", one_stream),
         ("many clients", many_clients),
         ("a client goes away", a_client_goes_away),
