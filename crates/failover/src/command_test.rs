@@ -124,6 +124,20 @@ fn a_pause_of_either_node_stops_automatic_changes_and_ends() {
 }
 
 #[test]
+fn a_pause_of_a_peer_that_died_goes_on_until_somebody_resumes() {
+    let mut node = standby(Mode::Available);
+    let mut heartbeat = node.peer_says(Role::Primary, 3);
+    heartbeat.paused = true;
+    node.give(Event::Heartbeat(heartbeat));
+    node.run(20_000);
+    assert_eq!(node.role(), Role::Suspect);
+    assert!(node.alerted(Alert::PausedOverDeadPeer));
+    node.command(Command::Resume);
+    node.run(1_000);
+    assert_eq!(node.role(), Role::PrimarySolo);
+}
+
+#[test]
 fn promote_is_refused_over_a_living_primary_unless_forced() {
     let mut node = standby(Mode::Manual);
     let refused = node.command(Command::Promote {

@@ -49,7 +49,13 @@ impl Step<'_> {
                 state.file.paused = true;
                 state.paused_until = now.after(ms);
             }
-            Command::Resume => state.file.paused = false,
+            Command::Resume => {
+                state.file.paused = false;
+                // A living peer says it again.
+                if let Some((heartbeat, _)) = &mut state.peer.heartbeat {
+                    heartbeat.paused = false;
+                }
+            }
             Command::Maintenance { on } => state.file.maintenance = on,
             Command::Confirm { .. } => self.answer(true),
             Command::Reject { .. } => self.answer(false),

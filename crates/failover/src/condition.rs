@@ -181,9 +181,13 @@ impl View<'_> {
                 && self.state.peer.heard_us.is_some_and(|(_, at)| heard_us(at)))
     }
 
-    /// A pause is the pair's: either node's counts.
+    /// A pause is the pair's: either node's counts. That of a peer which is silent by now counts as
+    /// long as a pause can last: its death is what the pause was for.
     pub(crate) fn paused(&self) -> bool {
-        self.state.file.paused || self.fresh().is_some_and(|h| h.paused)
+        let pause_ms = self.settings.timers.pause_ms;
+        let peer = self.state.peer.heartbeat.as_ref();
+        self.state.file.paused
+            || peer.is_some_and(|(heartbeat, at)| heartbeat.paused && self.now < at.after(pause_ms))
     }
 
     fn in_role_for(&self, ms: u64) -> bool {

@@ -4,7 +4,7 @@
 //! admitted every choice of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use hotspare_failover::Role;
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) loader: OnceLock<Arc<dyn ModelLoader>>,
     pub(crate) pairing: Option<Arc<dyn Pairing>>,
     /// New requests that wait for a role to change.
+    /// What this node lacked of what the pair serves when it was last measured; see `standing`.
+    pub(crate) degraded: Mutex<Option<String>>,
     pub(crate) num_held: AtomicUsize,
     /// What runs for the peer is to end: set when this front drains.
     pub(crate) closing: watch::Sender<bool>,
@@ -143,6 +145,7 @@ impl Front {
             in_flight: InFlight::new(),
             is_draining: AtomicBool::new(false),
             pairing: setup.as_ref().map(|setup| Arc::clone(&setup.pairing)),
+            degraded: Mutex::default(),
             num_held: AtomicUsize::new(0),
             closing: watch::Sender::new(false),
         };

@@ -6,7 +6,7 @@
 //!
 //! Invariant: every verdict but `pass` has a reason for an operator.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hotspare_failover::{Gate, Health, Verdict};
@@ -43,6 +43,7 @@ pub(crate) async fn report(shared: Arc<Shared>, setup: PairSetup) {
         if has_served {
             pairing.set_facts(facts(&shared, &setup, hello.as_ref()));
             let gates = gates(&state, hello.as_ref(), &setup.config_hash, &view);
+            note_degraded(&shared, &gates, &view);
             if told.as_ref() != Some(&(health, gates.clone())) {
                 pairing.set_health(health);
                 pairing.set_gates(gates.clone());
@@ -55,6 +56,23 @@ pub(crate) async fn report(shared: Arc<Shared>, setup: PairSetup) {
             () = tokio::time::sleep(REPORT_INTERVAL) => {}
         }
     }
+}
+
+/// Remembers what a node lacks while it stands by: should it take over like that, its answers say
+/// so. While it serves nobody is there to be measured by.
+fn note_degraded(shared: &Shared, gates: &[Gate], view: &PairView) {
+    if view.role.claims() {
+        return;
+    }
+    let lacking = gates
+        .iter()
+        .filter(|gate| gate.verdict == Verdict::Degraded);
+    let reasons: Vec<&str> = lacking.map(|gate| gate.reason.as_str()).collect();
+    let mut degraded = shared
+        .degraded
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    *degraded = (!reasons.is_empty()).then(|| reasons.join("; "));
 }
 
 /// An engine that was lost is gone, even where another one will be started: that takes as long as

@@ -2,7 +2,7 @@
 //!
 //! Invariant: it is true. Every value is read from the state it describes, when it is asked for.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use hotspare_failover::{Admission, Eligibility, Gate, Mode, Verdict};
 use hotspare_pair::PairView;
@@ -240,6 +240,12 @@ impl Front {
                 reasons.push(format!("{}: {}", gate.name, gate.reason));
             }
         }
+        let degraded = self.degraded();
+        reasons.extend(
+            degraded
+                .as_ref()
+                .map(|reason| format!("degraded: {reason}")),
+        );
         let engines = shared.slot.engines();
         // A spare that cannot be had is worth knowing of while all is well.
         let num_spares = shared.slot.stats().num_ready_spares;
@@ -264,9 +270,20 @@ impl Front {
                 .map(|engine| self.engine_status(engine))
                 .collect(),
             gpus: Vec::new(),
-            degraded: false,
+            degraded: degraded.is_some(),
             reasons,
         }
+    }
+
+    /// Why what this node serves is not what its pair should serve: it took over although its model
+    /// or its configuration differs.
+    pub fn degraded(&self) -> Option<String> {
+        let view = self.pairing()?.view();
+        let reason = || {
+            let degraded = self.shared.degraded.lock();
+            degraded.unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        view.role.claims().then(reason).flatten()
     }
 
     /// What the engine has to read along yet, where it is the one that does.

@@ -14,6 +14,7 @@ use crate::{auth, reply};
 
 const NODE: HeaderName = HeaderName::from_static("x-hotspare-node");
 const EPOCH: HeaderName = HeaderName::from_static("x-hotspare-epoch");
+const DEGRADED: HeaderName = HeaderName::from_static("x-hotspare-degraded");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const PRIORITY: HeaderName = HeaderName::from_static("x-vllm-priority");
@@ -68,6 +69,12 @@ pub(crate) async fn name(State(app): State<App>, request: Request, next: Next) -
     }
     // 0 without a peer.
     headers.insert(EPOCH, HeaderValue::from(app.front.epoch()));
+    if app.front.degraded().is_some()
+        && let Ok(model) = HeaderValue::from_str(app.front.model().served.name())
+    {
+        // The model that answers in place of the pair's.
+        headers.insert(DEGRADED, model);
+    }
     if app.front.is_draining() {
         // The client's next request belongs to another server.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

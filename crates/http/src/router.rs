@@ -86,7 +86,12 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
                 .filter_map(|origin| HeaderValue::from_str(origin).ok()),
         ),
     };
-    let exposed = ["x-request-id", "x-hotspare-node", "x-hotspare-epoch"];
+    let exposed = [
+        "x-request-id",
+        "x-hotspare-node",
+        "x-hotspare-epoch",
+        "x-hotspare-degraded",
+    ];
     Some(
         CorsLayer::new()
             .allow_origin(origin)
