@@ -63,13 +63,13 @@ fn mistakes_are_named() {
 
 #[test]
 fn what_has_no_effect_is_accepted_with_a_warning() {
-    let args = ["--gpu-memory-utilization", "0.9", "--enforce-eager"];
+    let args = ["--attention-backend", "FLASH_ATTN", "--enforce-eager"];
     let options = ServerOptions::new("spark-mini", &args).env("HOTSPARE_API_KYE", "sesame");
     let server = Server::start(binary(), &options);
     let log = server.log_lines().join("\n");
     assert!(log.contains("HOTSPARE_API_KYE"), "{log}");
     assert!(!log.contains("sesame"), "{log}");
-    assert!(log.contains("gpu-memory-utilization"), "{log}");
+    assert!(log.contains("attention-backend"), "{log}");
     assert!(log.contains("enforce-eager"), "{log}");
 }
 
