@@ -1,4 +1,4 @@
-//! The operations of a model on a [`Device`].
+//! The operations of a model on a [`Device`](crate::Device).
 //!
 //! [`CudaOps`] queues launches; `begin` packs a step's numbers and copies them at once, and
 //! `start_sample` queues the draw and the copy of its results. Nothing waits for the device but
