@@ -95,7 +95,7 @@ fn request(action: &HaAction) -> (String, Option<Value>) {
 }
 
 fn ask(args: &HaCommandArgs, path: &str, body: Option<&Value>) -> Result<Answer, String> {
-    let url = format!("{}{path}", args.url.trim_end_matches('/'));
+    let url = format!("{}{path}", args.server.url.trim_end_matches('/'));
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(args.timeout)))
@@ -103,6 +103,7 @@ fn ask(args: &HaCommandArgs, path: &str, body: Option<&Value>) -> Result<Answer,
     let agent: ureq::Agent = config.into();
     let unreachable = |error: ureq::Error| format!("{url}: {error}");
     let key = args
+        .server
         .admin_key
         .as_ref()
         .map(|key| format!("Bearer {}", key.reveal()));

@@ -24,14 +24,14 @@ pub(crate) fn run(args: &ReloadArgs) -> ExitCode {
 }
 
 fn reload(args: &ReloadArgs) -> Result<String, String> {
-    let url = format!("{}/ha/reload", args.url.trim_end_matches('/'));
+    let url = format!("{}/ha/reload", args.server.url.trim_end_matches('/'));
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(Duration::from_secs(args.timeout)))
         .build();
     let agent: ureq::Agent = config.into();
     let mut request = agent.post(&url).header("content-type", "application/json");
-    if let Some(key) = &args.admin_key {
+    if let Some(key) = &args.server.admin_key {
         request = request.header("authorization", format!("Bearer {}", key.reveal()));
     }
     let body = match &args.model {

@@ -5,7 +5,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::values::Secret;
+use super::tools::ServerArgs;
 
 /// Below the options in `ha --help`.
 pub(crate) const HA_AFTER_HELP: &str = "\
@@ -25,24 +25,8 @@ Examples:
 pub(crate) struct HaCommandArgs {
     #[command(subcommand)]
     pub(crate) action: HaAction,
-    /// The node to ask.
-    #[arg(
-        long,
-        global = true,
-        env = "HOTSPARE_URL",
-        default_value = "http://127.0.0.1:8000",
-        value_name = "URL"
-    )]
-    pub(crate) url: String,
-    /// Its admin key; none is needed on its own machine unless it was started with one.
-    #[arg(
-        long,
-        global = true,
-        env = "HOTSPARE_ADMIN_KEY",
-        value_name = "KEY",
-        hide_env_values = true
-    )]
-    pub(crate) admin_key: Option<Secret>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
     /// Print the server's answer as JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,

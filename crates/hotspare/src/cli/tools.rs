@@ -65,28 +65,37 @@ pub(crate) struct InspectArgs {
     pub(crate) cache_dir: Option<PathBuf>,
 }
 
+/// Which running server a command is for.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServerArgs {
+    /// The server to ask.
+    #[arg(
+        long,
+        global = true,
+        env = "HOTSPARE_URL",
+        default_value = "http://127.0.0.1:8000",
+        value_name = "URL"
+    )]
+    pub(crate) url: String,
+    /// Its admin key; none is needed on its own machine unless it was started with one.
+    #[arg(
+        long,
+        global = true,
+        env = "HOTSPARE_ADMIN_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
+    pub(crate) admin_key: Option<Secret>,
+}
+
 /// Arguments of `hotspare reload`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ReloadArgs {
     /// What to serve, as for `serve` and with its options [default: what the server began with].
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// The server.
-    #[arg(
-        long,
-        env = "HOTSPARE_URL",
-        default_value = "http://127.0.0.1:8000",
-        value_name = "URL"
-    )]
-    pub(crate) url: String,
-    /// The server's admin key; none is needed on its own machine unless it was started with one.
-    #[arg(
-        long,
-        env = "HOTSPARE_ADMIN_KEY",
-        value_name = "KEY",
-        hide_env_values = true
-    )]
-    pub(crate) admin_key: Option<Secret>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
     /// Seconds to wait until the new model serves.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub(crate) timeout: u64,
