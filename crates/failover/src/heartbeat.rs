@@ -50,6 +50,30 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
+    /// A healthy node that asks for nothing and has heard nothing.
+    #[must_use]
+    pub const fn plain(rank: u32, (boot, seq): (u64, u64), role: Role, epoch: Epoch) -> Self {
+        Self {
+            rank,
+            boot,
+            seq,
+            sent_at: BootTime::ZERO,
+            role,
+            epoch,
+            seen: epoch,
+            eligibility: Eligibility::Eligible,
+            health: Health::Ok,
+            holdoff: false,
+            quarantined: false,
+            paused: false,
+            take_over: None,
+            leaving: false,
+            failsafe: None,
+            promise: None,
+            echo: None,
+        }
+    }
+
     /// What an answer to it echoes.
     #[must_use]
     pub const fn as_echo(&self) -> Echo {

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::{
-    Action, Alert, BootTime, Cause, Command, Echo, Eligibility, Epoch, EpochFile, Event, Force,
-    Gate, Health, Heartbeat, LeaseCall, LeaseRecord, LeaseReply, Mode, OperationId, Outcome,
-    PortAnswer, Profile, Role, Settings, State, step,
+    Action, Alert, BootTime, Cause, Command, Echo, Epoch, EpochFile, Event, Force, Gate, Heartbeat,
+    LeaseCall, LeaseRecord, LeaseReply, Mode, OperationId, Outcome, PortAnswer, Profile, Role,
+    Settings, State, step,
 };
 
 pub(crate) const OWN: u32 = 2;
@@ -149,27 +149,13 @@ impl Node {
         self.peer_seq += 1;
         let epoch = Epoch::new(epoch);
         Heartbeat {
-            rank: PEER,
-            boot: self.peer_boot,
-            seq: self.peer_seq,
             sent_at: BootTime::from_ms(self.now + 1_000_000),
-            role,
-            epoch,
-            seen: epoch,
-            eligibility: Eligibility::Eligible,
-            health: Health::Ok,
-            holdoff: false,
-            quarantined: false,
-            paused: false,
-            take_over: None,
-            leaving: false,
-            failsafe: None,
-            promise: None,
             echo: Some(Echo {
                 boot: OWN_BOOT,
                 seq: self.state.seq,
                 sent_at: BootTime::from_ms(self.now.saturating_sub(20)),
             }),
+            ..Heartbeat::plain(PEER, (self.peer_boot, self.peer_seq), role, epoch)
         }
     }
 

@@ -103,33 +103,18 @@ impl Heard {
 
 #[cfg(test)]
 mod tests {
-    use hotspare_failover::{Echo, Eligibility, Epoch, Health, Role};
+    use hotspare_failover::{Echo, Epoch, Role};
 
     use super::*;
 
     fn heartbeat(boot: u64, seq: u64, echo: Option<u64>) -> Heartbeat {
         Heartbeat {
-            rank: 2,
-            boot,
-            seq,
-            sent_at: BootTime::from_ms(5),
-            role: Role::Standby,
-            epoch: Epoch::NONE,
-            seen: Epoch::NONE,
-            eligibility: Eligibility::Eligible,
-            health: Health::Ok,
-            holdoff: false,
-            quarantined: false,
-            paused: false,
-            take_over: None,
-            leaving: false,
-            failsafe: None,
-            promise: None,
             echo: echo.map(|ms| Echo {
                 boot: 1,
                 seq: 1,
                 sent_at: BootTime::from_ms(ms),
             }),
+            ..Heartbeat::plain(2, (boot, seq), Role::Standby, Epoch::NONE)
         }
     }
 

@@ -1,6 +1,6 @@
 //! Frames and datagrams: what comes through, and what does not.
 
-use hotspare_failover::{BootTime, Eligibility, Epoch, Health, Role, Verdict};
+use hotspare_failover::{BootTime, Epoch, Role, Verdict};
 use proptest::prelude::*;
 
 use super::*;
@@ -23,23 +23,8 @@ fn message(num_gates: usize) -> WireHeartbeat {
     WireHeartbeat {
         node: "a".repeat(64),
         heartbeat: Heartbeat {
-            rank: 1,
-            boot: u64::MAX,
-            seq: u64::MAX,
             sent_at: BootTime::MAX,
-            role: Role::Primary,
-            epoch: Epoch::new(u64::MAX),
-            seen: Epoch::new(u64::MAX),
-            eligibility: Eligibility::Eligible,
-            health: Health::Ok,
-            holdoff: false,
-            quarantined: false,
-            paused: false,
-            take_over: None,
-            leaving: false,
-            failsafe: None,
-            promise: None,
-            echo: None,
+            ..Heartbeat::plain(1, (u64::MAX, u64::MAX), Role::Primary, Epoch::new(u64::MAX))
         },
         facts: PeerFacts {
             model: "m".repeat(500),
