@@ -79,13 +79,13 @@ end_server() {
   [[ "$status" == 0 ]] || fail "the server ended with status $status after SIGTERM"
 }
 
-[[ -x "$binary" ]] || fail "$binary is not there: run cargo build --release first"
 mkdir -p "$cache"
 # Other tests want the same packages.
 exec 9>"$cache/lock"
 flock 9
 set_up_python || exit 77
 if [[ "${1:-}" == --prepare-python ]]; then exit; fi
+[[ -x "$binary" ]] || fail "$binary is not there: run cargo build --release first"
 set_up_node || exit 77
 exec 9>&-
 start_server
