@@ -18,6 +18,7 @@ use hotspare_batch::BlockId;
 use hotspare_model::ops::{KvCacheSpec, OpsError};
 use hotspare_model::weights::WeightDtype;
 
+use crate::kv_copy::{block_bytes, block_bytes_mut};
 use crate::memory::AlignedArray;
 use crate::simd::{LANES, Simd};
 
@@ -229,6 +230,10 @@ impl CpuKvCache {
         &self.pools
     }
 
+    pub(crate) fn pools_mut(&mut self) -> &mut KvPools {
+        &mut self.pools
+    }
+
     pub(crate) fn num_layers(&self) -> usize {
         match &self.pools {
             KvPools::F32(layers) => layers.len(),
@@ -313,6 +318,30 @@ impl<E: KvElement> KvPool<E> {
                 }
             }
         }
+    }
+
+    /// Keys, values and the scales of both, of one block.
+    pub(crate) fn block_parts(&self, g: &KvGeometry, block: BlockId) -> [&[u8]; 4] {
+        let scales_len = usize::from(E::HAS_SCALES) * g.block_scales_len();
+        let [key_scales, value_scales] = &self.scales;
+        [
+            block_bytes(&self.keys, block, g.block_keys_len()),
+            block_bytes(&self.values, block, g.block_values_len()),
+            block_bytes(key_scales, block, scales_len),
+            block_bytes(value_scales, block, scales_len),
+        ]
+    }
+
+    /// As [`Self::block_parts`].
+    pub(crate) fn block_parts_mut(&mut self, g: &KvGeometry, block: BlockId) -> [&mut [u8]; 4] {
+        let scales_len = usize::from(E::HAS_SCALES) * g.block_scales_len();
+        let [key_scales, value_scales] = &mut self.scales;
+        [
+            block_bytes_mut(&mut self.keys, block, g.block_keys_len()),
+            block_bytes_mut(&mut self.values, block, g.block_values_len()),
+            block_bytes_mut(key_scales, block, scales_len),
+            block_bytes_mut(value_scales, block, scales_len),
+        ]
     }
 
     /// Scales of the keys and of the values of a tile, `[scales of a head, 16]`; none where

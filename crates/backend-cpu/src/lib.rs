@@ -16,6 +16,7 @@ mod elementwise_test;
 #[cfg(test)]
 mod family_ops_test;
 mod kv_cache;
+mod kv_copy;
 mod linear;
 mod memory;
 mod moe;

@@ -9,7 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{BlockId, SamplingParams, SlotId, StepId, StopParams, TokenId};
+use crate::{BlockId, KvBlock, SamplingParams, SlotId, StepId, StopParams, TokenId};
 
 /// In [`Batch::token_ids`]: take the token that this row's slot drew last. With one step of
 /// look-ahead the host has not seen that token yet when it builds the batch.
@@ -78,6 +78,10 @@ pub struct Batch {
     pub token_ids: Vec<TokenId>,
     /// Block tables of all rows, concatenated.
     pub block_tables: Vec<BlockId>,
+    /// Blocks to be filled before anything else.
+    pub kv_loads: Vec<KvBlock>,
+    /// Blocks to be copied out next, before the rows are computed.
+    pub kv_saves: Vec<BlockId>,
 }
 
 impl Batch {

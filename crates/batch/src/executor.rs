@@ -24,6 +24,9 @@ pub struct ExecutorInfo {
     /// Where no layer sees further back: the last so many positions, the own one included. Blocks
     /// of a row that lie wholly before them may by then hold another sequence's tokens.
     pub sliding_window: Option<usize>,
+    /// Bytes of a block's K and V over all layers, where they can be copied out and in again; a
+    /// batch for another executor has no [`Batch::kv_saves`] and no [`Batch::kv_loads`].
+    pub kv_block_bytes: Option<usize>,
 }
 
 /// A failure of the device or of its thread. It ends the engine process, never a single request.

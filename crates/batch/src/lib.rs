@@ -12,6 +12,7 @@ mod counts;
 mod event;
 mod executor;
 mod generate;
+mod kv_block;
 mod output;
 mod params;
 
@@ -20,6 +21,7 @@ pub use counts::{BucketCounts, PREEMPTIONS_BOUNDS, STEP_TOKENS_BOUNDS};
 pub use event::{FinishReason, PromptReport, RejectReason, SequenceEvent};
 pub use executor::{Executor, ExecutorError, ExecutorInfo, StepRunner};
 pub use generate::{Generate, RequestId};
+pub use kv_block::KvBlock;
 pub use output::{RowError, RowOutput, StepOutput, StepTimings, TokenLogprobs};
 pub use params::{SamplingParams, StopParams};
 

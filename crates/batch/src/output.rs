@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DrawnTokens, SlotId, StepId, TokenId};
+use crate::{DrawnTokens, KvBlock, SlotId, StepId, TokenId};
 
 /// Log-probability of a token and of its most likely alternatives, before temperature and filters
 /// (vLLM's `raw_logprobs`): log-softmax of the model's logits.
@@ -93,4 +93,6 @@ pub struct StepOutput {
     pub rows: Vec<RowOutput>,
     /// Where the time went.
     pub timings: StepTimings,
+    /// One for each of [`crate::Batch::kv_saves`], in their order.
+    pub kv_saved: Vec<KvBlock>,
 }

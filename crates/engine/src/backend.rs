@@ -52,6 +52,7 @@ fn load_scripted(
         max_num_batched_tokens: options.max_num_batched_tokens,
         max_num_in_flight: 2,
         sliding_window: None,
+        kv_block_bytes: None,
     };
     let runner = ScriptedRunner::new(scripted.clone(), info);
     Ok(Loaded {

@@ -133,6 +133,7 @@ mod tests {
                 max_num_batched_tokens: 1,
                 max_num_in_flight: 2,
                 sliding_window: None,
+                kv_block_bytes: None,
             }
         }
 

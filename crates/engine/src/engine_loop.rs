@@ -6,6 +6,8 @@
 //!
 //! Invariant: it sleeps whenever nothing runs and nothing came.
 
+use std::collections::VecDeque;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hotspare_batch::{
@@ -17,6 +19,7 @@ use hotspare_scheduler::Scheduler;
 
 use crate::flush_pacer::FlushPacer;
 use crate::inbox::Inbox;
+use crate::kv_mirror::KvKeeper;
 use crate::outbox::Outbox;
 use crate::{EngineError, EngineOptions, TokenFault, admission};
 
@@ -27,6 +30,7 @@ const STALLED_WAIT: Duration = Duration::from_millis(5);
 pub(crate) struct EngineLoop<'a, E> {
     options: &'a EngineOptions,
     scheduler: Scheduler,
+    keeper: KvKeeper,
     executor: E,
     inbox: &'a Inbox,
     outbox: &'a mut Outbox,
@@ -43,7 +47,8 @@ pub(crate) struct EngineLoop<'a, E> {
     busy: bool,
     draining: bool,
     pacer: FlushPacer,
-    messages: Vec<FrontMessage>,
+    /// Messages that were taken and not looked at.
+    messages: VecDeque<FrontMessage>,
     /// Nonce of the canary that is under way.
     canary: Option<u64>,
 }
@@ -52,6 +57,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
     pub(crate) fn new(
         options: &'a EngineOptions,
         scheduler: Scheduler,
+        keeper: KvKeeper,
         executor: E,
         inbox: &'a Inbox,
         outbox: &'a mut Outbox,
@@ -62,6 +68,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             pacer: FlushPacer::new(options.stream_flush_interval(), now),
             options,
             scheduler,
+            keeper,
             executor,
             inbox,
             outbox,
@@ -73,7 +80,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             last_stats: now,
             busy: true,
             draining: false,
-            messages: Vec::new(),
+            messages: VecDeque::new(),
             canary: None,
         }
     }
@@ -103,6 +110,9 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
                 self.complete()?;
                 continue;
             }
+            if !self.messages.is_empty() {
+                continue;
+            }
             // Cancelled and expired sequences that were not running have events too.
             self.queue_events()?;
             if self.scheduler.has_unfinished() {
@@ -120,18 +130,22 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
 
     /// Looks at what the front sent, up to the bound.
     fn receive(&mut self) -> Result<(), EngineError> {
-        let mut messages = std::mem::take(&mut self.messages);
-        self.inbox
-            .take(self.options.max_num_messages_per_step, &mut messages)?;
-        let has_requests = messages
-            .iter()
-            .any(|message| matches!(message, FrontMessage::Generate(_)));
-        for message in messages.drain(..) {
+        if self.messages.is_empty() {
+            let mut messages = std::mem::take(&mut self.messages).into();
+            self.inbox
+                .take(self.options.max_num_messages_per_step, &mut messages)?;
+            self.messages = messages.into();
+        }
+        let mut has_requests = false;
+        while let Some(message) = self.messages.pop_front() {
+            has_requests |= matches!(message, FrontMessage::Generate(_));
             self.busy = true;
             self.pacer.on_urgent();
             self.handle(message)?;
+            if self.keeper.is_full() {
+                break;
+            }
         }
-        self.messages = messages;
         match has_requests {
             // Whoever is in a step that ends this engine was named to the front before it.
             true => self.outbox.flush(),
@@ -145,8 +159,10 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
                 let (request_id, attempt) = (generate.request_id, generate.attempt);
                 let vocab_size = self.executor.info().vocab_size;
                 let now_ms = self.now_ms();
-                let admitted = admission::check(&generate, vocab_size)
-                    .and_then(|()| self.scheduler.add(*generate, now_ms));
+                let admitted = admission::check(&generate, vocab_size).and_then(|()| {
+                    self.keeper.import(&generate, &mut self.scheduler);
+                    self.scheduler.add(*generate, now_ms)
+                });
                 self.outbox.queue(&match admitted {
                     Ok(()) => EngineMessage::Admitted {
                         request_id,
@@ -171,6 +187,14 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             }
             FrontMessage::Ping { nonce } => self.outbox.queue(&EngineMessage::Pong { nonce }),
             FrontMessage::Canary { nonce } => self.start_canary(nonce),
+            FrontMessage::AdoptKv { path } => {
+                self.keeper.adopt(Path::new(&path));
+                Ok(())
+            }
+            FrontMessage::ForgetKv => {
+                self.keeper.forget();
+                Ok(())
+            }
             // Between fronts only: an engine admits nobody.
             FrontMessage::Ask { .. } => Ok(()),
             FrontMessage::Hello { .. } => Err(EngineError::Protocol("a second Hello".to_owned())),
@@ -183,9 +207,10 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
             let started = Instant::now();
             let batch = self.scheduler.schedule(self.now_ms());
             self.schedule_time += started.elapsed();
-            let Some(batch) = batch else {
+            let Some(mut batch) = batch else {
                 return Ok(());
             };
+            self.keeper.attach(&mut batch, &self.scheduler);
             self.pacer.on_submit(&batch);
             self.outbox.check_step(&batch)?;
             let (step, num_tokens) = (batch.step, batch.num_tokens() as u32);
@@ -199,7 +224,8 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
 
     /// Waits for the oldest batch, commits its output and queues its events.
     fn complete(&mut self) -> Result<(), EngineError> {
-        let output = self.executor.wait()?;
+        let mut output = self.executor.wait()?;
+        self.keeper.on_output(&mut output);
         self.num_in_flight -= 1;
         self.busy = true;
         self.device += output.timings;
@@ -207,6 +233,7 @@ impl<'a, E: Executor> EngineLoop<'a, E> {
         let now_ms = self.now_ms();
         let started = Instant::now();
         self.scheduler.commit(output, now_ms)?;
+        self.keeper.collect(&mut self.scheduler);
         self.schedule_time += started.elapsed();
         if self.options.check_integrity {
             self.scheduler.check_integrity();

@@ -17,6 +17,7 @@ mod error;
 mod faults;
 mod flush_pacer;
 mod inbox;
+mod kv_mirror;
 mod kv_size;
 mod model_backend;
 mod options;
@@ -37,5 +38,5 @@ pub use faults::{FAULTS_VARIABLE, Faults, FaultsError, LIFE_VARIABLE, TokenFault
 pub use model_backend::check_on_cpu;
 pub use model_backend::{is_quantization, quantization_names};
 pub use options::{Backend, EngineOptions};
-pub use process::{run_process, spawn_in_process};
+pub use process::{KV_MIRROR_VARIABLE, run_process, spawn_in_process};
 pub use scripted::{ScriptedOptions, ScriptedRunner};

@@ -75,6 +75,17 @@ pub struct EngineOptions {
     pub block_size: usize,
     /// Keep the KV blocks of ended sequences for others with the same beginning. Default true.
     pub enable_prefix_caching: bool,
+    /// The file in memory that full KV blocks are written to, for the engine after this one. In a
+    /// process the environment variable `HOTSPARE_KV_MIRROR` replaces it. Default none.
+    pub kv_mirror_path: Option<PathBuf>,
+    /// Bytes of that file at most. Default 1 GiB.
+    pub kv_mirror_memory_bytes: usize,
+    /// Bytes of KV blocks that are copied out in a step, at most; one block always is. Default
+    /// 4 MiB.
+    pub max_kv_save_bytes_per_step: usize,
+    /// Bytes of KV blocks of lost engines that are taken in with a step, about; a sequence's come
+    /// together. Default 64 MiB.
+    pub max_kv_load_bytes_per_step: usize,
     /// Threads of the CPU backend. Default: one for each core.
     pub num_threads: Option<usize>,
     /// Prepare a step while the one before it runs. Default true; false is the plain loop, which
@@ -132,6 +143,10 @@ impl Default for EngineOptions {
             num_kv_blocks_override: None,
             block_size: 16,
             enable_prefix_caching: true,
+            kv_mirror_path: None,
+            kv_mirror_memory_bytes: 1 << 30,
+            max_kv_save_bytes_per_step: 4 << 20,
+            max_kv_load_bytes_per_step: 64 << 20,
             num_threads: None,
             lookahead: true,
             backend: Backend::Model,

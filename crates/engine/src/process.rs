@@ -17,9 +17,13 @@ use crate::backend::{Loaded, load};
 use crate::engine_loop::{EngineLoop, max_num_in_flight};
 use crate::faults::{FAULTS_VARIABLE, LIFE_VARIABLE};
 use crate::inbox::{Closed, Inbox};
+use crate::kv_mirror::{Identity, KvKeeper};
 use crate::outbox::Outbox;
 use crate::reader::OnLoss;
 use crate::{EngineError, EngineOptions, Faults, reader};
+
+/// In a process: [`EngineOptions::kv_mirror_path`].
+pub const KV_MIRROR_VARIABLE: &str = "HOTSPARE_KV_MIRROR";
 
 /// Runs an engine as this process: `hotspare engine`. Standard input is the socket to the front.
 ///
@@ -34,6 +38,9 @@ pub fn run_process(mut options: EngineOptions) -> ExitCode {
             let parsed = life.parse();
             options.life =
                 parsed.map_err(|_| EngineError::Options(format!("{LIFE_VARIABLE}={life}")))?;
+        }
+        if let Some(path) = std::env::var_os(KV_MIRROR_VARIABLE) {
+            options.kv_mirror_path = Some(path.into());
         }
         run(&options, stream, OnLoss::Exit)
     });
@@ -141,6 +148,14 @@ fn load_and_serve(
 ) -> Result<(), EngineError> {
     let loaded = load(options, faults, outbox)?;
     let info = loaded.executor.info().clone();
+    let identity = info.kv_block_bytes.map(|block_bytes| Identity {
+        model_hash: loaded.model_hash.clone(),
+        numerics_id: loaded.numerics_id.clone(),
+        block_size: info.block_size,
+        block_bytes,
+    });
+    let identity = identity.filter(|_| options.enable_prefix_caching);
+    let keeper = KvKeeper::new(options, identity, info.num_blocks);
     let scheduler = Scheduler::new(SchedulerConfig {
         max_num_seqs: options.max_num_seqs,
         max_num_batched_tokens: options.max_num_batched_tokens,
@@ -150,6 +165,7 @@ fn load_and_serve(
         num_eager_blocks: loaded.num_eager_blocks,
         max_num_waiting: options.max_num_waiting,
         enable_prefix_caching: options.enable_prefix_caching,
+        reports_cached_blocks: keeper.wants_reports(),
         long_prefill_token_threshold: options.long_prefill_token_threshold,
         sliding_window: info.sliding_window,
         policy: match options.priority_scheduling {
@@ -160,7 +176,7 @@ fn load_and_serve(
     })?;
     outbox.send(&EngineMessage::Hello(Box::new(hello(options, &loaded))))?;
     await_hello(inbox)?;
-    EngineLoop::new(options, scheduler, loaded.executor, inbox, outbox).run()
+    EngineLoop::new(options, scheduler, keeper, loaded.executor, inbox, outbox).run()
 }
 
 fn hello(options: &EngineOptions, loaded: &Loaded) -> EngineHello {

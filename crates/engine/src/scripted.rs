@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hotspare_batch::{
-    Batch, ExecutorError, ExecutorInfo, Row, RowError, RowOutput, SamplingParams, SlotInit,
+    Batch, BlockId, ExecutorError, ExecutorInfo, KvBlock, Row, RowError, RowOutput, SamplingParams, SlotInit,
     StepOutput, StepRunner, StepTimings, StopParams, TOKEN_FROM_DEVICE, TokenId, TokenLogprobs,
 };
 use serde::{Deserialize, Serialize};
@@ -162,10 +162,29 @@ impl ScriptedRunner {
             slots: vec![None; info.num_slots],
             info: ExecutorInfo {
                 vocab_size: options.vocab_size as usize,
+                kv_block_bytes: Some(info.block_size * size_of::<u64>()),
                 ..info
             },
             options,
         }
+    }
+
+    fn copy_blocks(&mut self, batch: &Batch) -> Vec<KvBlock> {
+        let block_size = self.info.block_size;
+        for load in &batch.kv_loads {
+            let block = &mut self.cache[load.block as usize * block_size..][..block_size];
+            for (chain, bytes) in block.iter_mut().zip(load.bytes.as_chunks().0) {
+                *chain = u64::from_le_bytes(*bytes);
+            }
+        }
+        let save = |&block: &BlockId| KvBlock {
+            block,
+            bytes: self.cache[block as usize * block_size..][..block_size]
+                .iter()
+                .flat_map(|chain| chain.to_le_bytes())
+                .collect(),
+        };
+        batch.kv_saves.iter().map(save).collect()
     }
 
     fn run_row(&mut self, batch: &Batch, row: &Row) -> Result<RowOutput, ExecutorError> {
@@ -233,6 +252,7 @@ impl StepRunner for ScriptedRunner {
                 batch.step
             )));
         }
+        let kv_saved = self.copy_blocks(batch);
         for init in &batch.slot_inits {
             self.slots[init.slot as usize] = Some(Slot {
                 init: init.clone(),
@@ -253,6 +273,7 @@ impl StepRunner for ScriptedRunner {
                 total_ns: started.elapsed().as_nanos() as u64,
                 ..StepTimings::default()
             },
+            kv_saved,
         })
     }
 }

@@ -272,6 +272,9 @@ impl Relay {
                 }
                 FrontMessage::Drain => return "it has no more use for it".to_owned(),
                 FrontMessage::Hello { .. } => return "it said hello twice".to_owned(),
+                FrontMessage::AdoptKv { .. } | FrontMessage::ForgetKv => {
+                    return "it spoke as if this engine were its own".to_owned();
+                }
             }
         }
     }

@@ -95,6 +95,7 @@ impl Engine {
             step,
             rows,
             timings,
+            kv_saved: Vec::new(),
         };
         self.scheduler.commit(output, 0).expect("the step was ours");
         let mut events = Vec::new();

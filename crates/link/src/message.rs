@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::LinkError;
 
-/// The version this build writes; also the newest it reads.
-pub const PROTOCOL_VERSION: u16 = 4;
+/// The version this build writes; also the newest it reads. 5 has what a front tells its own engine
+/// of a lost one's blocks; between fronts it is as 4.
+pub const PROTOCOL_VERSION: u16 = 5;
 
 /// Versions a side can speak; the connection uses the highest common one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +91,14 @@ pub enum FrontMessage {
         /// In which the asker believes the peer to serve.
         epoch: u64,
     },
+    /// To the front's own engines only: a lost engine left KV blocks in this file, and its streams
+    /// come next. Of no use to an engine of another model or numerics.
+    AdoptKv {
+        /// Of a file in memory, which the front holds until [`Self::ForgetKv`].
+        path: String,
+    },
+    /// To the front's own engines only: no stream of a lost engine comes any more.
+    ForgetKv,
 }
 
 /// What an engine is, told once.

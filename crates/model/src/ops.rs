@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use hotspare_batch::{Batch, RowOutput, StepTimings};
+use hotspare_batch::{Batch, BlockId, RowOutput, StepTimings};
 
 use crate::weights::{WeightDtype, WeightView};
 
@@ -136,6 +136,21 @@ pub struct StepLimits {
     pub max_model_len: usize,
 }
 
+/// Blocks of a KV cache as bytes: how they reach another engine of the same numerics.
+pub trait CopyKvBlocks {
+    /// Bytes of a block over all layers; `None` where blocks cannot be copied.
+    fn block_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Appends block `block` to `out`. Does nothing where blocks cannot be copied.
+    fn save_block(&self, _block: BlockId, _out: &mut Vec<u8>) {}
+
+    /// Fills block `block` with what [`Self::save_block`] of an equal cache gave. Does nothing
+    /// where blocks cannot be copied.
+    fn load_block(&mut self, _block: BlockId, _bytes: &[u8]) {}
+}
+
 /// The operations. One thread owns an implementation; it may use others inside an operation.
 ///
 /// Load-time functions allocate; step functions do not, and cannot fail except through the device,
@@ -150,7 +165,7 @@ pub trait Ops: Send + 'static {
     /// The experts of a layer.
     type Experts: Send;
     /// The paged KV pools of all layers.
-    type KvCache: Send;
+    type KvCache: CopyKvBlocks + Send;
 
     /// Identifies everything that enters the bits of a result: backend, instruction set or card
     /// generation, kernel revision, activation and KV dtypes. Part of the engine's `numerics_id`.

@@ -31,7 +31,10 @@ impl<O: PipelinedOps> PipelinedRunner<O> {
     /// Around `runner`, which has no step under way.
     pub fn new(runner: ModelRunner<O>) -> Self {
         Self {
-            info: runner.info(),
+            info: ExecutorInfo {
+                kv_block_bytes: None,
+                ..runner.info()
+            },
             runner,
             in_flight: VecDeque::new(),
             last_output: None,
@@ -58,6 +61,9 @@ impl<O: PipelinedOps> Executor for PipelinedRunner<O> {
         if self.in_flight.len() == self.info.max_num_in_flight {
             return Err(ExecutorError::Misuse("more batches than max_num_in_flight"));
         }
+        if !batch.kv_saves.is_empty() || !batch.kv_loads.is_empty() {
+            return Err(ExecutorError::Misuse("blocks cannot be copied on this device"));
+        }
         let start = Instant::now();
         self.runner.start(&batch)?;
         self.in_flight.push_back((batch.step, start));
@@ -78,6 +84,7 @@ impl<O: PipelinedOps> Executor for PipelinedRunner<O> {
             step,
             rows,
             timings,
+            kv_saved: Vec::new(),
         })
     }
 }

@@ -6,13 +6,13 @@
 use std::time::Instant;
 
 use hotspare_batch::{
-    Batch, ExecutorError, ExecutorInfo, Row, RowOutput, StepOutput, StepRunner, StepTimings,
-    TOKEN_FROM_DEVICE,
+    Batch, BlockId, ExecutorError, ExecutorInfo, KvBlock, Row, RowOutput, StepOutput, StepRunner,
+    StepTimings, TOKEN_FROM_DEVICE,
 };
 
 use crate::config::{ModelConfig, RopeConfig};
 use crate::families::Decoder;
-use crate::ops::{Ops, PipelinedOps};
+use crate::ops::{CopyKvBlocks as _, Ops, PipelinedOps};
 use crate::options::{LoadOptions, LoadProgress};
 use crate::rope::length_dependence;
 use crate::{ModelError, ModelFiles};
@@ -59,7 +59,8 @@ impl<O: Ops> ModelRunner<O> {
         for tensor in weights.unused() {
             tracing::warn!(tensor, "the weights have a tensor that is not used");
         }
-        let info = executor_info(&config, options, model.num_blocks());
+        let mut info = executor_info(&config, options, model.num_blocks());
+        info.kv_block_bytes = model.kv().block_bytes();
         Ok(Self {
             ops,
             model,
@@ -107,6 +108,10 @@ impl<O: Ops> ModelRunner<O> {
     ) -> Result<StepOutput, ExecutorError> {
         self.check(batch).map_err(ExecutorError::Misuse)?;
         let start = Instant::now();
+        for load in &batch.kv_loads {
+            self.model.kv_mut().load_block(load.block, &load.bytes);
+        }
+        let kv_saved = self.save_blocks(batch);
         self.ops.begin(batch);
         let logits = self.model.forward(&mut self.ops);
         if let Some(copy) = copy {
@@ -120,7 +125,17 @@ impl<O: Ops> ModelRunner<O> {
             step: batch.step,
             rows,
             timings,
+            kv_saved,
         })
+    }
+
+    fn save_blocks(&self, batch: &Batch) -> Vec<KvBlock> {
+        let save = |&block: &BlockId| {
+            let mut bytes = Vec::with_capacity(self.info.kv_block_bytes.unwrap_or(0));
+            self.model.kv().save_block(block, &mut bytes);
+            KvBlock { block, bytes }
+        };
+        batch.kv_saves.iter().map(save).collect()
     }
 
     /// Queues a step on a backend that works on by itself.
@@ -165,6 +180,7 @@ impl<O: Ops> ModelRunner<O> {
         {
             return Err("a block outside the pool");
         }
+        self.check_transfers(batch)?;
         let inits = batch.slot_inits.iter().map(|init| init.slot);
         let mut slots = inits.chain(batch.rows.iter().map(|row| row.slot));
         if !slots.all(|slot| (slot as usize) < info.num_slots) {
@@ -182,6 +198,25 @@ impl<O: Ops> ModelRunner<O> {
             return Err("rows do not cover the batch");
         }
         Ok(())
+    }
+
+    fn check_transfers(&self, batch: &Batch) -> Result<(), &'static str> {
+        let (loads, saves) = (&batch.kv_loads, &batch.kv_saves);
+        if loads.is_empty() && saves.is_empty() {
+            return Ok(());
+        }
+        let Some(num_bytes) = self.info.kv_block_bytes else {
+            return Err("blocks cannot be copied on this device");
+        };
+        if loads.iter().any(|load| load.bytes.len() != num_bytes) {
+            return Err("a block of another length");
+        }
+        let loaded = loads.iter().map(|load| load.block);
+        let mut blocks = loaded.chain(saves.iter().copied());
+        match blocks.all(|block| (block as usize) < self.info.num_blocks) {
+            true => Ok(()),
+            false => Err("a block to copy outside the pool"),
+        }
     }
 
     fn check_row(&self, row: &Row) -> Result<(), &'static str> {
@@ -231,5 +266,6 @@ fn executor_info(config: &ModelConfig, options: &LoadOptions, num_blocks: usize)
         max_num_batched_tokens: options.limits.max_num_batched_tokens,
         max_num_in_flight: MAX_NUM_IN_FLIGHT,
         sliding_window: config.sliding_window(),
+        kv_block_bytes: None,
     }
 }

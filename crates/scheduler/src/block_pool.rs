@@ -95,6 +95,16 @@ impl BlockPool {
         Some(block)
     }
 
+    /// Takes a free block that holds no content if there is one, with one reference; unlike
+    /// [`Self::take_first`], one that was never used before content that is old.
+    pub(crate) fn take_emptiest(&mut self) -> Option<BlockId> {
+        let block = self.head;
+        (block != NIL).then(|| {
+            self.acquire(block);
+            block
+        })
+    }
+
     /// The block whose content is to be dropped although there are blocks that were never used.
     fn oldest_content(&self) -> Option<BlockId> {
         let is_untouched = self.head as usize >= self.num_touched;

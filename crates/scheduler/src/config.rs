@@ -35,6 +35,9 @@ pub struct SchedulerConfig {
     pub max_num_waiting: usize,
     /// Keep the blocks of ended sequences and give them to sequences that start alike.
     pub enable_prefix_caching: bool,
+    /// Say which blocks are cached ([`Scheduler::take_cached_blocks`](crate::Scheduler)): the caller
+    /// takes them after each commit.
+    pub reports_cached_blocks: bool,
     /// Tokens of a prefill chunk while other sequences want to run too; 0 means no such limit.
     pub long_prefill_token_threshold: usize,
     /// Where every layer sees only the last so many positions, the own one included: blocks that
@@ -58,6 +61,7 @@ impl Default for SchedulerConfig {
             num_eager_blocks: usize::MAX,
             max_num_waiting: 1024,
             enable_prefix_caching: true,
+            reports_cached_blocks: false,
             long_prefill_token_threshold: 0,
             sliding_window: None,
             policy: SchedulingPolicy::Fcfs,

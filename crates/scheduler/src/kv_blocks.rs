@@ -15,12 +15,13 @@ use hotspare_batch::{BlockId, TokenId};
 use crate::SchedulerConfig;
 use crate::block_hash::{BlockHasher, HashFn};
 use crate::block_pool::{BlockPool, FreeEnd};
+use crate::kv_import::CachedBlock;
 use crate::prefix_cache::{BlockContent, PrefixCache, PrefixId};
 
 /// The blocks of a sequence, in the order of its positions.
 #[derive(Debug, Default)]
 pub(crate) struct BlockTable {
-    blocks: Vec<BlockId>,
+    pub(crate) blocks: Vec<BlockId>,
     /// Leading blocks that were given back, because no layer sees their positions any more. What
     /// stands in their place is not the sequence's, and no row of it reads there.
     num_dropped: usize,
@@ -50,14 +51,14 @@ impl BlockTable {
 /// A sequence's way through the prefix cache.
 #[derive(Debug)]
 pub(crate) struct PrefixChain {
-    keys: Arc<[u64]>,
+    pub(crate) keys: Arc<[u64]>,
     /// Hashes of the sequence's first full blocks. They depend on the ids alone and outlive a
     /// preemption.
     hashes: Vec<u64>,
     /// Leading blocks of the block table that were found in the cache or offered to it.
     num_registered: usize,
     /// The cache entry for the last of them.
-    parent: Option<PrefixId>,
+    pub(crate) parent: Option<PrefixId>,
     /// The content before the next block has no entry, so nothing after it can have one.
     is_broken: bool,
 }
@@ -77,14 +78,17 @@ impl PrefixChain {
 
 /// The pool, and the cache over it where prefix caching is on.
 pub(crate) struct KvBlocks {
-    block_size: usize,
-    pool: BlockPool,
-    cache: Option<PrefixCache>,
-    hasher: BlockHasher,
-    num_cached_free: usize,
+    pub(crate) block_size: usize,
+    pub(crate) pool: BlockPool,
+    pub(crate) cache: Option<PrefixCache>,
+    pub(crate) hasher: BlockHasher,
+    pub(crate) num_cached_free: usize,
     /// Number of blocks that became free, ever: while it stands still, what did not fit still does
     /// not.
     num_freed: u64,
+    pub(crate) reports_registered: bool,
+    /// Blocks that were cached since they were taken last.
+    pub(crate) registered: Vec<CachedBlock>,
 }
 
 impl KvBlocks {
@@ -99,6 +103,8 @@ impl KvBlocks {
             hasher: BlockHasher::new(hash_fn),
             num_cached_free: 0,
             num_freed: 0,
+            reports_registered: config.reports_cached_blocks,
+            registered: Vec::new(),
         }
     }
 
@@ -231,8 +237,8 @@ impl KvBlocks {
         num_computed_tokens: usize,
         table: &BlockTable,
     ) {
-        let Some(cache) = &mut self.cache else { return };
         while !chain.is_broken {
+            let Some(cache) = &mut self.cache else { return };
             let place = chain.num_registered;
             let start = place * self.block_size;
             if start + self.block_size > num_computed_tokens {
@@ -251,6 +257,11 @@ impl KvBlocks {
                 && self.pool.ref_count(dropped) == 0
             {
                 self.num_cached_free -= 1;
+            }
+            if let Some(id) = registration.id
+                && id.block() == table.blocks[place]
+            {
+                self.report(id, &content);
             }
             chain.parent = registration.id;
             chain.is_broken = registration.id.is_none();
@@ -308,7 +319,7 @@ impl KvBlocks {
 }
 
 /// The hash of a sequence's block `place`, which holds `tokens`; computed once.
-fn hash_block(
+pub(crate) fn hash_block(
     hasher: &mut BlockHasher,
     chain: &mut PrefixChain,
     place: usize,

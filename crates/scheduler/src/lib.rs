@@ -18,6 +18,7 @@ mod error;
 mod finish;
 mod integrity;
 mod kv_blocks;
+mod kv_import;
 mod prefix_cache;
 mod queue;
 mod schedule;
@@ -35,6 +36,8 @@ mod commit_test;
 #[cfg(test)]
 mod finish_test;
 #[cfg(test)]
+mod kv_import_test;
+#[cfg(test)]
 mod leak_test;
 #[cfg(test)]
 mod look_ahead_test;
@@ -51,5 +54,7 @@ mod testing;
 
 pub use config::{SchedulerConfig, SchedulingPolicy};
 pub use error::SchedulerError;
+pub use kv_import::{CachedBlock, KvSource, WantedBlock};
+pub use prefix_cache::PrefixId;
 pub use scheduler::Scheduler;
 pub use stats::SchedulerStats;

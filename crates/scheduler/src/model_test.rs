@@ -41,6 +41,7 @@ fn configs() -> impl Strategy<Value = SchedulerConfig> {
             num_blocks,
             num_eager_blocks: if is_fcfs { usize::MAX } else { num_blocks / 3 },
             max_num_waiting: 6,
+            reports_cached_blocks: false,
             enable_prefix_caching,
             long_prefill_token_threshold,
             sliding_window,

@@ -14,9 +14,16 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 /// Identity of an entry: a block and the number of times it had been given up before. Never used
 /// twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PrefixId {
+pub struct PrefixId {
     block: BlockId,
     generation: u64,
+}
+
+impl PrefixId {
+    /// The block.
+    pub fn block(self) -> BlockId {
+        self.block
+    }
 }
 
 /// A full block's content, as far as the cache can compare it.
@@ -168,7 +175,7 @@ impl PrefixCache {
         }
     }
 
-    fn is_current(&self, id: PrefixId) -> bool {
+    pub(crate) fn is_current(&self, id: PrefixId) -> bool {
         let entry = &self.entries[id.block as usize];
         entry.is_live && entry.generation == id.generation
     }

@@ -3,7 +3,7 @@
 //! Invariant: block `b` of a layer lies at `b * block_stride` of that layer's keys, and of its
 //! values; heads are padded to multiples of eight elements.
 
-use hotspare_model::ops::{KvCacheSpec, OpsError};
+use hotspare_model::ops::{CopyKvBlocks, KvCacheSpec, OpsError};
 use hotspare_model::weights::WeightDtype;
 
 use super::memory::{alloc, product, unsupported};
@@ -62,6 +62,9 @@ pub struct CudaKvCache {
     pub(super) num_blocks: usize,
     pub(super) num_layers: usize,
 }
+
+/// Nothing copies a card's blocks yet.
+impl CopyKvBlocks for CudaKvCache {}
 
 impl CudaKvCache {
     /// # Errors

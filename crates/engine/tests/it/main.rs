@@ -7,6 +7,7 @@
 mod faults;
 mod front;
 mod invariance;
+mod kv_mirror;
 mod load;
 mod model;
 mod models;

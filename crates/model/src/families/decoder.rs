@@ -112,6 +112,16 @@ impl<O: Ops> Decoder<O> {
         self.buffers.num_blocks
     }
 
+    /// The KV cache.
+    pub(crate) fn kv(&self) -> &O::KvCache {
+        &self.buffers.kv
+    }
+
+    /// The KV cache.
+    pub(crate) fn kv_mut(&mut self) -> &mut O::KvCache {
+        &mut self.buffers.kv
+    }
+
     /// Runs the batch that `ops` has begun and returns the logits of the gathered rows.
     pub(crate) fn forward(&mut self, ops: &mut O) -> &mut O::Buffer {
         let b = &mut self.buffers;

@@ -11,7 +11,7 @@ use hotspare_sampler::{Scratch, SlotState, sample_row, token_logprobs};
 
 use super::naive_math::{dot, gate, gelu_tanh, norm, product, rotate, routes, silu, to_f32};
 use crate::ops::{
-    AttentionSpec, ExpertViews, KvCacheSpec, MoeSpec, Ops, OpsError, Parallelism, RopeTable,
+    AttentionSpec, CopyKvBlocks, ExpertViews, KvCacheSpec, MoeSpec, Ops, OpsError, Parallelism, RopeTable,
 };
 use crate::weights::WeightView;
 
@@ -37,6 +37,8 @@ pub(crate) struct NaiveKv {
     keys: Vec<Vec<Vec<f32>>>,
     values: Vec<Vec<Vec<f32>>>,
 }
+
+impl CopyKvBlocks for NaiveKv {}
 
 /// A token of the batch: its row, its id, its position.
 #[derive(Clone, Copy)]

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use hotspare_batch::{
-    Batch, Row, RowError, RowOutput, SamplingParams, StepOutput, StepTimings, StopParams,
+    Batch, BlockId, KvBlock, Row, RowError, RowOutput, SamplingParams, StepOutput, StepTimings, StopParams,
     TOKEN_FROM_DEVICE, TokenId,
 };
 
@@ -73,6 +73,23 @@ impl FakeDevice {
         self.speculation = Some(Rng::new(seed));
     }
 
+    /// What `block` holds.
+    pub(crate) fn save_block(&self, block: BlockId) -> KvBlock {
+        let kv = &self.kv[block as usize * self.block_size..][..self.block_size];
+        KvBlock {
+            block,
+            bytes: kv.iter().flat_map(|digest| digest.to_le_bytes()).collect(),
+        }
+    }
+
+    /// Fills a block.
+    pub(crate) fn load_block(&mut self, load: &KvBlock) {
+        let kv = &mut self.kv[load.block as usize * self.block_size..][..self.block_size];
+        for (digest, bytes) in kv.iter_mut().zip(load.bytes.as_chunks().0) {
+            *digest = u64::from_le_bytes(*bytes);
+        }
+    }
+
     /// Runs `batch`.
     pub(crate) fn run(&mut self, batch: &Batch) -> StepOutput {
         for init in &batch.slot_inits {
@@ -95,6 +112,7 @@ impl FakeDevice {
             step: batch.step,
             rows,
             timings: StepTimings::default(),
+            kv_saved: Vec::new(),
         }
     }
 
