@@ -1,12 +1,11 @@
-//! How long streams stand still when their engine is killed, with a spare engine and without, and
-//! what it costs that a spare reads along.
+//! How long streams stand still when their engine is killed: with what engines keep for the next
+//! one, with a spare that reads along, with neither; and what either costs.
 //!
 //! 64 streams of the embedded model run at the same time while the main engine is killed five times
-//! at random moments: after a spare was ready, or after it had caught up with what runs. The gap of
-//! a stream at a kill is its longest silence that begins before the kill, or right after it with
-//! what was on its way by then. The phases of a gap are means: until the front heard of the loss
-//! (and from the server to the client), until the sequence was given to the next engine, until its
-//! next token.
+//! at random moments after a spare was ready. The gap of a stream at a kill is its longest silence
+//! that begins before the kill, or right after it with what was on its way by then. The phases of a
+//! gap are means: until the front heard of the loss (and from the server to the client), until the
+//! sequence was given to the next engine, until its next token.
 //!
 //! Invariant: the texts are compared with those of the same requests on an engine that nobody
 //! kills; a stream that ended with an error is counted, never left out in silence.
@@ -36,47 +35,76 @@ const KILL_AFTER_MS: std::ops::Range<u64> = 200..1_200;
 const CAUGHT_UP_TOKENS: u64 = 2 * 32 * NUM_STREAMS as u64;
 
 /// What is there beside the engine that serves.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Setup {
     name: &'static str,
     num_spares: usize,
     shadow: &'static str,
+    /// Engines keep their KV blocks for the next one.
+    keeps: bool,
     /// Kill only when the spare has read what runs.
     waits: bool,
 }
 
-const SETUPS: [Setup; 4] = [
+const SETUPS: [Setup; 6] = [
     Setup {
-        name: "spare, caught up",
+        name: "spare",
         num_spares: 1,
-        shadow: "full",
-        waits: true,
-    },
-    Setup {
-        name: "spare, just ready",
-        num_spares: 1,
-        shadow: "full",
-        waits: false,
-    },
-    Setup {
-        name: "spare, `--spare-shadow off`",
-        num_spares: 1,
-        shadow: "off",
+        shadow: "auto",
+        keeps: true,
         waits: false,
     },
     Setup {
         name: "no spare",
         num_spares: 0,
+        shadow: "auto",
+        keeps: true,
+        waits: false,
+    },
+    Setup {
+        name: "spare, nothing kept, it has read along",
+        num_spares: 1,
+        shadow: "full",
+        keeps: false,
+        waits: true,
+    },
+    Setup {
+        name: "spare, nothing kept, it reads along",
+        num_spares: 1,
+        shadow: "full",
+        keeps: false,
+        waits: false,
+    },
+    Setup {
+        name: "spare, nothing kept",
+        num_spares: 1,
         shadow: "off",
+        keeps: false,
+        waits: false,
+    },
+    Setup {
+        name: "no spare, nothing kept",
+        num_spares: 0,
+        shadow: "off",
+        keeps: false,
         waits: false,
     },
 ];
+
+/// Ways to be ready for a loss, whose costs are compared: shadow, and what is kept.
+const COSTS: [(&str, &str, &str); 3] = [
+    ("neither", "off", NOTHING_KEPT),
+    ("blocks are kept", "off", "--kv-mirror-memory-bytes=1G"),
+    ("a spare reads along", "full", NOTHING_KEPT),
+];
+
+const NOTHING_KEPT: &str = "--kv-mirror-memory-bytes=0";
 
 /// The streams are started afresh so often, until there were enough kills.
 const MAX_NUM_ROUNDS: usize = 8;
 
 /// Rounds of the comparison of costs.
-const NUM_COST_ROUNDS: usize = 2;
+const NUM_COST_ROUNDS: usize = 3;
 
 /// Prints the tables.
 pub(crate) fn run() {
@@ -102,30 +130,31 @@ pub(crate) fn run() {
     costs(&bodies);
 }
 
-/// Time that the same streams take beside a spare that reads along and one that does not, in turns.
+/// Time that the same streams take when nobody kills anything, in turns.
 fn costs(bodies: &[String]) {
-    let mut times = [(); 2].map(|()| Vec::new());
+    let mut times = COSTS.map(|_| f64::INFINITY);
     for _ in 0..NUM_COST_ROUNDS {
-        for (times, shadow) in times.iter_mut().zip(["off", "full"]) {
+        for (shortest, (_, shadow, kept)) in times.iter_mut().zip(COSTS) {
             let args = [
                 "--disable-log-stats",
                 "--spare-engines=1",
                 "--spare-shadow",
                 shadow,
+                kept,
             ];
             let server = start("spark", &args);
             wait_until_whole(&server, 1);
             let started = Instant::now();
             load::streams(&address(&server), "/v1/completions", bodies);
-            times.push(started.elapsed().as_secs_f64());
+            *shortest = shortest.min(started.elapsed().as_secs_f64());
         }
     }
-    let [off, full] = times.map(|times| times.iter().copied().fold(f64::INFINITY, f64::min));
-    println!(
-        "\nThe same streams without a kill take {off:.2} s beside a spare that does not read along \
-         and {full:.2} s beside one that does ({:+.0} %), the shortest of {NUM_COST_ROUNDS} runs.",
-        (full / off - 1.0) * 100.0
-    );
+    println!("\n| the same streams without a kill | s, the shortest of {NUM_COST_ROUNDS} | more |");
+    println!("|---|---:|---:|");
+    for ((name, ..), time) in COSTS.iter().zip(times) {
+        let more = (time / times[0] - 1.0) * 100.0;
+        println!("| {name} | {time:.2} | {more:.0} % |");
+    }
 }
 
 fn bodies() -> Vec<String> {
@@ -157,6 +186,10 @@ fn one_run(setup: Setup, bodies: &[String], expected: &[String]) {
         "1",
         "--max-num-engine-failures",
         "100",
+        match setup.keeps {
+            true => "--kv-mirror-memory-bytes=1G",
+            false => NOTHING_KEPT,
+        },
     ];
     let server = start("spark", &args);
     let mut run = Run::default();

@@ -38,6 +38,7 @@ fn config(num_running: usize) -> SchedulerConfig {
         num_blocks: num_running * max_model_len.div_ceil(BLOCK_SIZE) + 1,
         num_eager_blocks: usize::MAX,
         max_num_waiting: num_running,
+        reports_cached_blocks: false,
         enable_prefix_caching: true,
         long_prefill_token_threshold: 0,
         sliding_window: None,

@@ -11,8 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hotspare_batch::{
-    Batch, BlockId, ExecutorError, ExecutorInfo, KvBlock, Row, RowError, RowOutput, SamplingParams, SlotInit,
-    StepOutput, StepRunner, StepTimings, StopParams, TOKEN_FROM_DEVICE, TokenId, TokenLogprobs,
+    Batch, BlockId, ExecutorError, ExecutorInfo, KvBlock, Row, RowError, RowOutput, SamplingParams,
+    SlotInit, StepOutput, StepRunner, StepTimings, StopParams, TOKEN_FROM_DEVICE, TokenId,
+    TokenLogprobs,
 };
 use serde::{Deserialize, Serialize};
 

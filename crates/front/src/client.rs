@@ -8,7 +8,7 @@
 //! closing the client empties the table and tells every feed.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -16,6 +16,7 @@ use hotspare_batch::{Generate, RejectReason, RequestId, SequenceEvent};
 use hotspare_link::{EngineHello, EngineMessage, EngineStats, FrontMessage, LinkError};
 use tokio::sync::{Notify, watch};
 
+use crate::kv_mirror::copies_blocks;
 use crate::liveness::{Liveness, LivenessConfig, Verdict};
 use crate::relay_outbox::RelayOutbox;
 use crate::target::{ArrivalKind, Feed, Loss, LossCause, SubmitError, Target};
@@ -76,6 +77,8 @@ pub(crate) struct EngineClient {
     /// Fronts that this engine works for, beside the own one.
     relays: Mutex<Vec<Arc<RelayOutbox>>>,
     ending: watch::Sender<Option<Ending>>,
+    /// It was told of KV blocks that a lost engine left.
+    has_lost_blocks: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,7 +104,25 @@ impl EngineClient {
             liveness: Mutex::new(Liveness::new(liveness, Instant::now())),
             relays: Mutex::default(),
             ending: watch::Sender::new(None),
+            has_lost_blocks: AtomicBool::new(false),
         }
+    }
+
+    /// Tells the engine of the KV blocks that a lost one left in `path`.
+    pub(crate) fn adopt_blocks(&self, path: String) {
+        self.has_lost_blocks.store(true, Ordering::Relaxed);
+        self.send_control(FrontMessage::AdoptKv { path });
+    }
+
+    /// The end of [`Self::adopt_blocks`].
+    pub(crate) fn forget_blocks(&self) {
+        self.has_lost_blocks.store(false, Ordering::Relaxed);
+        self.send_control(FrontMessage::ForgetKv);
+    }
+
+    /// Whether it was told of such blocks and copies them.
+    pub(crate) fn has_lost_blocks(&self) -> bool {
+        copies_blocks(&self.hello) && self.has_lost_blocks.load(Ordering::Relaxed)
     }
 
     /// Tells `relay` of steps, counters and canaries from now on.

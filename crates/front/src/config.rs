@@ -50,6 +50,11 @@ pub struct FrontConfig {
     /// From the moment a spare serves until the next one is started, at least, and until what was
     /// taken over has yielded a token each: loading takes from the device what they need now.
     pub spare_start_delay_ms: u64,
+    /// Engines keep their KV blocks in memory of the front, where their device can.
+    pub has_kv_mirror: bool,
+    /// For so long after its loss the KV blocks of an engine are held for those that take its
+    /// streams over.
+    pub kv_mirror_retention_ms: u64,
     /// What the spare that would serve next reads along of running streams.
     pub spare_shadow: ShadowMode,
     /// Time between two rounds of reading along, at least.
@@ -154,7 +159,9 @@ impl Default for FrontConfig {
             engine_canary_interval_ms: 10_000,
             num_spare_engines: 0,
             spare_start_delay_ms: 500,
-            spare_shadow: ShadowMode::Full,
+            has_kv_mirror: false,
+            kv_mirror_retention_ms: 30_000,
+            spare_shadow: ShadowMode::Auto,
             spare_shadow_interval_ms: 5,
             spare_shadow_min_lag_tokens: 32,
             spare_shadow_max_num_tokens: 512,

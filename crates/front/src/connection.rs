@@ -39,21 +39,34 @@ impl Connection {
     }
 }
 
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub(crate) reason: String,
+    /// It simply ended. Otherwise the engine said that it cannot go on, or spoke nonsense: what it
+    /// computed may be wrong, too.
+    pub(crate) is_plain: bool,
+}
+
 /// Routes messages until the connection ends; returns why it did.
 pub(crate) async fn read_all<R: AsyncRead + Unpin>(
     receiver: &mut Receiver<R>,
     client: &EngineClient,
-) -> String {
+) -> Broken {
     loop {
-        match receiver.receive().await {
-            Ok(Some(message)) => {
-                if let Some(fatal) = client.on_message(message) {
-                    return fatal;
-                }
+        let (reason, is_plain) = match receiver.receive().await {
+            Ok(Some(message)) => match client.on_message(message) {
+                Some(fatal) => (fatal, false),
+                None => continue,
+            },
+            Ok(None) => ("it closed its socket".to_owned(), true),
+            // A frame is cut where its writer is killed.
+            Err(error @ (LinkError::Truncated { .. } | LinkError::Io(_))) => {
+                (error.to_string(), true)
             }
-            Ok(None) => return "it closed its socket".to_owned(),
-            Err(error) => return error.to_string(),
-        }
+            Err(error) => (error.to_string(), false),
+        };
+        return Broken { reason, is_plain };
     }
 }
 

@@ -125,9 +125,10 @@ impl Front {
             Arc::clone(&slot),
             Duration::from_secs(config.stats_log_interval_s),
         ));
-        let trails = Arc::new(Trails::new(match config.num_spare_engines {
-            0 => ShadowMode::Off,
-            _ => config.spare_shadow,
+        let trails = Arc::new(Trails::new(match config.spare_shadow {
+            _ if config.num_spare_engines == 0 => ShadowMode::Off,
+            ShadowMode::Auto if !config.has_kv_mirror => ShadowMode::Full,
+            mode => mode,
         }));
         let shadow = Shadow::new(&config, Arc::clone(&slot), Arc::clone(&trails));
         let shared = Shared {

@@ -11,10 +11,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::KvMirror;
 use tokio::process::{Child, Command};
 
 /// Tells a child how many engines its server started before it, spares included.
 pub const ENGINE_LIFE_ENV: &str = "HOTSPARE_ENGINE_LIFE";
+
+/// Tells a child which file in memory it keeps its KV blocks in.
+pub const KV_MIRROR_ENV: &str = "HOTSPARE_KV_MIRROR";
 
 /// Environment variables that hold secrets of the front.
 const SECRET_ENVS: [&str; 5] = [
@@ -35,6 +39,8 @@ pub struct LaunchedEngine {
     pub stream: UnixStream,
     /// The process; `None` for an engine on threads of this one.
     pub process: Option<Child>,
+    /// Where it keeps its KV blocks for the engine after it, if it does.
+    pub kv_mirror: Option<KvMirror>,
 }
 
 /// Starts an engine.
@@ -54,6 +60,7 @@ pub struct ProcessLauncher {
     args: Vec<OsString>,
     /// Device and inode of the running program, where that is what is started.
     own_file: Option<(u64, u64)>,
+    has_kv_mirror: bool,
 }
 
 impl ProcessLauncher {
@@ -63,7 +70,26 @@ impl ProcessLauncher {
             program,
             args,
             own_file: None,
+            has_kv_mirror: false,
         }
+    }
+
+    /// Gives each engine a file in memory to keep its KV blocks in.
+    #[must_use]
+    pub fn with_kv_mirror(self) -> Self {
+        Self {
+            has_kv_mirror: true,
+            ..self
+        }
+    }
+
+    fn kv_mirror(&self) -> Option<KvMirror> {
+        if !self.has_kv_mirror {
+            return None;
+        }
+        KvMirror::create()
+            .inspect_err(|error| tracing::warn!(%error, "An engine cannot keep its KV blocks."))
+            .ok()
     }
 
     /// Starts this very program with `args`.
@@ -110,10 +136,16 @@ impl EngineLauncher for ProcessLauncher {
         for name in SECRET_ENVS {
             command.env_remove(name);
         }
+        let kv_mirror = self.kv_mirror();
+        match &kv_mirror {
+            Some(mirror) => command.env(KV_MIRROR_ENV, mirror.path()),
+            None => command.env_remove(KV_MIRROR_ENV),
+        };
         let process = command.spawn()?;
         Ok(LaunchedEngine {
             stream: ours,
             process: Some(process),
+            kv_mirror,
         })
     }
 }

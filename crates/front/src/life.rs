@@ -15,12 +15,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::client::EngineClient;
-use crate::connection::{Connection, read_all, write_all};
+use crate::connection::{Broken, Connection, read_all, write_all};
 use crate::liveness::Verdict;
 use crate::process::EngineProcess;
 use crate::slot::{EngineId, EngineSlot, Order};
 use crate::target::{Loss, LossCause};
-use crate::{EngineLauncher, EngineState, FrontConfig, FrontError, LaunchedEngine, ServedModel};
+use crate::{
+    EngineLauncher, EngineState, FrontConfig, FrontError, KvMirror, LaunchedEngine, ServedModel,
+};
 
 /// What a client of a running stream is told when its engine dies.
 const LOST_MESSAGE: &str = "the engine ended while it was answering";
@@ -66,6 +68,8 @@ pub(crate) struct Life {
     pub(crate) model_hash: Arc<OnceLock<String>>,
     pub(crate) orders: watch::Receiver<Order>,
     pub(crate) events: mpsc::Sender<(EngineId, LifeEvent)>,
+    /// Where it keeps its KV blocks; its own from the launch on.
+    pub(crate) kv_mirror: Option<Arc<KvMirror>>,
 }
 
 /// How the conversation with an engine ended; its connection is closed by then.
@@ -77,13 +81,15 @@ enum Talk {
         served: Duration,
         reason: String,
         is_hung: bool,
+        /// What it computed until then is as good as any other engine's.
+        is_sound: bool,
     },
 }
 
 /// How service ended.
 enum ServiceEnd {
     Ordered,
-    Lost(String),
+    Lost(Broken),
     Hung(String),
 }
 
@@ -91,7 +97,14 @@ impl Life {
     /// Runs to its end.
     pub(crate) async fn run(mut self) {
         let (stream, mut process) = match self.launcher.launch(self.id.0) {
-            Ok(LaunchedEngine { stream, process }) => (stream, EngineProcess::new(process)),
+            Ok(LaunchedEngine {
+                stream,
+                process,
+                kv_mirror,
+            }) => {
+                self.kv_mirror = kv_mirror.map(Arc::new);
+                (stream, EngineProcess::new(process))
+            }
             Err(error) => {
                 let end = LifeEnd::NotStarted(FrontError::Launch(error));
                 return self.end(end).await;
@@ -108,7 +121,8 @@ impl Life {
         let wait = self.config.engine_stop_timeout();
         match talk {
             Talk::Stopped(client) => {
-                self.slot.on_disconnect(self.id, "it was asked to end");
+                self.slot
+                    .on_disconnect(self.id, "it was asked to end", None);
                 if let Some(client) = client {
                     client.close(&loss(LossCause::Outside));
                 }
@@ -128,8 +142,10 @@ impl Life {
                 served,
                 reason,
                 is_hung,
+                is_sound,
             } => {
-                self.slot.on_disconnect(self.id, &reason);
+                let mirror = self.kv_mirror.take().filter(|_| is_sound);
+                self.slot.on_disconnect(self.id, &reason, mirror);
                 let exit = match is_hung {
                     true => None,
                     false => process.exit_within(self.config.engine_exit_wait()).await,
@@ -187,16 +203,17 @@ impl Life {
         self.slot.on_ready(self.id, Arc::clone(&client));
         self.tell(LifeEvent::Ready).await;
         let since = Instant::now();
-        let lost = |client, reason, is_hung| Talk::Lost {
+        let lost = |client, reason, is_hung, is_sound| Talk::Lost {
             client,
             served: since.elapsed(),
             reason,
             is_hung,
+            is_sound,
         };
         match self.serve(connection, &client).await {
             ServiceEnd::Ordered => Talk::Stopped(Some(client)),
-            ServiceEnd::Lost(reason) => lost(client, reason, false),
-            ServiceEnd::Hung(reason) => lost(client, reason, true),
+            ServiceEnd::Lost(broken) => lost(client, broken.reason, false, broken.is_plain),
+            ServiceEnd::Hung(reason) => lost(client, reason, true, true),
         }
     }
 
@@ -306,11 +323,12 @@ impl Life {
         tokio::pin!(reading);
         tokio::pin!(writing);
         tokio::select! {
-            reason = &mut reading => return ServiceEnd::Lost(reason),
+            broken = &mut reading => return ServiceEnd::Lost(broken),
             reason = &mut writing => {
                 // What the engine sent before it stopped reading is still to be had.
                 let rest = timeout(self.config.engine_stop_timeout(), &mut reading);
-                return ServiceEnd::Lost(rest.await.unwrap_or(reason));
+                let is_plain = true;
+                return ServiceEnd::Lost(rest.await.unwrap_or(Broken { reason, is_plain }));
             }
             reason = hang(client, &self.config) => return ServiceEnd::Hung(reason),
             () = time_to_end(&mut self.orders, client, &self.config) => {}

@@ -21,6 +21,11 @@ use crate::slot::EngineSlot;
 use crate::target::{ArrivalKind, Feed, NotReplayed, SubmitError};
 use crate::trail::Trail;
 
+/// Where the target has a lost engine's KV blocks, it reads the end of each sequence again: less
+/// than a block, and what was on its way out when that engine was lost. Counted as this part of the
+/// sequence, so that a long line is bounded even if it finds nothing.
+const LOST_BLOCKS_SHARE: usize = 8;
+
 /// See the module.
 pub(crate) struct Replay {
     pub(crate) slot: Arc<EngineSlot>,
@@ -113,15 +118,19 @@ impl Replay {
         (!is_avoided).then_some(target)
     }
 
-    /// Ids that the target has to read.
+    /// Ids that the target has to read, as far as that is known here.
     fn num_unread(&self) -> usize {
-        let target = self.target();
-        let num_read = target
-            .zip(self.trail.as_ref())
-            .map_or(0, |(target, trail)| {
-                trail.num_read(target.hello().engine_id)
-            });
-        self.request.ids.len().saturating_sub(num_read)
+        let num_ids = self.request.ids.len();
+        let Some(target) = self.target() else {
+            return num_ids;
+        };
+        let hello = target.hello();
+        if target.has_lost_blocks() && hello.numerics_id == self.origin.numerics_id {
+            return num_ids / LOST_BLOCKS_SHARE;
+        }
+        let num_read = self.trail.as_ref();
+        let num_read = num_read.map_or(0, |trail| trail.num_read(hello.engine_id));
+        num_ids.saturating_sub(num_read)
     }
 
     /// Returns once there is a target.

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 use crate::FrontConfig;
 use crate::client::EngineClient;
+use crate::kv_mirror::copies_blocks;
 use crate::shadow_plan::{Extent, ShadowLimits, next_bound, plan};
 use crate::slot::EngineSlot;
 use crate::target::{Arrival, ArrivalKind, Feed, LossCause, Target};
@@ -31,8 +32,21 @@ pub enum ShadowMode {
     /// The prompts of running streams.
     Prompts,
     /// Prompts and what was answered so far.
-    #[default]
     Full,
+    /// As `Full` on a card, nothing where engines keep their KV blocks for the next one.
+    #[default]
+    Auto,
+}
+
+impl ShadowMode {
+    /// Whether the engine that said `hello` is to read along.
+    pub(crate) fn reads(self, hello: &EngineHello) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Prompts | Self::Full => true,
+            Self::Auto => !copies_blocks(hello),
+        }
+    }
 }
 
 /// Of the blocks of a spare, so many eighths are for what it reads along: the rest is for what a
@@ -86,7 +100,9 @@ impl Shadow {
         let mut states = self.slot.subscribe();
         loop {
             states.borrow_and_update();
-            let Some(spare) = self.slot.next_main() else {
+            let spare = self.slot.next_main();
+            let mode = self.trails.mode();
+            let Some(spare) = spare.filter(|spare| mode.reads(spare.hello())) else {
                 if states.changed().await.is_err() {
                     return;
                 }

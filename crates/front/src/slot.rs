@@ -10,6 +10,7 @@
 //! taken first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hotspare_link::{EngineHello, EngineStats};
 use tokio::sync::watch;
@@ -20,8 +21,9 @@ use view::add_counters;
 pub(crate) use view::{EngineView, SlotStats};
 
 use crate::client::EngineClient;
+use crate::kv_mirror::LostMirrors;
 use crate::target::LossCause;
-use crate::{EngineState, ServedModel};
+use crate::{EngineState, KvMirror, ServedModel};
 
 /// What an engine, or all of them, are asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +84,7 @@ struct Inner {
     /// Sums over the lives that ended.
     past: EngineStats,
     past_num_tokens: u64,
+    lost_mirrors: LostMirrors,
 }
 
 impl Inner {
@@ -110,6 +113,19 @@ impl Inner {
             self.hello.clone_from(&engine.hello);
             self.failed = None;
         }
+    }
+
+    /// The engine `id` is lost and left its KV blocks.
+    fn add_mirror(&mut self, id: EngineId, mirror: Arc<KvMirror>) {
+        // What never served has no streams.
+        if self.main != Some(id) && !self.engine(id).is_some_and(|engine| engine.is_retired) {
+            return;
+        }
+        let others = self.engines.iter().filter(|engine| engine.id != id);
+        for client in others.filter_map(|engine| engine.client.as_ref()) {
+            client.adopt_blocks(mirror.path());
+        }
+        self.lost_mirrors.push(mirror, Instant::now());
     }
 
     fn peer_of(&self, hash: &str) -> Option<Arc<EngineClient>> {
@@ -154,6 +170,7 @@ impl EngineSlot {
             num_losses_own: 0,
             past: EngineStats::default(),
             past_num_tokens: 0,
+            lost_mirrors: LostMirrors::default(),
         };
         Self {
             inner: Mutex::new(inner),
@@ -277,20 +294,27 @@ impl EngineSlot {
     /// It was proved, and serves where its generation does and nobody else serves.
     pub(crate) fn on_ready(&self, id: EngineId, client: Arc<EngineClient>) {
         self.change(|inner| {
+            let lost_mirrors = std::mem::take(&mut inner.lost_mirrors);
             if let Some(engine) = inner.engine(id) {
                 engine.hello = Some(client.hello().clone());
+                lost_mirrors.offer_all(&client);
                 engine.client = Some(client);
                 engine.state = EngineState::Ready;
             }
+            inner.lost_mirrors = lost_mirrors;
             if inner.main.is_none() {
                 inner.elect();
             }
         });
     }
 
-    /// Its connection ended: nobody can reach it any more, and another one takes its place.
-    pub(crate) fn on_disconnect(&self, id: EngineId, reason: &str) {
+    /// Its connection ended: nobody can reach it any more, and another one takes its place. Those
+    /// that may take its streams over are told where its KV blocks are, before anything else.
+    pub(crate) fn on_disconnect(&self, id: EngineId, reason: &str, mirror: Option<Arc<KvMirror>>) {
         self.change(|inner| {
+            if let Some(mirror) = mirror {
+                inner.add_mirror(id, mirror);
+            }
             let Some(engine) = inner.engine(id) else {
                 return;
             };
@@ -303,11 +327,26 @@ impl EngineSlot {
                 // How long the wait will be is known once the supervisor has heard of it.
                 inner.absent = EngineState::Backoff {
                     reason: reason.to_owned(),
-                    restart_in: std::time::Duration::ZERO,
+                    restart_in: Duration::ZERO,
                 };
                 inner.elect();
             }
         });
+    }
+
+    /// Lets go of what lost engines left so long ago.
+    pub(crate) fn expire_mirrors(&self, retention: Duration) {
+        let mut inner = self.inner();
+        if inner.lost_mirrors.expire(Instant::now(), retention) {
+            for client in inner.engines.iter().filter_map(|e| e.client.as_ref()) {
+                client.forget_blocks();
+            }
+        }
+    }
+
+    /// When [`Self::expire_mirrors`] will have something to do.
+    pub(crate) fn mirrors_expire_at(&self, retention: Duration) -> Option<Instant> {
+        self.inner().lost_mirrors.expires_at(retention)
     }
 
     /// It served and was lost.

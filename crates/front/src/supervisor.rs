@@ -140,11 +140,13 @@ impl Supervisor {
                     None => std::future::pending().await,
                 }
             };
+            let expired = self.mirrors_expired();
             tokio::select! {
                 () = wait => {}
                 () = ordered(&mut orders, Order::Drain) => break,
                 Some((id, event)) = self.events.recv() => self.on_event(id, event)?,
                 Some(reload) = reloads.recv() => self.on_reload(reload),
+                () = expired => self.slot.expire_mirrors(self.kv_retention()),
                 Some(joined) = self.lives.join_next() => {
                     joined.map_err(|panic| FrontError::Supervisor(panic.to_string()))?;
                 }
@@ -152,6 +154,21 @@ impl Supervisor {
         }
         self.stop().await;
         Ok(())
+    }
+
+    fn kv_retention(&self) -> Duration {
+        Duration::from_millis(self.config.kv_mirror_retention_ms)
+    }
+
+    /// Returns when the KV blocks of a lost engine have been held for long enough.
+    fn mirrors_expired(&self) -> impl Future<Output = ()> + use<> {
+        let at = self.slot.mirrors_expire_at(self.kv_retention());
+        async move {
+            match at {
+                Some(at) => sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// Ends all engines, and waits for them.
@@ -220,6 +237,7 @@ impl Supervisor {
             model_hash: Arc::clone(&model.model_hash),
             orders: receiver,
             events: self.event_sender.clone(),
+            kv_mirror: None,
         };
         self.lives.spawn(life.run());
         id

@@ -19,7 +19,9 @@ use hotspare_text::TextModel;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::{EngineLauncher, FrontConfig, GenerationJob, LaunchedEngine, ModelInfo, ServedModel};
+use crate::{
+    EngineLauncher, FrontConfig, GenerationJob, KvMirror, LaunchedEngine, ModelInfo, ServedModel,
+};
 
 pub(crate) const MAX_MODEL_LEN: u32 = 256;
 pub(crate) const VOCAB_SIZE: u32 = 512;
@@ -132,9 +134,12 @@ impl<F: Fn(u32) -> EngineOptions + Send + Sync + 'static> EngineLauncher for Scr
     fn launch(&self, life: u32) -> io::Result<LaunchedEngine> {
         let mut options = (self.0)(life);
         options.life = life.into();
+        let kv_mirror = KvMirror::create()?;
+        options.kv_mirror_path = Some(kv_mirror.path().into());
         Ok(LaunchedEngine {
             stream: spawn_in_process(options)?,
             process: None,
+            kv_mirror: Some(kv_mirror),
         })
     }
 }
@@ -142,6 +147,7 @@ impl<F: Fn(u32) -> EngineOptions + Send + Sync + 'static> EngineLauncher for Scr
 /// Hands the engine's end of each new socket to the test.
 pub(crate) struct PuppetLauncher {
     puppets: Mutex<mpsc::UnboundedSender<Puppet>>,
+    has_kv_mirrors: bool,
 }
 
 /// An engine whose strings the test pulls, from a thread that may block.
@@ -153,8 +159,22 @@ pub(crate) struct Puppet {
 impl PuppetLauncher {
     pub(crate) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Puppet>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let puppets = Mutex::new(sender);
-        (Arc::new(Self { puppets }), receiver)
+        let launcher = Self {
+            puppets: Mutex::new(sender),
+            has_kv_mirrors: false,
+        };
+        (Arc::new(launcher), receiver)
+    }
+
+    /// Whose engines have somewhere to keep KV blocks.
+    pub(crate) fn with_kv_mirrors() -> (Arc<Self>, mpsc::UnboundedReceiver<Puppet>) {
+        let (launcher, receiver) = Self::new();
+        let puppets = Arc::into_inner(launcher).map(|launcher| launcher.puppets);
+        let launcher = Self {
+            puppets: puppets.expect("nobody else has it"),
+            has_kv_mirrors: true,
+        };
+        (Arc::new(launcher), receiver)
     }
 }
 
@@ -167,9 +187,11 @@ impl EngineLauncher for PuppetLauncher {
         };
         let puppets = self.puppets.lock().expect("no holder panics");
         puppets.send(puppet).map_err(io::Error::other)?;
+        let kv_mirror = self.has_kv_mirrors.then(KvMirror::create).transpose()?;
         Ok(LaunchedEngine {
             stream: ours,
             process: None,
+            kv_mirror,
         })
     }
 }

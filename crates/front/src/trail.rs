@@ -52,7 +52,9 @@ impl Trail {
             (0, _) | (_, ShadowMode::Off) => 0,
             _ if state.is_refused => 0,
             (_, ShadowMode::Prompts) => self.prompt.len(),
-            (num_delivered, ShadowMode::Full) => self.prompt.len() + num_delivered - 1,
+            (num_delivered, ShadowMode::Full | ShadowMode::Auto) => {
+                self.prompt.len() + num_delivered - 1
+            }
         }
     }
 

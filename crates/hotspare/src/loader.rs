@@ -90,6 +90,10 @@ pub(crate) fn launcher(settings: &Settings, model: &ModelInfo) -> Result<Process
         "--options",
         &options,
     ];
-    ProcessLauncher::this_program(args.into_iter().map(Into::into).collect())
-        .map_err(|e| format!("this program cannot be found: {e}"))
+    let launcher = ProcessLauncher::this_program(args.into_iter().map(Into::into).collect())
+        .map_err(|e| format!("this program cannot be found: {e}"))?;
+    Ok(match settings.front.has_kv_mirror {
+        true => launcher.with_kv_mirror(),
+        false => launcher,
+    })
 }

@@ -62,7 +62,9 @@ impl<O: PipelinedOps> Executor for PipelinedRunner<O> {
             return Err(ExecutorError::Misuse("more batches than max_num_in_flight"));
         }
         if !batch.kv_saves.is_empty() || !batch.kv_loads.is_empty() {
-            return Err(ExecutorError::Misuse("blocks cannot be copied on this device"));
+            return Err(ExecutorError::Misuse(
+                "blocks cannot be copied on this device",
+            ));
         }
         let start = Instant::now();
         self.runner.start(&batch)?;

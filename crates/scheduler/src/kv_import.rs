@@ -178,6 +178,8 @@ impl KvBlocks {
     }
 
     fn is_current(&self, id: PrefixId) -> bool {
-        self.cache.as_ref().is_some_and(|cache| cache.is_current(id))
+        self.cache
+            .as_ref()
+            .is_some_and(|cache| cache.is_current(id))
     }
 }

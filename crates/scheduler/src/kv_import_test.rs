@@ -94,7 +94,11 @@ fn what_one_computed_another_finds() {
     assert_eq!(import(&mut second, &mut kept, &ids(0, 22)), 5);
     assert_eq!(import(&mut second, &mut kept, &ids(0, 22)), 0, "once");
     assert_eq!(import(&mut second, &mut kept, &ids(0, 12)), 0, "a part");
-    assert_eq!(import(&mut second, &mut kept, &ids(1000, 8)), 1, "short of the last token");
+    assert_eq!(
+        import(&mut second, &mut kept, &ids(1000, 8)),
+        1,
+        "short of the last token"
+    );
     assert_eq!(import(&mut second, &mut kept, &ids(5000, 22)), 0, "unknown");
     assert_eq!(kept.num_reads.get(), 6, "nothing is read twice");
     let mut of_second = Kept::default();
@@ -141,7 +145,11 @@ fn damage_ends_a_prefix_and_a_full_pool_takes_nothing() {
     run(&mut second, &mut own, 2, &ids(1000, 56));
     assert_eq!(second.scheduler.stats().num_cached_blocks, 16);
     assert_eq!(import(&mut second, &mut kept, &ids(0, 22)), 0);
-    assert_eq!(run(&mut second, &mut own, 3, &ids(1000, 56)), 52, "nothing was dropped for it");
+    assert_eq!(
+        run(&mut second, &mut own, 3, &ids(1000, 56)),
+        52,
+        "nothing was dropped for it"
+    );
 }
 
 #[test]

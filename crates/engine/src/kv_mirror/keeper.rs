@@ -76,7 +76,10 @@ impl KvKeeper {
         // A lost engine's pool may have been larger: files are bounded by their writers.
         match MirrorSource::open(path, identity, u64::MAX) {
             Ok(source) => {
-                tracing::info!(num_blocks = source.len(), "a lost engine's KV blocks are there");
+                tracing::info!(
+                    num_blocks = source.len(),
+                    "a lost engine's KV blocks are there"
+                );
                 self.sources.push_front(source);
                 self.sources.truncate(MAX_NUM_SOURCES);
             }
@@ -128,7 +131,10 @@ impl KvKeeper {
         self.load_bytes = 0;
         batch.kv_loads = std::mem::take(&mut self.loads);
         let mut saved = Vec::new();
-        let block_bytes = self.identity.as_ref().map_or(0, |identity| identity.block_bytes);
+        let block_bytes = self
+            .identity
+            .as_ref()
+            .map_or(0, |identity| identity.block_bytes);
         let max_num_saves = (self.max_save_bytes_per_step / block_bytes.max(1)).max(1);
         while saved.len() < max_num_saves
             && let Some(cached) = self.unsaved.pop_front()

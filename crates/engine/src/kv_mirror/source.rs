@@ -38,7 +38,10 @@ impl MirrorSource {
         if identity.header() != Some(header) {
             return Err(io::Error::other("it is of another model or numerics"));
         }
-        let len = file.metadata()?.len().saturating_sub(FILE_HEADER_LEN as u64);
+        let len = file
+            .metadata()?
+            .len()
+            .saturating_sub(FILE_HEADER_LEN as u64);
         let num_slots = len.div_ceil(identity.slot_len() as u64).min(max_num_slots);
         let mut source = Self {
             file,
@@ -49,7 +52,10 @@ impl MirrorSource {
         let mut bytes = vec![0; Record::len(identity)];
         for slot in 0..num_slots {
             // The last slot may be cut short.
-            if source.file.read_exact_at(&mut bytes, identity.offset(slot)).is_ok()
+            if source
+                .file
+                .read_exact_at(&mut bytes, identity.offset(slot))
+                .is_ok()
                 && let Some(record) = Record::read(&bytes)
             {
                 source.insert(slot, record);
@@ -85,7 +91,9 @@ impl KvSource for MirrorSource {
     fn read(&mut self, entry: u64) -> Option<Vec<u8>> {
         let &(slot, checksum) = self.kv.get(&entry)?;
         let mut bytes = vec![0; self.identity.block_bytes];
-        let read = self.file.read_exact_at(&mut bytes, self.identity.kv_offset(slot));
+        let read = self
+            .file
+            .read_exact_at(&mut bytes, self.identity.kv_offset(slot));
         let is_whole = read.is_ok() && xxh3_64(&bytes) == checksum;
         is_whole.then_some(bytes)
     }

@@ -161,7 +161,10 @@ fn the_file_is_bounded_and_so_is_what_is_copied_in_a_step() {
     };
     let answers = lose(&options, &file, &wholes);
     let len = file.as_file().metadata().unwrap().len();
-    assert!(len > 4096 && len <= options.kv_mirror_memory_bytes as u64, "{len}");
+    assert!(
+        len > 4096 && len <= options.kv_mirror_memory_bytes as u64,
+        "{len}"
+    );
     let mut front = Front::start(options);
     adopt(&mut front, file.path());
     let num_cached = resume(&mut front, &wholes, &answers);
@@ -191,7 +194,11 @@ fn a_real_model_goes_on_with_the_same_bits() {
         adopt(&mut front, file.path());
         assert_eq!(resume(&mut front, &wholes, &answers), ALL);
         let again = front.run(&[resumed(&wholes[0], &answers[0], 41)]);
-        assert_eq!(again[0].logprobs, answers[0].logprobs[41..], "{kv_cache_dtype}");
+        assert_eq!(
+            again[0].logprobs,
+            answers[0].logprobs[41..],
+            "{kv_cache_dtype}"
+        );
     }
 }
 

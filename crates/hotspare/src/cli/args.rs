@@ -19,7 +19,7 @@ use super::replay_args::ReplayLimitArgs;
 use super::values::{
     ContextLen, LogFormat, Numerics, Policy, Secret, SpareShadow, parse_body_size,
     parse_interval_ms, parse_name, parse_num_connections, parse_num_threads, parse_positive,
-    parse_share, parse_size, parse_spare_engines, parse_timeout_ms,
+    parse_share, parse_size, parse_size_or_zero, parse_spare_engines, parse_timeout_ms,
 };
 
 /// Below the options in `--help`.
@@ -248,6 +248,10 @@ pub(crate) struct EngineArgs {
     /// 1 GiB].
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) kv_cache_memory_bytes: Option<usize>,
+    /// Memory in which an engine on a CPU keeps its full KV blocks, such as 2G: when it is lost, the
+    /// next one goes on from them and reads nothing again. 0 keeps none [default: 1G].
+    #[arg(long, value_name = "BYTES", value_parser = parse_size_or_zero)]
+    pub(crate) kv_mirror_memory_bytes: Option<usize>,
     /// Tokens in a KV block [default: 16].
     #[arg(long, value_name = "TOKENS", value_parser = parse_positive)]
     pub(crate) block_size: Option<usize>,
@@ -277,7 +281,8 @@ pub(crate) struct SupervisionArgs {
     #[arg(long, value_name = "N", value_parser = parse_spare_engines)]
     pub(crate) spare_engines: Option<u32>,
     /// What a spare reads along of running streams, so that it takes them over sooner; costs the
-    /// engine that serves a part of a shared device [default: full].
+    /// engine that serves a part of a shared device. `auto`: what `full` does, but on a CPU nothing
+    /// where --kv-mirror-memory-bytes is not 0 [default: auto].
     #[arg(long, value_name = "WHAT")]
     pub(crate) spare_shadow: Option<SpareShadow>,
     /// Milliseconds without a step, while work is pending, after which an engine counts as hanging;
@@ -434,6 +439,7 @@ impl EngineArgs {
             scheduling_policy,
             enable_prefix_caching,
             kv_cache_memory_bytes,
+            kv_mirror_memory_bytes,
             block_size,
             num_threads,
             async_scheduling,

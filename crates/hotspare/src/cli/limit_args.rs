@@ -127,6 +127,14 @@ pub(crate) struct LinkLimitArgs {
     /// Messages that the engine looks at between two steps, at most [default: 256].
     #[arg(long, value_name = "N", value_parser = parse_positive, hide_short_help = true)]
     pub(crate) max_num_messages_per_step: Option<usize>,
+    /// Bytes of KV blocks that an engine copies out for the next one in a step, at most; one block
+    /// always is [default: 4M].
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, hide_short_help = true)]
+    pub(crate) max_kv_save_bytes_per_step: Option<usize>,
+    /// Bytes of a lost engine's KV blocks that the next one takes in with a step, about; those of a
+    /// request come together [default: 64M].
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, hide_short_help = true)]
+    pub(crate) max_kv_load_bytes_per_step: Option<usize>,
     /// Time between two reports of the engine's counters, which /metrics shows [default: 500].
     #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
     pub(crate) stats_interval_ms: Option<u64>,
@@ -248,7 +256,8 @@ impl LinkLimitArgs {
         );
         set!(self => engine;
             max_frame_bytes, max_output_buffer_bytes, max_num_inbox_messages, max_inbox_bytes,
-            max_num_messages_per_step, stats_interval_ms, stream_flush_interval_ms,
+            max_num_messages_per_step, max_kv_save_bytes_per_step, max_kv_load_bytes_per_step,
+            stats_interval_ms, stream_flush_interval_ms,
         );
     }
 
@@ -266,6 +275,8 @@ impl LinkLimitArgs {
             max_num_inbox_messages,
             max_inbox_bytes,
             max_num_messages_per_step,
+            max_kv_save_bytes_per_step,
+            max_kv_load_bytes_per_step,
             stats_interval_ms,
             stream_flush_interval_ms,
             queue_full_retry_after_s,

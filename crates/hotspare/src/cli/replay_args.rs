@@ -33,6 +33,10 @@ pub(crate) struct ReplayLimitArgs {
     /// were taken over go on first [default: 500].
     #[arg(long, value_name = "MS", hide_short_help = true)]
     pub(crate) spare_start_delay_ms: Option<u64>,
+    /// How long the KV blocks of a lost engine are held for those that take its streams over
+    /// [default: 30000].
+    #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
+    pub(crate) kv_mirror_retention_ms: Option<u64>,
     /// Time between two rounds in which a spare reads running streams along, at least
     /// [default: 5].
     #[arg(long, value_name = "MS", value_parser = parse_timeout_ms, hide_short_help = true)]
@@ -89,7 +93,8 @@ impl ReplayLimitArgs {
     pub(crate) fn apply(&self, front: &mut FrontConfig, http: &mut HttpConfig) {
         set!(self => front;
             journal_max_request_bytes, journal_max_bytes, max_num_concurrent_replays,
-            max_num_concurrent_replay_tokens, spare_start_delay_ms, spare_shadow_interval_ms,
+            max_num_concurrent_replay_tokens, spare_start_delay_ms, kv_mirror_retention_ms,
+            spare_shadow_interval_ms,
             spare_shadow_min_lag_tokens, spare_shadow_max_num_tokens,
             spare_shadow_max_round_ms, spare_shadow_max_load_percent,
             max_num_replay_attempts, replay_timeout_ms, replay_retry_interval_ms,
@@ -110,6 +115,7 @@ impl ReplayLimitArgs {
             max_num_concurrent_replays,
             max_num_concurrent_replay_tokens,
             spare_start_delay_ms,
+            kv_mirror_retention_ms,
             spare_shadow_interval_ms,
             spare_shadow_min_lag_tokens,
             spare_shadow_max_num_tokens,

@@ -72,6 +72,8 @@ impl Settings {
         let mut front = front_config(&supervision, &log, &server);
         link_limits.apply(&mut front, &mut engine_options);
         front.assigned_seed = model.seed;
+        front.has_kv_mirror =
+            engine_options.enable_prefix_caching && engine_options.kv_mirror_memory_bytes > 0;
         let mut http = http_config(&server)?;
         http.max_logprobs = model.max_logprobs.map_or(http.max_logprobs, i64::from);
         http.trust_request_chat_template = model.trust_request_chat_template.unwrap_or(false);
@@ -263,6 +265,9 @@ fn engine_options(
             .unwrap_or(defaults.long_prefill_token_threshold),
         priority_scheduling: engine.scheduling_policy == Some(Policy::Priority),
         kv_cache_memory_bytes: engine.kv_cache_memory_bytes,
+        kv_mirror_memory_bytes: engine
+            .kv_mirror_memory_bytes
+            .unwrap_or(defaults.kv_mirror_memory_bytes),
         block_size: engine.block_size.unwrap_or(defaults.block_size),
         enable_prefix_caching: engine
             .enable_prefix_caching

@@ -44,9 +44,10 @@ const CANDIDATES: [&str; 26] = [
 ];
 
 /// Settings without an option, and why.
-const WITHOUT_OPTION: [(&str, &str); 7] = [
+const WITHOUT_OPTION: [(&str, &str); 8] = [
     ("EngineOptions.check_integrity", "costs time; for tests"),
     ("EngineOptions.faults", "HOTSPARE_FAULTS, for drills"),
+    ("EngineOptions.kv_mirror_path", "the front makes the file"),
     ("EngineOptions.life", "the front counts it"),
     ("EngineOptions.max_model_len", "taken from ModelOptions"),
     ("EngineOptions.num_kv_blocks_override", "for tests"),
@@ -103,7 +104,8 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             queue_full_retry_after_s, not_ready_retry_after_s, engine_start_timeout_s,
             engine_stop_timeout_ms, engine_exit_wait_ms, engine_hang_floor_ms,
             engine_hang_ceiling_ms, engine_hang_factor, engine_canary_interval_ms,
-            num_spare_engines, spare_start_delay_ms, spare_shadow, spare_shadow_interval_ms,
+            num_spare_engines, spare_start_delay_ms, has_kv_mirror, kv_mirror_retention_ms,
+            spare_shadow, spare_shadow_interval_ms,
             spare_shadow_min_lag_tokens, spare_shadow_max_num_tokens, spare_shadow_max_round_ms,
             spare_shadow_max_load_percent, max_num_unreaped_engines, engine_retire_grace_ms,
             engine_retire_timeout_s, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,

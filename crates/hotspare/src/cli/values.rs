@@ -80,6 +80,8 @@ pub(crate) enum SpareShadow {
     Prompts,
     /// Prompts and answers.
     Full,
+    /// As the device needs it.
+    Auto,
 }
 
 impl From<SpareShadow> for ShadowMode {
@@ -88,6 +90,7 @@ impl From<SpareShadow> for ShadowMode {
             SpareShadow::Off => Self::Off,
             SpareShadow::Prompts => Self::Prompts,
             SpareShadow::Full => Self::Full,
+            SpareShadow::Auto => Self::Auto,
         }
     }
 }

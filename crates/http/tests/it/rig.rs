@@ -113,6 +113,7 @@ impl EngineLauncher for Threads {
         Ok(LaunchedEngine {
             stream,
             process: None,
+            kv_mirror: None,
         })
     }
 }

@@ -11,7 +11,8 @@ use hotspare_sampler::{Scratch, SlotState, sample_row, token_logprobs};
 
 use super::naive_math::{dot, gate, gelu_tanh, norm, product, rotate, routes, silu, to_f32};
 use crate::ops::{
-    AttentionSpec, CopyKvBlocks, ExpertViews, KvCacheSpec, MoeSpec, Ops, OpsError, Parallelism, RopeTable,
+    AttentionSpec, CopyKvBlocks, ExpertViews, KvCacheSpec, MoeSpec, Ops, OpsError, Parallelism,
+    RopeTable,
 };
 use crate::weights::WeightView;
 

@@ -10,8 +10,8 @@
 use std::sync::Arc;
 
 use hotspare_batch::{
-    Batch, BlockId, KvBlock, Row, RowError, RowOutput, SamplingParams, StepOutput, StepTimings, StopParams,
-    TOKEN_FROM_DEVICE, TokenId,
+    Batch, BlockId, KvBlock, Row, RowError, RowOutput, SamplingParams, StepOutput, StepTimings,
+    StopParams, TOKEN_FROM_DEVICE, TokenId,
 };
 
 use super::Rng;
