@@ -21,6 +21,7 @@ mod haproxy;
 mod hub;
 mod in_process;
 mod inspect;
+mod kv_mirror;
 mod models;
 mod own_templates;
 mod pair;

@@ -96,11 +96,13 @@ impl BlockPool {
     }
 
     /// Takes a free block that holds no content if there is one, with one reference; unlike
-    /// [`Self::take_first`], one that was never used before content that is old.
+    /// [`Self::take_first`], one that was never used before content that is old. What is put there
+    /// is as good as referenced: sequences come for it.
     pub(crate) fn take_emptiest(&mut self) -> Option<BlockId> {
         let block = self.head;
         (block != NIL).then(|| {
             self.acquire(block);
+            self.max_num_referenced = self.max_num_referenced.max(self.num_touched);
             block
         })
     }

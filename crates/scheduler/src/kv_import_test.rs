@@ -153,6 +153,28 @@ fn damage_ends_a_prefix_and_a_full_pool_takes_nothing() {
 }
 
 #[test]
+fn what_comes_in_first_is_not_dropped_for_what_comes_next() {
+    let config = SchedulerConfig {
+        num_blocks: 64,
+        num_eager_blocks: 4,
+        ..reporting()
+    };
+    let (mut first, mut kept) = (Driver::new(config.clone()), Kept::default());
+    for start in [0, 1000, 2000] {
+        run(&mut first, &mut kept, start.into(), &ids(start, 33));
+    }
+    let mut second = Driver::new(config);
+    for start in [0, 1000, 2000] {
+        assert_eq!(import(&mut second, &mut kept, &ids(start, 33)), 8);
+    }
+    let mut own = Kept::default();
+    for start in [0, 1000, 2000] {
+        let num_cached = run(&mut second, &mut own, start.into(), &ids(start, 33));
+        assert_eq!(num_cached, 32, "{start}");
+    }
+}
+
+#[test]
 fn nothing_is_imported_or_reported_without_a_prefix_cache() {
     let (mut first, mut kept) = (Driver::new(reporting()), Kept::default());
     run(&mut first, &mut kept, 1, &ids(0, 22));
