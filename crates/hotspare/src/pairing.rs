@@ -14,8 +14,8 @@ use futures::future::BoxFuture;
 use hotspare_failover::{Admission, BootTime, Command, Epoch, Gate, Health, Obstacle, Outcome};
 use hotspare_front::{ModelInfo, Operation, PairSetup, Pairing, PeerIo};
 use hotspare_pair::{
-    Hook, HookTarget, Pair, PairConfig, PairKeys, PairView, PeerFacts, PeerStreams, ProbeTarget,
-    SystemClock,
+    Hook, HookTarget, Pair, PairConfig, PairKeys, PairTls, PairView, PeerFacts, PeerStreams,
+    ProbeTarget, SystemClock,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -57,6 +57,7 @@ impl Paired {
             listen: ha.listen.clone(),
             peers: ha.peers.clone(),
             keys: PairKeys::from_file(key_file).map_err(|e| e.to_string())?,
+            tls: tls(ha)?,
             state_dir: state_dir(settings)?,
             hooks: hooks(ha),
             probe: probe(ha, address),
@@ -216,6 +217,15 @@ fn state_dir(settings: &Settings) -> Result<PathBuf, String> {
     // A name is no path.
     let node = settings.front.node.replace(['/', '\0'], "_");
     Ok(base.join("hotspare").join(node))
+}
+
+/// What mTLS between the nodes needs; `None` where it is not set.
+fn tls(ha: &HaSettings) -> Result<Option<PairTls>, String> {
+    let (Some(cert), Some(key), Some(ca)) = (&ha.tls_cert, &ha.tls_key, &ha.tls_ca) else {
+        return Ok(None);
+    };
+    let tls = PairTls::from_files(cert, key, ca, ha.tls_peer_name.as_deref());
+    tls.map(Some).map_err(|error| error.to_string())
 }
 
 fn hooks(ha: &HaSettings) -> Vec<Hook> {

@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+mod carrier;
 mod clock;
 mod commands;
 mod config;
+mod credentials;
 mod dial;
 mod disk;
 mod disk_thread;
@@ -38,10 +40,13 @@ mod replica;
 mod replicated;
 mod shared;
 mod start;
+mod tls;
+mod tls_error;
 mod view;
 mod webhook;
 mod wire;
 
+pub use carrier::{Carrier, Socket};
 pub use clock::{Clock, SystemClock};
 pub use config::{PairBounds, PairConfig, ProbeTarget};
 pub use error::PairError;
@@ -53,4 +58,5 @@ pub use pair::{Pair, PeerStream, PeerStreams};
 pub use records::AuditRecord;
 pub use replicated::{Change, Replicated};
 pub use shared::FlushFn;
+pub use tls::PairTls;
 pub use view::{HistoryEntry, HistoryEvent, PairCounters, PairView, PeerFacts, PeerView};

@@ -33,6 +33,20 @@ pub(crate) struct HaArgs {
     /// `openssl rand -hex 32` prints; a second line while the key is changed.
     #[arg(long, value_name = "FILE")]
     pub(crate) ha_key_file: Option<PathBuf>,
+    /// This node's certificate chain (PEM) for mutual TLS between the nodes, with --ha-tls-key and
+    /// --ha-tls-ca on both; the key file stays needed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ha_tls_cert: Option<PathBuf>,
+    /// The private key of --ha-tls-cert (PEM), readable by its owner only.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ha_tls_key: Option<PathBuf>,
+    /// The CA certificates (PEM) of which the other node's certificate must be.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ha_tls_ca: Option<PathBuf>,
+    /// The DNS name or address that the other node's certificate must bear [default: the host of
+    /// one of --ha-peer].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ha_tls_peer_name: Option<String>,
     /// Timers for lan (one room), wan (two sites) or seed (two sites, with more patience)
     /// [default: lan].
     #[arg(long, value_name = "PROFILE")]
@@ -141,6 +155,10 @@ pub(crate) struct HaSettings {
     pub(crate) peers: Vec<String>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) key_file: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+    pub(crate) tls_ca: Option<PathBuf>,
+    pub(crate) tls_peer_name: Option<String>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) peer_http: Option<String>,
     pub(crate) agent_listen: Option<SocketAddr>,
@@ -203,6 +221,10 @@ impl HaArgs {
             peers: self.ha_peer.clone().unwrap_or_default(),
             listen: self.ha_listen.clone().unwrap_or_default(),
             key_file: self.ha_key_file.clone(),
+            tls_cert: self.ha_tls_cert.clone(),
+            tls_key: self.ha_tls_key.clone(),
+            tls_ca: self.ha_tls_ca.clone(),
+            tls_peer_name: self.ha_tls_peer_name.clone(),
             state_dir: self.state_dir.clone(),
             peer_http: self.ha_peer_http.clone(),
             agent_listen: self.ha_agent_listen,
@@ -223,6 +245,7 @@ impl HaArgs {
             ("ha-listen", self.ha_listen.is_some()),
             ("ha-rank", self.ha_rank.is_some()),
             ("ha-key-file", self.ha_key_file.is_some()),
+            ("ha-tls-cert", self.ha_tls_cert.is_some()),
             ("ha-mode", self.ha_mode.is_some()),
             ("ha-role", self.ha_role.is_some()),
         ];
@@ -244,6 +267,10 @@ impl HaArgs {
             ha_listen,
             ha_rank,
             ha_key_file,
+            ha_tls_cert,
+            ha_tls_key,
+            ha_tls_ca,
+            ha_tls_peer_name,
             ha_profile,
             ha_mode,
             ha_role,
@@ -281,6 +308,15 @@ impl HaSettings {
         }
         if self.listen.is_empty() {
             return needs("--ha-listen, so that the other node can reach this one");
+        }
+        let tls = [&self.tls_cert, &self.tls_key, &self.tls_ca];
+        let num_tls = tls.iter().filter(|file| file.is_some()).count();
+        if num_tls != 0 && num_tls != tls.len() {
+            let why = "mTLS needs all of --ha-tls-cert, --ha-tls-key and --ha-tls-ca";
+            return Err(why.to_owned());
+        }
+        if self.tls_peer_name.is_some() && num_tls == 0 {
+            return Err("--ha-tls-peer-name needs --ha-tls-cert".to_owned());
         }
         if self.machine.mode == Mode::Strict {
             let why = "--ha-mode strict needs a lease store, and this build has none yet";

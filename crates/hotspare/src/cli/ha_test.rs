@@ -33,6 +33,13 @@ fn a_pair_needs_what_tells_its_nodes_apart_and_brings_them_together() {
     let strict = [&PAIR[..], &["--ha-mode=strict"]].concat();
     let error = ha(&strict).check().expect_err("there is no store");
     assert!(error.contains("lease store"), "{error}");
+    let tls = [&PAIR[..], &["--ha-tls-cert=c.pem", "--ha-tls-key=k.pem"]].concat();
+    let error = ha(&tls).check().expect_err("a CA is missing");
+    assert!(error.contains("--ha-tls-ca"), "{error}");
+    let tls = [&tls[..], &["--ha-tls-ca=ca.pem"]].concat();
+    assert_eq!(ha(&tls).check(), Ok(()));
+    let name = [&PAIR[..], &["--ha-tls-peer-name=b"]].concat();
+    assert!(ha(&name).check().is_err(), "a name without certificates");
     // Without a peer nothing is needed, and what means nothing is named.
     let alone = parse_with(&["--ha-rank=1"], &[]).expect("accepted");
     assert_eq!(alone.ha.check(), Ok(()));

@@ -140,7 +140,8 @@ fn pair_fields(ha: &HaSettings) -> BTreeMap<String, String> {
         all.extend(named);
     };
     add(
-        &fields!(HaSettings, ha; rank, peers, listen, key_file, state_dir, peer_http,
+        &fields!(HaSettings, ha; rank, peers, listen, key_file, tls_cert, tls_key, tls_ca,
+            tls_peer_name, state_dir, peer_http,
             references, min_num_references, reference_interval_ms, reference_timeout_ms,
             agent_listen, hooks, webhooks, machine, bounds),
     );
