@@ -53,6 +53,24 @@ impl Nodes {
         Self::start_unsettled(plan)
     }
 
+    /// As [`Nodes::start`], with options for each.
+    pub(crate) fn start_each(args: [Vec<String>; 2]) -> Self {
+        let mut plan = Plan::new(&[], [""; 2]);
+        plan.args = args;
+        let nodes = Self::start_unsettled(plan);
+        nodes.settle();
+        nodes
+    }
+
+    /// Node b, which waits for its peer, and then node a.
+    pub(crate) fn start_b_first(args: &[&str]) -> Self {
+        let plan = Plan::new(args, [""; 2]);
+        let b = plan.start(1);
+        wait_role(&b, "joining");
+        let a = plan.start(0);
+        Self { plan, a, b }
+    }
+
     /// As [`Nodes::start`], with cables between the nodes, and one more option for each node.
     pub(crate) fn start_cabled(options: [Option<String>; 2]) -> (Self, Cables) {
         let mut plan = Plan::new(&[], [""; 2]);

@@ -97,8 +97,6 @@ pub trait Pairing: Send + Sync {
 pub struct PairSetup {
     /// The pair.
     pub pairing: Arc<dyn Pairing>,
-    /// Hash of what must be configured equally on both nodes.
-    pub config_hash: String,
     /// Where clients reach this node's HTTP.
     pub http_address: String,
 }

@@ -9,6 +9,7 @@
 
 mod cli;
 mod demo;
+mod demo_end;
 mod demo_nodes;
 mod demo_wire;
 mod device;

@@ -105,15 +105,9 @@ impl Paired {
     }
 
     /// What the front is started with.
-    pub(crate) fn setup(
-        self: &Arc<Self>,
-        settings: &Settings,
-        model: &ModelInfo,
-        address: SocketAddr,
-    ) -> PairSetup {
+    pub(crate) fn setup(self: &Arc<Self>, address: SocketAddr) -> PairSetup {
         PairSetup {
             pairing: Arc::clone(self) as _,
-            config_hash: config_hash(settings, model),
             http_address: address.to_string(),
         }
     }
@@ -259,7 +253,7 @@ fn probe(ha: &HaSettings, address: SocketAddr) -> Option<[ProbeTarget; 2]> {
 /// Hash of what must be configured equally on both nodes: what a client could tell them apart by.
 /// What belongs to a machine (addresses, device, memory, threads, directories, logs, timers) is not
 /// in it.
-fn config_hash(settings: &Settings, model: &ModelInfo) -> String {
+pub(crate) fn config_hash(settings: &Settings, model: &ModelInfo) -> String {
     let Settings { http, engine, .. } = settings;
     let mut hasher = blake3::Hasher::new_derive_key("hotspare pair configuration v1");
     let mut add = |name: &str, value: &dyn std::fmt::Debug| {

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::cli::{RENDER_COMMAND, Settings};
 use crate::loader::{Loader, launcher};
-use crate::pairing::Paired;
+use crate::pairing::{Paired, config_hash};
 use crate::signals::{Hangups, Signals};
 use crate::{fail, hub, limits, logging, progress};
 
@@ -78,9 +78,10 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     warn_if_open(address, &settings);
     let model_options = settings.model.clone();
     let model = tokio::task::spawn_blocking(move || ModelInfo::load(&model_options)).await;
-    let model = model
+    let mut model = model
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())?;
+    model.config_hash = config_hash(&settings, &model);
     let paired = Paired::start(&settings, address)?;
     let agent = bind_agent(&settings).await?;
     let mut handle = start_front(&settings, paired.as_ref(), model, address)?;
@@ -135,7 +136,7 @@ fn start_front(
     address: SocketAddr,
 ) -> Result<FrontHandle, String> {
     let launcher = Arc::new(launcher(settings, &model)?);
-    let setup = paired.map(|paired| paired.setup(settings, &model, address));
+    let setup = paired.map(|paired| paired.setup(address));
     let config = settings.front.clone();
     Ok(match setup {
         Some(setup) => Front::start_paired(config, model, launcher, setup),

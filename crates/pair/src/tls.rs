@@ -1,4 +1,4 @@
-//! Mutual TLS 1.3 around the pair's TCP connections: each node shows a certificate of the pair's CA.
+//! Mutual TLS 1.3 around the pair's TCP connections: each node shows a certificate of its CA.
 //!
 //! It comes on top of Noise, which runs inside with the pair's key and covers the TLS channel (its
 //! exported key is part of the prologue): a peer needs a certificate and the key. Sessions are not
