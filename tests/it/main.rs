@@ -27,6 +27,7 @@ mod own_templates;
 mod pair;
 mod pair_cuts;
 mod pair_faults;
+mod pair_front;
 mod pair_nodes;
 mod pair_reload;
 mod pair_tls;

@@ -148,7 +148,11 @@ impl Step<'_> {
                     self.actions.push(Action::Alert(Alert::PausedOverDeadPeer));
                 }
             }
-            Role::Starting | Role::Standby | Role::StandbyIneligible | Role::Failed => {}
+            Role::Starting
+            | Role::Standby
+            | Role::StandbyIneligible
+            | Role::Failed
+            | Role::Front => {}
         }
     }
 

@@ -22,6 +22,7 @@ mod inspect_report;
 mod limits;
 mod loader;
 mod logging;
+mod onlooking;
 mod pairing;
 mod progress;
 mod pull;

@@ -214,7 +214,7 @@ fn state_dir(settings: &Settings) -> Result<PathBuf, String> {
 }
 
 /// What mTLS between the nodes needs; `None` where it is not set.
-fn tls(ha: &HaSettings) -> Result<Option<PairTls>, String> {
+pub(crate) fn tls(ha: &HaSettings) -> Result<Option<PairTls>, String> {
     let (Some(cert), Some(key), Some(ca)) = (&ha.tls_cert, &ha.tls_key, &ha.tls_ca) else {
         return Ok(None);
     };

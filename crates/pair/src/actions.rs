@@ -99,6 +99,7 @@ impl Driver {
                 let _lost = socket.map(|socket| socket.try_send_to(&bytes, address));
             }
         }
+        self.net.news.send_replace(Some(Arc::clone(&message)));
         self.last_sent = Some(message);
     }
 

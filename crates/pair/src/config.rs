@@ -58,7 +58,7 @@ pub struct PairBounds {
     pub max_num_handshakes: usize,
     /// From the end of a link to the next attempt.
     pub reconnect_interval_ms: u64,
-    /// Links that the peer opened, at a time.
+    /// Links that the peer opened, at a time; and fronts that look on.
     pub max_num_links: usize,
     /// The largest frame on a control link.
     pub max_frame_bytes: usize,

@@ -19,6 +19,7 @@ use crate::input::Input;
 use crate::link;
 use crate::net::Net;
 use crate::noise::Purpose;
+use crate::onlooker;
 use crate::wire::open_datagram;
 
 /// With port 0 the number that TCP got may be taken for UDP: so often another one is tried.
@@ -100,7 +101,7 @@ async fn serve(
         Err(error) => return net.handshake_failed(&address, &error),
     };
     drop(permit);
-    if !net.is_peer(&address, &hello) {
+    if !Net::is_front(&hello) && !net.is_peer(&address, &hello) {
         return;
     }
     match hello.purpose {
@@ -120,6 +121,7 @@ async fn serve(
                 tracing::warn!(address, left_out, "a stream of the peer was not taken");
             }
         }
+        Purpose::Watch => onlooker::tell(&net, stream, &hello.node).await,
         Purpose::Probe => {}
     }
 }

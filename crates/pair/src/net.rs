@@ -5,11 +5,11 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::PeerStream;
 use crate::carrier::Loose;
@@ -17,8 +17,9 @@ use crate::config::PairBounds;
 use crate::credentials::Credentials;
 use crate::link::LinkContext;
 use crate::log_limiter::LogLimiter;
-use crate::noise::{HandshakeError, Hello, Purpose};
+use crate::noise::{FRONT_RANK, HandshakeError, Hello, Purpose};
 use crate::noise_stream::NoiseStream;
+use crate::wire::WireHeartbeat;
 
 /// Addresses that a peer's name may have, at most.
 const MAX_ADDRESSES: usize = 4;
@@ -37,6 +38,9 @@ pub(crate) struct Net {
     pub(crate) links: LinkContext,
     /// Streams that the peer opened.
     pub(crate) streams: mpsc::Sender<LooseStream>,
+    /// The heartbeat that was sent last, for fronts that look on.
+    pub(crate) news: watch::Sender<Option<Arc<WireHeartbeat>>>,
+    pub(crate) num_onlookers: AtomicUsize,
     /// Where datagrams go, by peer address.
     pub(crate) addresses: Mutex<Vec<Vec<SocketAddr>>>,
     /// The peer's address that worked last.
@@ -64,6 +68,11 @@ impl Net {
             }
             _ => tracing::debug!(address, %error, "a handshake did not end"),
         }
+    }
+
+    /// Whether who asked is a front without an engine, and wants what such a front may have.
+    pub(crate) fn is_front(hello: &Hello) -> bool {
+        hello.rank == FRONT_RANK && matches!(hello.purpose, Purpose::Engine | Purpose::Watch)
     }
 
     /// Whether who answered, or asked, is the peer.

@@ -20,6 +20,8 @@ const MAGIC: [u8; 4] = *b"HSPR";
 /// Of prelude, hello and frames. A node refuses other versions and says so.
 pub(crate) const WIRE_VERSION: u8 = 1;
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
+/// The rank of a front without an engine: no node has it.
+pub(crate) const FRONT_RANK: u32 = u32::MAX;
 const PRELUDE_BYTES: usize = 9;
 /// The first byte of a TLS connection.
 const TLS_HANDSHAKE: u8 = 22;
@@ -35,6 +37,8 @@ pub(crate) enum Purpose {
     Engine,
     /// Nothing: the answer alone is asked for.
     Probe,
+    /// A front without an engine wants to hear heartbeats.
+    Watch,
 }
 
 /// Who is at the other end.

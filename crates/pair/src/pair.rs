@@ -295,7 +295,7 @@ impl Pair {
     }
 }
 
-async fn connect(net: &Net, index: usize) -> Result<(PeerStream, Hello), String> {
+pub(crate) async fn connect(net: &Net, index: usize) -> Result<(PeerStream, Hello), String> {
     let stream = net.connect(index).await.map_err(|e| e.to_string())?;
     net.relax(&stream).map_err(|e| e.to_string())?;
     net.initiate(stream, index, Purpose::Engine)

@@ -157,6 +157,8 @@ fn net(
             ids: AtomicU64::new(1),
         },
         streams,
+        news: watch::Sender::new(None),
+        num_onlookers: AtomicUsize::new(0),
         addresses: Mutex::new(vec![Vec::new(); config.peers.len()]),
         preferred: AtomicUsize::new(0),
         leaving: AtomicBool::new(false),

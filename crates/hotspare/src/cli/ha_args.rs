@@ -56,7 +56,8 @@ pub(crate) struct HaArgs {
     #[arg(long, value_name = "MODE")]
     pub(crate) ha_mode: Option<HaMode>,
     /// Which node serves first when nobody does: auto (the lower rank), primary (this one) or
-    /// standby (the other one) [default: auto].
+    /// standby (the other one). front: no node, but a front without an engine, which uses those of
+    /// both nodes; --ha-peer names them, and the model's options are theirs [default: auto].
     #[arg(long, value_name = "ROLE")]
     pub(crate) ha_role: Option<HaRole>,
     /// Where the node keeps its epoch, history and audit log; one directory a node [default:
@@ -144,6 +145,7 @@ pub(crate) enum HaRole {
     Auto,
     Primary,
     Standby,
+    Front,
 }
 
 /// What the options mean.
@@ -151,6 +153,8 @@ pub(crate) enum HaRole {
 pub(crate) struct HaSettings {
     /// As it was given.
     pub(crate) rank: Option<u32>,
+    /// No node: a front without an engine.
+    pub(crate) is_front: bool,
     /// None: a node alone.
     pub(crate) peers: Vec<String>,
     pub(crate) listen: Vec<SocketAddr>,
@@ -199,7 +203,7 @@ impl HaArgs {
         let mut machine = Settings::pair(rank, 1 - rank.min(1), mode, profile);
         machine.timers = timers(profile, timer_args, front);
         machine.initial_role = match self.ha_role {
-            None | Some(HaRole::Auto) => InitialRole::Auto,
+            None | Some(HaRole::Auto | HaRole::Front) => InitialRole::Auto,
             Some(HaRole::Primary) => InitialRole::Primary,
             Some(HaRole::Standby) => InitialRole::Standby,
         };
@@ -218,6 +222,7 @@ impl HaArgs {
         self.warn(warnings);
         HaSettings {
             rank: self.ha_rank,
+            is_front: self.ha_role == Some(HaRole::Front),
             peers: self.ha_peer.clone().unwrap_or_default(),
             listen: self.ha_listen.clone().unwrap_or_default(),
             key_file: self.ha_key_file.clone(),
@@ -296,6 +301,9 @@ impl HaArgs {
 impl HaSettings {
     /// Whether a node can be one of a pair with these; the error is one sentence.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.is_front {
+            return self.check_front();
+        }
         if self.peers.is_empty() {
             return Ok(());
         }
@@ -309,6 +317,16 @@ impl HaSettings {
         if self.listen.is_empty() {
             return needs("--ha-listen, so that the other node can reach this one");
         }
+        self.check_tls()?;
+        if self.machine.mode == Mode::Strict {
+            let why = "--ha-mode strict needs a lease store, and this build has none yet";
+            return Err(why.to_owned());
+        }
+        let checked = self.machine.validate();
+        checked.map_err(|error| format!("the timers of the pair (--ha-…): {error}"))
+    }
+
+    fn check_tls(&self) -> Result<(), String> {
         let tls = [&self.tls_cert, &self.tls_key, &self.tls_ca];
         let num_tls = tls.iter().filter(|file| file.is_some()).count();
         if num_tls != 0 && num_tls != tls.len() {
@@ -318,12 +336,22 @@ impl HaSettings {
         if self.tls_peer_name.is_some() && num_tls == 0 {
             return Err("--ha-tls-peer-name needs --ha-tls-cert".to_owned());
         }
-        if self.machine.mode == Mode::Strict {
-            let why = "--ha-mode strict needs a lease store, and this build has none yet";
-            return Err(why.to_owned());
+        Ok(())
+    }
+
+    /// What a front without an engine must and must not be told.
+    fn check_front(&self) -> Result<(), String> {
+        let front = |what: &str| Err(format!("--ha-role front {what}"));
+        if self.peers.is_empty() {
+            return front("needs --ha-peer, with the --ha-listen of both nodes");
         }
-        let checked = self.machine.validate();
-        checked.map_err(|error| format!("the timers of the pair (--ha-…): {error}"))
+        if self.key_file.is_none() {
+            return front("needs --ha-key-file, with the key of the nodes");
+        }
+        if self.rank.is_some() || !self.listen.is_empty() {
+            return front("is no node: it takes neither --ha-rank nor --ha-listen");
+        }
+        self.check_tls()
     }
 }
 

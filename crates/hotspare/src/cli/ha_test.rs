@@ -65,6 +65,25 @@ fn timers_come_from_the_profile_and_from_options_and_obey_their_rules() {
 }
 
 #[test]
+fn a_front_without_an_engine_is_no_node() {
+    let front = ["--ha-role=front", "--ha-peer=a:1,b:1", "--ha-key-file=k"];
+    assert_eq!(ha(&front).check(), Ok(()));
+    assert!(ha(&front).is_front && !ha(&PAIR).is_front);
+    for (args, expected) in [
+        (&front[..1], "--ha-peer"),
+        (&front[..2], "--ha-key-file"),
+        (&[&front[..], &["--ha-rank=1"]].concat()[..], "--ha-rank"),
+        (
+            &[&front[..], &["--ha-listen=[::]:1"]].concat()[..],
+            "--ha-listen",
+        ),
+    ] {
+        let error = ha(args).check().expect_err(expected);
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn a_pair_may_have_several_ways_between_its_nodes() {
     let separate = ha(&["--ha-peer", "b:1", "--ha-peer", "c:2"]);
     let listed = ha(&["--ha-peer=b:1,c:2"]);
