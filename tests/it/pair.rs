@@ -17,10 +17,10 @@ const NUM_STREAMS: u64 = 8;
 const NUM_TOKENS: u64 = 150;
 
 /// Slow enough that a death comes in the middle.
-const SLOW: &str = "slow-step-ms=10,engine=all";
+pub(crate) const SLOW: &str = "slow-step-ms=10,engine=all";
 
 /// Starts streams on `server`, does `fault` once all have some tokens, and returns what they said.
-fn streams_through(server: &Server, fault: impl FnOnce()) -> Vec<(Vec<u64>, String)> {
+pub(crate) fn streams_through(server: &Server, fault: impl FnOnce()) -> Vec<(Vec<u64>, String)> {
     let num_events = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let run = |i: u64| {
@@ -49,7 +49,7 @@ fn streams_through(server: &Server, fault: impl FnOnce()) -> Vec<(Vec<u64>, Stri
 }
 
 /// What a node alone answers.
-fn uncut() -> Vec<(Vec<u64>, String)> {
+pub(crate) fn uncut() -> Vec<(Vec<u64>, String)> {
     let server = serve_mini(&["--kv-cache-memory-bytes=64M"]);
     let run = |i| {
         told(

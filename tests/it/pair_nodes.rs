@@ -4,6 +4,7 @@
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use hotspare_testkit::{Relay, Server, ServerOptions, is_running, send_signal, wait_until};
@@ -53,6 +54,24 @@ impl Nodes {
         Self::start_unsettled(plan)
     }
 
+    /// As [`Nodes::start`], with options for each.
+    pub(crate) fn start_each(args: [Vec<String>; 2]) -> Self {
+        let mut plan = Plan::new(&[], [""; 2]);
+        plan.args = args;
+        let nodes = Self::start_unsettled(plan);
+        nodes.settle();
+        nodes
+    }
+
+    /// Node b, which waits for its peer, and then node a.
+    pub(crate) fn start_b_first(args: &[&str]) -> Self {
+        let plan = Plan::new(args, [""; 2]);
+        let b = plan.start(1);
+        wait_role(&b, "joining");
+        let a = plan.start(0);
+        Self { plan, a, b }
+    }
+
     /// As [`Nodes::start`], with cables between the nodes, and one more option for each node.
     pub(crate) fn start_cabled(options: [Option<String>; 2]) -> (Self, Cables) {
         let mut plan = Plan::new(&[], [""; 2]);
@@ -83,6 +102,16 @@ impl Nodes {
         wait_role(&self.b, "standby");
         wait_linked(&self.a);
         wait_linked(&self.b);
+    }
+
+    /// A front without an engine that uses both nodes.
+    pub(crate) fn front(&self, args: &[&str]) -> Server {
+        let [a, b] = self.plan.pair_ports;
+        let peers = format!("--ha-peer=127.0.0.1:{a},127.0.0.1:{b}");
+        let key = format!("--ha-key-file={}", self.plan.key().display());
+        let own = ["--ha-role=front", "--ha-node=f", &peers, &key];
+        let args = [&own[..], args].concat();
+        Server::start_unready(binary(), &ServerOptions::new("spark-mini", &args))
     }
 
     /// Starts node a again, after its end.
@@ -151,6 +180,10 @@ impl Plan {
         }
     }
 
+    fn key(&self) -> PathBuf {
+        self.dir.path().join("pair.key")
+    }
+
     fn start(&self, rank: usize) -> Server {
         let here = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let (own, peer) = (rank, 1 - rank);
@@ -166,10 +199,7 @@ impl Plan {
             format!("--ha-listen={}", here(self.pair_ports[own])),
             format!("--ha-peer={pair}"),
             format!("--ha-peer-http={http}"),
-            format!(
-                "--ha-key-file={}",
-                self.dir.path().join("pair.key").display()
-            ),
+            format!("--ha-key-file={}", self.key().display()),
             format!("--state-dir={}", state_dir.display()),
             "--kv-cache-memory-bytes=64M".to_owned(),
         ];

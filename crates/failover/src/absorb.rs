@@ -106,6 +106,7 @@ impl Step<'_> {
         }
         state.rejected = false;
         state.file.seen = state.file.seen.max(heartbeat.seen);
+        state.met_service |= heartbeat.role.claims();
         if heartbeat.role.claims() && state.role.serves() {
             self.actions.push(Action::Alert(Alert::DualPrimary));
         }

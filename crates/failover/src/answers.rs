@@ -148,7 +148,7 @@ impl State {
             return Admission::ToPeer { epoch: peer.epoch };
         }
         match self.role {
-            Role::Starting | Role::Maintenance | Role::Failed => Admission::Closed,
+            Role::Starting | Role::Maintenance | Role::Failed | Role::Front => Admission::Closed,
             _ => Admission::Hold,
         }
     }

@@ -323,11 +323,19 @@ impl View<'_> {
         let Some(heartbeat) = self.fresh() else {
             return false;
         };
-        let waited = self
-            .state
-            .vacant_since
-            .is_some_and(|since| self.now.ms_since(since) >= self.settings.timers.vacancy_wait_ms);
-        if self.strict() || waited {
+        let timers = &self.settings.timers;
+        let vacant_for = |ms| {
+            let since = self.state.vacant_since;
+            since.is_some_and(|since| self.now.ms_since(since) >= ms)
+        };
+        // A cold start: who goes first is there, and may yet have loaded its model.
+        let peer_comes = heartbeat.role == Role::Starting
+            && self.peer_goes_first(heartbeat)
+            && !self.state.met_service;
+        if peer_comes && !vacant_for(timers.wait_for_peer_ms) {
+            return false;
+        }
+        if self.strict() || vacant_for(timers.vacancy_wait_ms) {
             return true;
         }
         let peer_cannot = heartbeat.eligibility != Eligibility::Eligible
@@ -342,6 +350,15 @@ impl View<'_> {
             InitialRole::Auto => {
                 !peer_may_return && (peer_cannot || self.settings.rank < heartbeat.rank)
             }
+        }
+    }
+
+    /// Of two that both could, as far as this node's settings say.
+    fn peer_goes_first(&self, heartbeat: &Heartbeat) -> bool {
+        match self.settings.initial_role {
+            InitialRole::Primary => false,
+            InitialRole::Standby => true,
+            InitialRole::Auto => heartbeat.rank < self.settings.rank,
         }
     }
 

@@ -253,6 +253,7 @@ impl Step<'_> {
         }
         if let Some(since) = state.vacant_since {
             consider(since.after(t.vacancy_wait_ms));
+            consider(since.after(t.wait_for_peer_ms));
         }
         if let Some(since) = state.unready_since {
             consider(since.after(t.unready_hold_ms));

@@ -13,6 +13,7 @@ impl Step<'_> {
         self.count_change(to, cause);
         self.leave(from, to, cause);
         self.state.role = to;
+        self.state.met_service |= to.serves();
         self.state.since = self.now;
         self.state.heartbeat_at = self.now;
         self.enter(from, to, cause);
@@ -147,7 +148,11 @@ impl Step<'_> {
                     self.actions.push(Action::Alert(Alert::PausedOverDeadPeer));
                 }
             }
-            Role::Starting | Role::Standby | Role::StandbyIneligible | Role::Failed => {}
+            Role::Starting
+            | Role::Standby
+            | Role::StandbyIneligible
+            | Role::Failed
+            | Role::Front => {}
         }
     }
 

@@ -298,6 +298,31 @@ fn when_nobody_serves_the_lower_rank_goes_first() {
 }
 
 #[test]
+fn at_a_cold_start_who_goes_first_may_load_its_model() {
+    let mut node = Node::new(pair(Mode::Available));
+    node.run_hearing(9_500, Role::Starting, 0);
+    assert_eq!(node.role(), Role::Standby, "the peer has the lower rank");
+    node.run_hearing(2_000, Role::Primary, 2);
+    assert_eq!(node.role(), Role::Standby, "and served");
+    // From now on a peer that starts is one that was lost: nobody waits for it.
+    node.run_hearing(500, Role::Starting, 2);
+    assert!(node.role().serves());
+
+    let mut node = Node::new(pair(Mode::Available));
+    node.run_hearing(10_500, Role::Starting, 0);
+    assert!(node.role().serves(), "there is an end to patience");
+    let mut node = Node::new(pair(Mode::Available));
+    node.run_hearing(1_000, Role::Failed, 0);
+    assert!(node.role().serves(), "one that failed is not waited for");
+
+    let mut node = Node::new(Settings::pair(1, 2, Mode::Available, Profile::Lan));
+    let mut heartbeat = node.peer_says(Role::Starting, 0);
+    heartbeat.rank = 2;
+    node.give(Event::Heartbeat(heartbeat));
+    assert!(node.role().serves(), "the peer has the higher rank");
+}
+
+#[test]
 fn a_node_that_hears_nobody_waits_and_then_serves() {
     let file = EpochFile {
         reserved: Epoch::new(3),

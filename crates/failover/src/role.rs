@@ -38,10 +38,12 @@ pub enum Role {
     Maintenance,
     /// Its engine cannot serve.
     Failed,
+    /// A front without an engine, which looks on: no node's machine is ever in it.
+    Front,
 }
 
 impl Role {
-    /// Every role, in the order of a node's life.
+    /// Every role of a node, in the order of its life.
     pub const ALL: [Self; 15] = [
         Self::Starting,
         Self::Joining,
@@ -79,6 +81,7 @@ impl Role {
             Self::Fenced => "fenced",
             Self::Maintenance => "maintenance",
             Self::Failed => "failed",
+            Self::Front => "front",
         }
     }
 

@@ -74,7 +74,8 @@ pub struct Timers {
     pub lease_call_timeout_ms: u64,
     /// X: how long closing the admission gate may take.
     pub fence_budget_ms: u64,
-    /// How long a joining node waits to hear its peer.
+    /// How long a joining node waits to hear its peer; and, where nobody has served yet, for a peer
+    /// that goes first and is loading its model.
     pub wait_for_peer_ms: u64,
     /// How long the node of lower preference waits when nobody serves and both could.
     pub vacancy_wait_ms: u64,

@@ -56,6 +56,8 @@ pub struct State {
     /// What a command of this very step asks for.
     pub(crate) asked: Option<Asked>,
     pub(crate) vacant_since: Option<BootTime>,
+    /// Somebody has served in this process's life, as far as it knows.
+    pub(crate) met_service: bool,
     pub(crate) tickets: Ticket,
     pub(crate) seq: u64,
     pub(crate) heartbeat_at: BootTime,
@@ -210,6 +212,7 @@ impl State {
             done: Vec::new(),
             asked: None,
             vacant_since: None,
+            met_service: false,
             tickets: 0,
             seq: 0,
             heartbeat_at: BootTime::ZERO,

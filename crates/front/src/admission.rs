@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout_at};
 
 use crate::client::{Asked, EngineClient};
 use crate::target::Target;
-use crate::{EngineState, Front, GenerateError, Model, Readiness};
+use crate::{EngineState, Front, GenerateError, Model, Pairing, Readiness, lone};
 
 /// How often a held request looks again where nothing wakes it: admission ends by the clock, too.
 const HOLD_POLL: Duration = Duration::from_millis(50);
@@ -95,7 +95,11 @@ impl Front {
             };
         };
         // Of the last engine, where none runs: the model is the same.
-        let hash = slot.hello().map(|hello| hello.model_hash);
+        let hello = match self.shared.is_lone {
+            true => slot.peer_hello(),
+            false => slot.hello(),
+        };
+        let hash = hello.map(|hello| hello.model_hash);
         let peer = hash.as_ref().and_then(|hash| slot.peer_target(hash));
         match pairing.admission() {
             Admission::Open { epoch, .. } => match local.or(peer) {
@@ -103,8 +107,13 @@ impl Front {
                 None => Door::Held("no engine runs at the moment"),
             },
             Admission::ToPeer { epoch } => match (peer, slot.peer_hello()) {
-                (Some(client), _) => Door::Open(Entry::asking(client, epoch.number())),
-                (None, _) if hash.is_none() => Door::Closed(self.local_readiness().reason),
+                (Some(client), _) => match self.unlike_peer(pairing) {
+                    None => Door::Open(Entry::asking(client, epoch.number())),
+                    Some(reason) => Door::Closed(reason),
+                },
+                (None, _) if hash.is_none() && !self.shared.is_lone => {
+                    Door::Closed(self.local_readiness().reason)
+                }
                 (None, Some(_)) => {
                     Door::Closed("the node that serves has another model".to_owned())
                 }
@@ -116,6 +125,11 @@ impl Front {
                 Door::Closed(format!("this node is {role}, and no other one serves"))
             }
         }
+    }
+
+    fn unlike_peer(&self, pairing: &Arc<dyn Pairing>) -> Option<String> {
+        let shared = &self.shared;
+        shared.is_lone.then(|| lone::unlike(shared, pairing))?
     }
 
     /// Whether the engine of this node could serve.

@@ -25,7 +25,8 @@ use crate::supervisor::{Reload, Supervisor};
 use crate::trail::Trails;
 use crate::{
     EngineLauncher, EngineState, FrontConfig, FrontError, GenerateError, GenerationJob,
-    GenerationStream, ModelInfo, ModelLoader, PairSetup, Pairing, ShadowMode, relay, standing,
+    GenerationStream, ModelInfo, ModelLoader, PairSetup, Pairing, ShadowMode, lone, relay,
+    standing,
 };
 
 /// What clones of a front share.
@@ -45,9 +46,11 @@ pub(crate) struct Shared {
     pub(crate) num_models: AtomicU64,
     pub(crate) loader: OnceLock<Arc<dyn ModelLoader>>,
     pub(crate) pairing: Option<Arc<dyn Pairing>>,
-    /// New requests that wait for a role to change.
+    /// No engine belongs to this front.
+    pub(crate) is_lone: bool,
     /// What this node lacked of what the pair serves when it was last measured; see `standing`.
     pub(crate) degraded: Mutex<Option<String>>,
+    /// New requests that wait for a role to change.
     pub(crate) num_held: AtomicUsize,
     /// What runs for the peer is to end: set when this front drains.
     pub(crate) closing: watch::Sender<bool>,
@@ -76,7 +79,7 @@ impl Front {
         model: ModelInfo,
         launcher: Arc<dyn EngineLauncher>,
     ) -> FrontHandle {
-        Self::start_node(config, model, launcher, None)
+        Self::start_node(config, model, Some(launcher), None)
     }
 
     /// The same for a node of a pair.
@@ -86,41 +89,41 @@ impl Front {
         launcher: Arc<dyn EngineLauncher>,
         setup: PairSetup,
     ) -> FrontHandle {
-        Self::start_node(config, model, launcher, Some(setup))
+        Self::start_node(config, model, Some(launcher), Some(setup))
+    }
+
+    /// A front without an engine, which uses those of both nodes of a pair.
+    pub fn start_lone(config: FrontConfig, model: ModelInfo, setup: PairSetup) -> FrontHandle {
+        Self::start_node(config, model, None, Some(setup))
     }
 
     fn start_node(
         config: FrontConfig,
         model: ModelInfo,
-        launcher: Arc<dyn EngineLauncher>,
+        launcher: Option<Arc<dyn EngineLauncher>>,
         setup: Option<PairSetup>,
     ) -> FrontHandle {
         let slot = Arc::new(EngineSlot::new());
-        let served = &model.served;
         let journal = Journal::new(JournalConfig {
             max_request_bytes: config.journal_max_request_bytes,
             max_bytes: config.journal_max_bytes,
         });
-        let metrics = Metrics::new(
-            served.name(),
-            served.max_model_len,
-            Arc::clone(&slot),
-            journal.clone(),
-        );
-        let models = Arc::new(ModelCell::new(Arc::new(Model::new(
-            model,
-            0,
-            Arc::new(metrics),
-        ))));
+        let (name, max_len) = (model.served.name(), model.served.max_model_len);
+        let metrics = Metrics::new(name, max_len, Arc::clone(&slot), journal.clone());
+        let model = Model::new(model, 0, Arc::new(metrics));
+        let models = Arc::new(ModelCell::new(Arc::new(model)));
         let replays = Arc::new(Replays::new(&config));
-        let supervisor = Supervisor::new(
-            Arc::clone(&slot),
-            Arc::clone(&models),
-            config.clone(),
-            launcher,
-            Arc::clone(&replays),
-        );
         let (reloads, reload_receiver) = mpsc::channel(1);
+        let is_lone = launcher.is_none();
+        let supervisor = match launcher {
+            None => tokio::spawn(lone::until_stopped(Arc::clone(&slot))),
+            Some(launcher) => {
+                let (slot, models) = (Arc::clone(&slot), Arc::clone(&models));
+                let (config, replays) = (config.clone(), Arc::clone(&replays));
+                let supervisor = Supervisor::new(slot, models, config, launcher, replays);
+                tokio::spawn(supervisor.run(reload_receiver))
+            }
+        };
         let stats_log = tokio::spawn(crate::stats_log::run(
             Arc::clone(&slot),
             Duration::from_secs(config.stats_log_interval_s),
@@ -146,6 +149,7 @@ impl Front {
             in_flight: InFlight::new(),
             is_draining: AtomicBool::new(false),
             pairing: setup.as_ref().map(|setup| Arc::clone(&setup.pairing)),
+            is_lone,
             degraded: Mutex::default(),
             num_held: AtomicUsize::new(0),
             closing: watch::Sender::new(false),
@@ -154,7 +158,7 @@ impl Front {
         FrontHandle {
             pair_tasks: setup.map_or_else(Vec::new, |setup| pair_tasks(&shared, setup)),
             front: Self { shared },
-            supervisor: tokio::spawn(supervisor.run(reload_receiver)),
+            supervisor,
             stats_log,
             shadow: tokio::spawn(shadow.run()),
         }
@@ -350,7 +354,10 @@ impl Drop for FrontHandle {
 
 /// What runs beside a front of a pair.
 fn pair_tasks(shared: &Arc<Shared>, setup: PairSetup) -> Vec<JoinHandle<()>> {
-    let link = PeerLink::new(Arc::clone(shared), Arc::clone(&setup.pairing));
+    if shared.is_lone {
+        return lone::tasks(shared, &setup);
+    }
+    let link = PeerLink::new(Arc::clone(shared), Arc::clone(&setup.pairing), 0);
     let relays = relay::serve(Arc::clone(shared), Arc::clone(&setup.pairing));
     vec![
         tokio::spawn(link.run()),

@@ -28,6 +28,7 @@ mod launch;
 mod life;
 mod liveness;
 mod load;
+mod lone;
 mod metrics;
 mod model;
 mod model_info;

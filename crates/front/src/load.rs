@@ -74,6 +74,9 @@ pub struct ModelInfo {
     pub text: Option<Arc<TextModel>>,
     /// What requests get where they say nothing.
     pub defaults: GenerationDefaults,
+    /// Hash of what must be configured equally on both nodes of a pair, this model with it; empty
+    /// where nobody compares.
+    pub config_hash: String,
 }
 
 /// Where a server gets a model from while it runs.
@@ -127,6 +130,7 @@ impl ModelInfo {
                 vocab_size: to_u32(config.vocab_size),
             },
             text,
+            config_hash: String::new(),
             defaults: load_defaults(&files, &config, options)?,
         })
     }

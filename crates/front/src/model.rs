@@ -21,6 +21,8 @@ pub struct Model {
     pub text: Option<Arc<TextModel>>,
     /// What requests get where they say nothing.
     pub defaults: GenerationDefaults,
+    /// Of the configuration that it was loaded with.
+    pub(crate) config_hash: String,
     /// Models that were served before this one.
     pub(crate) generation: u64,
     pub(crate) metrics: Arc<Metrics>,
@@ -43,6 +45,7 @@ impl Model {
             served: Arc::new(info.served),
             text: info.text,
             defaults: info.defaults,
+            config_hash: info.config_hash,
             generation,
             metrics,
             model_hash: Arc::default(),

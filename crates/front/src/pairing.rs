@@ -65,6 +65,26 @@ pub trait Pairing: Send + Sync {
     /// A fresh stream to the peer's front.
     fn connect(&self) -> BoxFuture<'_, io::Result<PeerIo>>;
 
+    /// Nodes that this front uses beside its own: one, or both of a front without an engine.
+    fn num_peers(&self) -> usize {
+        1
+    }
+
+    /// Which of them serves, or served last.
+    fn serving_peer(&self) -> usize {
+        0
+    }
+
+    /// A fresh stream to the front of one of them.
+    fn connect_to(&self, _peer: usize) -> BoxFuture<'_, io::Result<PeerIo>> {
+        self.connect()
+    }
+
+    /// How long one of them has been silent; `None` where it was never heard.
+    fn silence_of(&self, _peer: usize) -> Option<Duration> {
+        self.peer_silence()
+    }
+
     /// The next stream that the peer opened; `None` once none can come.
     fn accept(&self) -> BoxFuture<'_, Option<PeerIo>>;
 
@@ -97,8 +117,6 @@ pub trait Pairing: Send + Sync {
 pub struct PairSetup {
     /// The pair.
     pub pairing: Arc<dyn Pairing>,
-    /// Hash of what must be configured equally on both nodes.
-    pub config_hash: String,
     /// Where clients reach this node's HTTP.
     pub http_address: String,
 }

@@ -38,6 +38,8 @@ const HOME_POLL: Duration = Duration::from_millis(200);
 pub(crate) struct PeerLink {
     shared: Arc<Shared>,
     pairing: Arc<dyn Pairing>,
+    /// Which peer.
+    number: usize,
     /// When the peer's stream last brought anything.
     last_message: std::sync::Mutex<Instant>,
 }
@@ -69,10 +71,11 @@ enum Refusal {
 }
 
 impl PeerLink {
-    pub(crate) fn new(shared: Arc<Shared>, pairing: Arc<dyn Pairing>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, pairing: Arc<dyn Pairing>, number: usize) -> Self {
         Self {
             shared,
             pairing,
+            number,
             last_message: std::sync::Mutex::new(Instant::now()),
         }
     }
@@ -116,7 +119,7 @@ impl PeerLink {
             views.borrow_and_update();
             if self
                 .pairing
-                .peer_silence()
+                .silence_of(self.number)
                 .is_some_and(|silence| silence < self.dead_after())
             {
                 return;
@@ -134,7 +137,7 @@ impl PeerLink {
     }
 
     async fn connect(&self) -> Result<Connected, Refusal> {
-        let stream = self.pairing.connect().await?;
+        let stream = self.pairing.connect_to(self.number).await?;
         let (reader, writer) = tokio::io::split(stream);
         let config = self.config();
         let mut receiver = Receiver::new(reader, config.max_frame_bytes);
@@ -189,7 +192,7 @@ impl PeerLink {
             "The peer's engine can be used."
         );
         self.heard();
-        let mut known = InSlot::enter(&self.shared, &client);
+        let mut known = InSlot::enter(&self.shared, self.number, &client);
         let (cause, reason) = tokio::select! {
             end = self.read(&mut receiver, &client) => end,
             reason = write_all(&mut sender, &client) => (LossCause::Outside, reason),
@@ -274,7 +277,8 @@ impl PeerLink {
                 let last = last.unwrap_or_else(std::sync::PoisonError::into_inner);
                 now.saturating_duration_since(*last)
             };
-            let of_pair = self.pairing.peer_silence().unwrap_or(Duration::MAX);
+            let of_pair = self.pairing.silence_of(self.number);
+            let of_pair = of_pair.unwrap_or(Duration::MAX);
             if of_stream.min(of_pair) >= self.dead_after() {
                 return "nothing was heard of the peer".to_owned();
             }
@@ -285,15 +289,17 @@ impl PeerLink {
 /// The peer's client stands in the slot as long as this lives, and is closed with it.
 struct InSlot<'a> {
     shared: &'a Shared,
+    number: usize,
     client: Arc<EngineClient>,
     cause: LossCause,
 }
 
 impl<'a> InSlot<'a> {
-    fn enter(shared: &'a Shared, client: &Arc<EngineClient>) -> Self {
-        shared.slot.set_peer(Some(Arc::clone(client)));
+    fn enter(shared: &'a Shared, number: usize, client: &Arc<EngineClient>) -> Self {
+        shared.slot.set_peer(number, Some(Arc::clone(client)));
         Self {
             shared,
+            number,
             client: Arc::clone(client),
             cause: LossCause::Outside,
         }
@@ -302,7 +308,7 @@ impl<'a> InSlot<'a> {
 
 impl Drop for InSlot<'_> {
     fn drop(&mut self) {
-        self.shared.slot.set_peer(None);
+        self.shared.slot.set_peer(self.number, None);
         self.client.close(&Loss {
             message: LOST_MESSAGE.to_owned(),
             cause: self.cause,

@@ -9,6 +9,7 @@
 //! never go back, however often engines are started again. Of the two locks, that of the state is
 //! taken first.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,8 +68,11 @@ impl Engine {
 
 struct Inner {
     engines: Vec<Engine>,
-    /// The peer's main engine, while its front can be reached.
-    peer: Option<Arc<EngineClient>>,
+    /// The peers' main engines, while their fronts can be reached: one, or both nodes' of a front
+    /// without an engine, by their numbers.
+    peers: BTreeMap<usize, Arc<EngineClient>>,
+    /// Of the one that serves.
+    serving_peer: usize,
     main: Option<EngineId>,
     /// Engines of this generation serve new requests.
     generation: u64,
@@ -129,8 +133,10 @@ impl Inner {
     }
 
     fn peer_of(&self, hash: &str) -> Option<Arc<EngineClient>> {
-        let peer = self.peer.as_ref();
-        peer.filter(|peer| peer.hello().model_hash == hash).cloned()
+        let serving = self.peers.get(&self.serving_peer);
+        let all = serving.into_iter().chain(self.peers.values());
+        let mut like = all.filter(|peer| peer.hello().model_hash == hash);
+        like.next().cloned()
     }
 
     fn state(&self) -> EngineState {
@@ -159,7 +165,8 @@ impl EngineSlot {
     pub(crate) fn new() -> Self {
         let inner = Inner {
             engines: Vec::new(),
-            peer: None,
+            peers: BTreeMap::new(),
+            serving_peer: 0,
             main: None,
             generation: 0,
             absent: EngineState::Starting,
@@ -210,20 +217,38 @@ impl EngineSlot {
         }
     }
 
-    /// The peer's main engine, where it serves `model_hash`.
+    /// The serving peer's main engine, where it serves `model_hash`.
     pub(crate) fn peer_target(&self, model_hash: &str) -> Option<Arc<EngineClient>> {
-        self.inner().peer_of(model_hash)
+        let inner = self.inner();
+        let serving = inner.peers.get(&inner.serving_peer);
+        serving
+            .filter(|peer| peer.hello().model_hash == model_hash)
+            .cloned()
     }
 
-    /// What the peer's main engine said it is, while it can be reached.
+    /// What the serving peer's main engine said it is, while it can be reached.
     pub(crate) fn peer_hello(&self) -> Option<EngineHello> {
         let inner = self.inner();
-        inner.peer.as_ref().map(|client| client.hello().clone())
+        let serving = inner.peers.get(&inner.serving_peer);
+        serving.map(|client| client.hello().clone())
     }
 
-    /// The peer's main engine can be reached, or can not any more.
-    pub(crate) fn set_peer(&self, peer: Option<Arc<EngineClient>>) {
-        self.change(|inner| inner.peer = peer);
+    /// The main engine of peer `number` can be reached, or can not any more.
+    pub(crate) fn set_peer(&self, number: usize, peer: Option<Arc<EngineClient>>) {
+        self.change(|inner| match peer {
+            Some(peer) => drop(inner.peers.insert(number, peer)),
+            None => drop(inner.peers.remove(&number)),
+        });
+    }
+
+    /// Which peer's engine takes new requests, and is the first choice for others.
+    pub(crate) fn set_serving_peer(&self, number: usize) {
+        self.change(|inner| inner.serving_peer = number);
+    }
+
+    /// Peers whose engines can be reached.
+    pub(crate) fn num_peers(&self) -> usize {
+        self.inner().peers.len()
     }
 
     /// The engine that is `main` next, should the one that serves be lost.

@@ -33,6 +33,7 @@ pub(crate) async fn report(shared: Arc<Shared>, setup: PairSetup) {
     let mut states = shared.slot.subscribe();
     let mut views = pairing.subscribe();
     let mut has_served = false;
+    let mut generation = shared.models.current().generation;
     let mut told: Option<(Health, Vec<Gate>)> = None;
     loop {
         let state = states.borrow_and_update().clone();
@@ -42,7 +43,12 @@ pub(crate) async fn report(shared: Arc<Shared>, setup: PairSetup) {
         let hello = shared.slot.hello();
         if has_served {
             pairing.set_facts(facts(&shared, &setup, hello.as_ref()));
-            let gates = gates(&state, hello.as_ref(), &setup.config_hash, &view);
+            let model = shared.models.current();
+            if std::mem::replace(&mut generation, model.generation) != model.generation {
+                // What it lacked was said of the model before.
+                forget_degraded(&shared);
+            }
+            let gates = gates(&state, hello.as_ref(), &model.config_hash, &view);
             note_degraded(&shared, &gates, &view);
             if told.as_ref() != Some(&(health, gates.clone())) {
                 pairing.set_health(health);
@@ -75,6 +81,14 @@ fn note_degraded(shared: &Shared, gates: &[Gate], view: &PairView) {
     *degraded = (!reasons.is_empty()).then(|| reasons.join("; "));
 }
 
+fn forget_degraded(shared: &Shared) {
+    let mut degraded = shared
+        .degraded
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    *degraded = None;
+}
+
 /// An engine that was lost is gone, even where another one will be started: that takes as long as
 /// loading the model, and the peer has it loaded.
 fn health(state: &EngineState, has_served: bool) -> Health {
@@ -96,7 +110,7 @@ fn facts(shared: &Shared, setup: &PairSetup, hello: Option<&EngineHello>) -> Pee
         model: shared.models.current().served.name().to_owned(),
         model_hash: hello.map_or_else(String::new, |hello| hello.model_hash.clone()),
         numerics_id: hello.map_or_else(String::new, |hello| hello.numerics_id.clone()),
-        config_hash: setup.config_hash.clone(),
+        config_hash: shared.models.current().config_hash.clone(),
         http_address: setup.http_address.clone(),
         num_steps: stats.engine.num_steps,
         num_running: stats.engine.num_running,

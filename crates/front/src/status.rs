@@ -74,6 +74,8 @@ pub struct PairStatus {
     pub num_links: usize,
     /// Whether the peer's engine can be used from here.
     pub peer_engine: bool,
+    /// Nodes whose engines can be used from here.
+    pub num_peer_engines: usize,
 }
 
 /// What is known of the peer.
@@ -135,8 +137,11 @@ impl PairPart {
             limit_share_percent: view.limit_share_percent,
             num_links: view.num_links,
             peer_engine: front.shared.slot.peer_hello().is_some(),
+            num_peer_engines: front.shared.slot.num_peers(),
         };
         let mode = match view.mode {
+            // It decides nothing.
+            _ if front.shared.is_lone => "none",
             Mode::Available => "available",
             Mode::Strict => "strict",
             Mode::Confirm => "confirm",
@@ -246,7 +251,10 @@ impl Front {
                 .as_ref()
                 .map(|reason| format!("degraded: {reason}")),
         );
-        let engines = shared.slot.engines();
+        let engines = match shared.is_lone {
+            true => Vec::new(),
+            false => shared.slot.engines(),
+        };
         // A spare that cannot be had is worth knowing of while all is well.
         let num_spares = shared.slot.stats().num_ready_spares;
         let is_short = num_spares < shared.config.num_spare_engines.into();

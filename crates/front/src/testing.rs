@@ -68,6 +68,7 @@ pub(crate) fn model_info(text: Option<Arc<TextModel>>) -> ModelInfo {
         },
         text,
         defaults: GenerationDefaults::default(),
+        config_hash: "config".to_owned(),
     }
 }
 

@@ -224,7 +224,6 @@ pub(crate) fn pair(
         });
         let setup = PairSetup {
             pairing: Arc::clone(&pairing) as _,
-            config_hash: "config".to_owned(),
             http_address: String::new(),
         };
         let model = model_info(Some(numbered_text_model()));

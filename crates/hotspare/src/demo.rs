@@ -4,7 +4,7 @@
 //! from the nodes and from the stream, and printed.
 //!
 //! Invariant: status 0 only where the stream has the text of an uncut one. All processes end with
-//! the demo.
+//! the demo, and its files go, also where a signal ends it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cli::{DemoArgs, DemoScenario};
+use crate::demo_end::Ending;
 use crate::demo_nodes::{Demo, Node};
 use crate::fail;
 
@@ -27,9 +28,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a scenario.
 pub(crate) fn run(args: &DemoArgs) -> ExitCode {
-    match play(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
+    let ending = match Ending::watch() {
+        Ok(ending) => ending,
+        Err(error) => return fail(&format!("signals: {error}")),
+    };
+    match (play(args, &ending), ending.received()) {
+        (Ok(()), _) => ExitCode::SUCCESS,
+        (Err(_), Some(received)) => {
+            fail(&format!("{received}: the demo and its nodes have ended"));
+            ExitCode::from(u8::try_from(received.exit_status).unwrap_or(1))
+        }
+        (Err(message), None) => {
             fail(&message);
             ExitCode::FAILURE
         }
@@ -41,14 +50,14 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn play(args: &DemoArgs) -> Result<(), String> {
+fn play(args: &DemoArgs, ending: &Ending) -> Result<(), String> {
     let is_cut = args.scenario == DemoScenario::Partition;
     say("Starting two nodes on this machine: a serves, b stands by …");
-    let mut demo = Demo::start(&args.model, is_cut)?;
-    wait("a serves and b stands by", || {
+    let mut demo = Demo::start(&args.model, is_cut, ending)?;
+    wait(ending, "a serves and b stands by", || {
         demo.a.role() == "primary" && demo.b.role() == "standby"
     })?;
-    wait("b can use a's engine", || {
+    wait(ending, "b can use a's engine", || {
         demo.b.status()["peer_engine"] == true
     })?;
     for node in [&demo.a, &demo.b] {
@@ -133,16 +142,17 @@ fn strike(scenario: DemoScenario, demo: &mut Demo) -> Result<String, String> {
 /// Says how the nodes stand after it.
 fn tell(scenario: DemoScenario, demo: &mut Demo) -> Result<(), String> {
     let serves = |node: &Node| node.role().starts_with("primary");
+    let ending = &demo.ending.clone();
     match scenario {
         DemoScenario::Node | DemoScenario::Front => {
-            wait("b serves", || serves(&demo.b))?;
+            wait(ending, "b serves", || serves(&demo.b))?;
         }
         DemoScenario::Engine | DemoScenario::Switchover => {
-            wait("b serves", || serves(&demo.b))?;
-            wait("a stands by", || demo.a.role() == "standby")?;
+            wait(ending, "b serves", || serves(&demo.b))?;
+            wait(ending, "a stands by", || demo.a.role() == "standby")?;
         }
         DemoScenario::Partition => {
-            wait("b serves", || serves(&demo.b))?;
+            wait(ending, "b serves", || serves(&demo.b))?;
             say(&format!(
                 "While it is cut a is {}, b is {}: each serves its own clients.",
                 demo.a.role(),
@@ -150,7 +160,9 @@ fn tell(scenario: DemoScenario, demo: &mut Demo) -> Result<(), String> {
             ));
             demo.cut(false);
             say(">>> the network is whole again");
-            wait("one of them serves", || serves(&demo.a) != serves(&demo.b))?;
+            wait(ending, "one of them serves", || {
+                serves(&demo.a) != serves(&demo.b)
+            })?;
         }
     }
     for node in [&demo.a, &demo.b] {
@@ -177,9 +189,10 @@ fn tell(scenario: DemoScenario, demo: &mut Demo) -> Result<(), String> {
     Ok(())
 }
 
-fn wait(what: &str, is_so: impl Fn() -> bool) -> Result<(), String> {
+fn wait(ending: &Ending, what: &str, is_so: impl Fn() -> bool) -> Result<(), String> {
     let started = Instant::now();
     while !is_so() {
+        ending.check()?;
         if started.elapsed() > PATIENCE {
             return Err(format!("{what}: not within {} s", PATIENCE.as_secs()));
         }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::demo_end::Ending;
 use crate::demo_wire::Wire;
 
 /// Slow enough to be read.
@@ -29,6 +30,7 @@ const LOAD_POLL: Duration = Duration::from_millis(20);
 pub(crate) struct Demo {
     pub(crate) a: Node,
     pub(crate) b: Node,
+    pub(crate) ending: Ending,
     wires: Vec<Wire>,
     _dir: Directory,
 }
@@ -38,6 +40,7 @@ pub(crate) struct Node {
     pub(crate) name: &'static str,
     pub(crate) url: String,
     child: Child,
+    ending: Ending,
 }
 
 /// A directory that goes with its value.
@@ -52,7 +55,7 @@ impl Drop for Directory {
 
 impl Demo {
     /// Starts both nodes; `is_wired`: over wires that can be cut.
-    pub(crate) fn start(model: &str, is_wired: bool) -> Result<Self, String> {
+    pub(crate) fn start(model: &str, is_wired: bool, ending: &Ending) -> Result<Self, String> {
         let path = std::env::temp_dir().join(format!("hotspare-demo-{}", std::process::id()));
         let built = std::fs::DirBuilder::new().mode(0o700).create(&path);
         built.map_err(|e| format!("{}: {e}", path.display()))?;
@@ -101,8 +104,15 @@ impl Demo {
                 }
             }
             let child = command.spawn().map_err(|e| format!("node {name}: {e}"))?;
+            ending.add(child.id());
             let url = format!("http://127.0.0.1:{port}");
-            Ok::<_, String>(Node { name, url, child })
+            let ending = ending.clone();
+            Ok::<_, String>(Node {
+                name,
+                url,
+                child,
+                ending,
+            })
         };
         // Who has loaded its model first serves first.
         let a = node(0)?;
@@ -110,6 +120,7 @@ impl Demo {
         Ok(Self {
             a,
             b: node(1)?,
+            ending: ending.clone(),
             wires,
             _dir: dir,
         })
@@ -158,6 +169,7 @@ impl Node {
     fn wait_loaded(&self) -> Result<(), String> {
         let started = Instant::now();
         while matches!(self.role().as_str(), "gone" | "starting") {
+            self.ending.check()?;
             if started.elapsed() > LOAD_TIMEOUT {
                 return Err(format!(
                     "node {} has not loaded its model in time",
@@ -179,6 +191,7 @@ impl Node {
     /// SIGKILL to its front; the process id that it had.
     pub(crate) fn kill_front(&mut self) -> u32 {
         let pid = self.child.id();
+        self.ending.forget(pid);
         // One that has ended already is what was wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -12,6 +12,7 @@ use hotspare_front::{EngineLauncher, FrontError, ModelInfo, ModelLoader, Process
 
 use crate::cli::{self, Environment, LogFormat, Settings};
 use crate::hub;
+use crate::pairing::config_hash;
 
 /// See the module.
 pub(crate) struct Loader {
@@ -52,7 +53,8 @@ impl Loader {
             let found = request.run(None)?;
             hub::use_found(&mut settings, &found);
         }
-        let info = ModelInfo::load(&settings.model).map_err(|e| e.to_string())?;
+        let mut info = ModelInfo::load(&settings.model).map_err(|e| e.to_string())?;
+        info.config_hash = config_hash(&settings, &info);
         let launcher = launcher(&settings, &info)?;
         Ok((info, launcher))
     }

@@ -9,6 +9,7 @@
 
 mod cli;
 mod demo;
+mod demo_end;
 mod demo_nodes;
 mod demo_wire;
 mod device;
@@ -21,6 +22,7 @@ mod inspect_report;
 mod limits;
 mod loader;
 mod logging;
+mod onlooking;
 mod pairing;
 mod progress;
 mod pull;

@@ -14,8 +14,8 @@ use futures::future::BoxFuture;
 use hotspare_failover::{Admission, BootTime, Command, Epoch, Gate, Health, Obstacle, Outcome};
 use hotspare_front::{ModelInfo, Operation, PairSetup, Pairing, PeerIo};
 use hotspare_pair::{
-    Hook, HookTarget, Pair, PairConfig, PairKeys, PairView, PeerFacts, PeerStreams, ProbeTarget,
-    SystemClock,
+    Hook, HookTarget, Pair, PairConfig, PairKeys, PairTls, PairView, PeerFacts, PeerStreams,
+    ProbeTarget, SystemClock,
 };
 use tokio::sync::{Mutex, watch};
 
@@ -57,6 +57,7 @@ impl Paired {
             listen: ha.listen.clone(),
             peers: ha.peers.clone(),
             keys: PairKeys::from_file(key_file).map_err(|e| e.to_string())?,
+            tls: tls(ha)?,
             state_dir: state_dir(settings)?,
             hooks: hooks(ha),
             probe: probe(ha, address),
@@ -104,15 +105,9 @@ impl Paired {
     }
 
     /// What the front is started with.
-    pub(crate) fn setup(
-        self: &Arc<Self>,
-        settings: &Settings,
-        model: &ModelInfo,
-        address: SocketAddr,
-    ) -> PairSetup {
+    pub(crate) fn setup(self: &Arc<Self>, address: SocketAddr) -> PairSetup {
         PairSetup {
             pairing: Arc::clone(self) as _,
-            config_hash: config_hash(settings, model),
             http_address: address.to_string(),
         }
     }
@@ -218,6 +213,15 @@ fn state_dir(settings: &Settings) -> Result<PathBuf, String> {
     Ok(base.join("hotspare").join(node))
 }
 
+/// What mTLS between the nodes needs; `None` where it is not set.
+pub(crate) fn tls(ha: &HaSettings) -> Result<Option<PairTls>, String> {
+    let (Some(cert), Some(key), Some(ca)) = (&ha.tls_cert, &ha.tls_key, &ha.tls_ca) else {
+        return Ok(None);
+    };
+    let tls = PairTls::from_files(cert, key, ca, ha.tls_peer_name.as_deref());
+    tls.map(Some).map_err(|error| error.to_string())
+}
+
 fn hooks(ha: &HaSettings) -> Vec<Hook> {
     let required = ha.machine.require_hooks;
     let programs = ha.hooks.iter().map(|program| Hook {
@@ -249,7 +253,7 @@ fn probe(ha: &HaSettings, address: SocketAddr) -> Option<[ProbeTarget; 2]> {
 /// Hash of what must be configured equally on both nodes: what a client could tell them apart by.
 /// What belongs to a machine (addresses, device, memory, threads, directories, logs, timers) is not
 /// in it.
-fn config_hash(settings: &Settings, model: &ModelInfo) -> String {
+pub(crate) fn config_hash(settings: &Settings, model: &ModelInfo) -> String {
     let Settings { http, engine, .. } = settings;
     let mut hasher = blake3::Hasher::new_derive_key("hotspare pair configuration v1");
     let mut add = |name: &str, value: &dyn std::fmt::Debug| {

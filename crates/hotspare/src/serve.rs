@@ -22,7 +22,8 @@ use tokio::task::JoinHandle;
 
 use crate::cli::{RENDER_COMMAND, Settings};
 use crate::loader::{Loader, launcher};
-use crate::pairing::Paired;
+use crate::onlooking::Onlooking;
+use crate::pairing::{Paired, config_hash};
 use crate::signals::{Hangups, Signals};
 use crate::{fail, hub, limits, logging, progress};
 
@@ -76,18 +77,19 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     }
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     warn_if_open(address, &settings);
-    let model_options = settings.model.clone();
-    let model = tokio::task::spawn_blocking(move || ModelInfo::load(&model_options)).await;
-    let model = model
-        .map_err(|e| e.to_string())?
-        .map_err(|e| e.to_string())?;
-    let paired = Paired::start(&settings, address)?;
+    let model = load_model(&settings).await?;
+    let paired = match settings.ha.is_front {
+        true => None,
+        false => Paired::start(&settings, address)?,
+    };
     let agent = bind_agent(&settings).await?;
     let mut handle = start_front(&settings, paired.as_ref(), model, address)?;
     let front = handle.front().clone();
-    front.set_loader(Arc::new(Loader::new(as_given)));
+    if !settings.ha.is_front {
+        front.set_loader(Arc::new(Loader::new(as_given)));
+        tokio::spawn(progress::show(front.engine_states(), bars));
+    }
     tokio::spawn(reload_on_hangup(front.clone(), hangups));
-    tokio::spawn(progress::show(front.engine_states(), bars));
     if let Some(agent) = agent {
         tokio::spawn(hotspare_http::serve_agent(agent, front.clone()));
     }
@@ -127,16 +129,31 @@ async fn serve(mut settings: Settings, bars: Option<MultiProgress>) -> Result<()
     Ok(())
 }
 
-/// The front, with its pair where it has one.
+/// What the front needs of the model.
+async fn load_model(settings: &Settings) -> Result<ModelInfo, String> {
+    let options = settings.model.clone();
+    let model = tokio::task::spawn_blocking(move || ModelInfo::load(&options)).await;
+    let mut model = model
+        .map_err(|e| e.to_string())?
+        .map_err(|e| e.to_string())?;
+    model.config_hash = config_hash(settings, &model);
+    Ok(model)
+}
+
+/// The front, with its pair where it has one; or one that only uses a pair's engines.
 fn start_front(
     settings: &Settings,
     paired: Option<&Arc<Paired>>,
     model: ModelInfo,
     address: SocketAddr,
 ) -> Result<FrontHandle, String> {
-    let launcher = Arc::new(launcher(settings, &model)?);
-    let setup = paired.map(|paired| paired.setup(settings, &model, address));
     let config = settings.front.clone();
+    if settings.ha.is_front {
+        let setup = Onlooking::start(settings)?;
+        return Ok(Front::start_lone(config, model, setup));
+    }
+    let launcher = Arc::new(launcher(settings, &model)?);
+    let setup = paired.map(|paired| paired.setup(address));
     Ok(match setup {
         Some(setup) => Front::start_paired(config, model, launcher, setup),
         None => Front::start(config, model, launcher),

@@ -82,8 +82,11 @@ impl Driver {
             link.sender.heartbeat(&message);
         }
         if !self.senders.is_empty()
-            && let Some(bytes) =
-                datagram(&self.net.keys, &message, self.net.bounds.max_datagram_bytes)
+            && let Some(bytes) = datagram(
+                &self.net.credentials.keys,
+                &message,
+                self.net.bounds.max_datagram_bytes,
+            )
         {
             let addresses = lock(&self.net.addresses).concat();
             for address in addresses {
@@ -96,6 +99,7 @@ impl Driver {
                 let _lost = socket.map(|socket| socket.try_send_to(&bytes, address));
             }
         }
+        self.net.news.send_replace(Some(Arc::clone(&message)));
         self.last_sent = Some(message);
     }
 
@@ -123,11 +127,11 @@ impl Driver {
             return self.answer(Event::Probed { ticket, ports });
         };
         let inputs = self.net.links.inputs.clone();
-        let (keys, hello) = (self.net.keys.clone(), self.net.hello.clone());
+        let (credentials, hello) = (self.net.credentials.clone(), self.net.hello.clone());
         let timers = &self.shared.settings.timers;
         let (gap_ms, timeout_ms) = (timers.probe_gap_ms, timers.probe_timeout_ms);
         tokio::spawn(async move {
-            let ports = probe::both(targets, keys, hello, gap_ms, timeout_ms).await;
+            let ports = probe::both(targets, credentials, hello, gap_ms, timeout_ms).await;
             let _ended = inputs
                 .send(Input::Event(Event::Probed { ticket, ports }))
                 .await;

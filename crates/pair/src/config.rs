@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use hotspare_failover::Settings;
 
 use crate::hooks::Hook;
-use crate::{PairError, PairKeys};
+use crate::{PairError, PairKeys, PairTls};
 
 /// Everything that [`crate::Pair::start`] needs.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct PairConfig {
     pub peers: Vec<String>,
     /// The pair's keys; none for a node without a peer.
     pub keys: PairKeys,
+    /// Certificates around Noise on TCP; `None`: the key alone. UDP has the key alone always.
+    pub tls: Option<PairTls>,
     /// Holds the epoch file, the lock, history and audit log. One node each.
     pub state_dir: PathBuf,
     /// What to run when the role changes.
@@ -56,7 +58,7 @@ pub struct PairBounds {
     pub max_num_handshakes: usize,
     /// From the end of a link to the next attempt.
     pub reconnect_interval_ms: u64,
-    /// Links that the peer opened, at a time.
+    /// Links that the peer opened, at a time; and fronts that look on.
     pub max_num_links: usize,
     /// The largest frame on a control link.
     pub max_frame_bytes: usize,
@@ -159,6 +161,7 @@ impl PairConfig {
             listen: Vec::new(),
             peers: Vec::new(),
             keys: PairKeys::none(),
+            tls: None,
             state_dir,
             hooks: Vec::new(),
             probe: None,
@@ -181,6 +184,9 @@ impl PairConfig {
         if self.listen.is_empty() && self.peers.is_empty() {
             return refuse("a pair needs an address to listen on or a peer's address");
         }
-        Ok(())
+        match &self.tls {
+            Some(tls) => tls.check_names(&self.peers),
+            None => Ok(()),
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::link;
 use crate::net::Net;
-use crate::noise::{self, HandshakeError};
+use crate::noise::{HandshakeError, Purpose};
 
 /// For as long as the runtime lives.
 pub(crate) async fn run(net: Arc<Net>, index: usize) {
@@ -33,20 +33,24 @@ async fn once(net: &Net, index: usize) {
             return;
         }
     };
-    let timeout_ms = net.bounds.handshake_timeout_ms;
-    match noise::initiate(stream, &net.keys, &net.hello, timeout_ms).await {
+    match net.initiate(stream, index, Purpose::Control).await {
         Ok((stream, hello)) => {
             if net.is_peer(name, &hello) {
                 net.preferred.store(index, Ordering::Relaxed);
                 link::run(stream, hello, false, &net.links).await;
             }
         }
-        Err(HandshakeError::Io(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+        Err(HandshakeError::Io(error)) if is_closed(&error) => {
             if let Some(left_out) = net.limiter.allow("refused") {
-                let why = "it closed the connection: is the pair key the same on both nodes?";
+                let why = "it closed the connection: are pair key, and CA, the same on both nodes?";
                 tracing::warn!(address = name, left_out, "{why}");
             }
         }
         Err(error) => net.handshake_failed(name, &error),
     }
+}
+
+fn is_closed(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset)
 }

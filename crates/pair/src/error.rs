@@ -24,6 +24,14 @@ pub enum PairError {
         /// Why, without any of its content.
         reason: String,
     },
+    /// A file of mTLS cannot be used.
+    #[error("{path}: {reason}")]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// Why, without any of its content.
+        reason: String,
+    },
     /// Another process uses the state directory.
     #[error("{path} is in use by another process: each node needs a state directory of its own")]
     Locked {

@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+mod carrier;
 mod clock;
 mod commands;
 mod config;
+mod credentials;
 mod dial;
 mod disk;
 mod disk_thread;
@@ -30,6 +32,8 @@ mod log_limiter;
 mod net;
 mod noise;
 mod noise_stream;
+mod onlooker;
+mod onlooker_view;
 mod pair;
 mod peer;
 mod probe;
@@ -38,10 +42,13 @@ mod replica;
 mod replicated;
 mod shared;
 mod start;
+mod tls;
+mod tls_error;
 mod view;
 mod webhook;
 mod wire;
 
+pub use carrier::{Carrier, Socket};
 pub use clock::{Clock, SystemClock};
 pub use config::{PairBounds, PairConfig, ProbeTarget};
 pub use error::PairError;
@@ -49,8 +56,10 @@ pub use hooks::{Hook, HookEvent, HookTarget};
 pub use keys::PairKeys;
 pub use lease::{LeaseStore, MemoryLease};
 pub use noise_stream::NoiseStream;
+pub use onlooker::{Onlooker, OnlookerConfig};
 pub use pair::{Pair, PeerStream, PeerStreams};
 pub use records::AuditRecord;
 pub use replicated::{Change, Replicated};
 pub use shared::FlushFn;
+pub use tls::PairTls;
 pub use view::{HistoryEntry, HistoryEvent, PairCounters, PairView, PeerFacts, PeerView};

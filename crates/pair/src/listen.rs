@@ -18,7 +18,8 @@ use crate::PairError;
 use crate::input::Input;
 use crate::link;
 use crate::net::Net;
-use crate::noise::{self, Purpose};
+use crate::noise::Purpose;
+use crate::onlooker;
 use crate::wire::open_datagram;
 
 /// With port 0 the number that TCP got may be taken for UDP: so often another one is tried.
@@ -93,20 +94,22 @@ async fn serve(
         return;
     }
     let timeout_ms = net.bounds.handshake_timeout_ms;
-    let (stream, hello) = match noise::respond(stream, &net.keys, &net.hello, timeout_ms).await {
+    let credentials = &net.credentials;
+    let answer = credentials.respond(stream, &net.peers, &net.hello, timeout_ms);
+    let (stream, hello) = match answer.await {
         Ok(done) => done,
         Err(error) => return net.handshake_failed(&address, &error),
     };
     drop(permit);
-    if !net.is_peer(&address, &hello) {
+    if !Net::is_front(&hello) && !net.is_peer(&address, &hello) {
         return;
     }
     match hello.purpose {
         Purpose::Control => link::run(stream, hello, true, &net.links).await,
         Purpose::Engine => {
-            let loose = stream.map_inner(|inner| {
-                net.relax(&inner)?;
-                inner.into_std()
+            let loose = stream.map_inner(|mut inner| {
+                net.relax(inner.socket().tcp()?)?;
+                inner.detach()
             });
             let Ok(stream) = loose else {
                 return;
@@ -118,6 +121,7 @@ async fn serve(
                 tracing::warn!(address, left_out, "a stream of the peer was not taken");
             }
         }
+        Purpose::Watch => onlooker::tell(&net, stream, &hello.node).await,
         Purpose::Probe => {}
     }
 }
@@ -131,7 +135,7 @@ pub(crate) async fn receive(net: Arc<Net>, socket: UdpSocket) {
             continue;
         };
         let message = (len <= net.bounds.max_datagram_bytes)
-            .then(|| open_datagram(&net.keys, &buffer[..len]))
+            .then(|| open_datagram(&net.credentials.keys, &buffer[..len]))
             .flatten();
         let Some(message) = message else {
             net.num_unauthenticated.fetch_add(1, Ordering::Relaxed);

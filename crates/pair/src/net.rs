@@ -5,28 +5,31 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::PairKeys;
+use crate::PeerStream;
+use crate::carrier::Loose;
 use crate::config::PairBounds;
+use crate::credentials::Credentials;
 use crate::link::LinkContext;
 use crate::log_limiter::LogLimiter;
-use crate::noise::{HandshakeError, Hello};
+use crate::noise::{FRONT_RANK, HandshakeError, Hello, Purpose};
 use crate::noise_stream::NoiseStream;
+use crate::wire::WireHeartbeat;
 
 /// Addresses that a peer's name may have, at most.
 const MAX_ADDRESSES: usize = 4;
 
 /// A stream for engine traffic that belongs to no runtime yet.
-pub(crate) type LooseStream = NoiseStream<std::net::TcpStream>;
+pub(crate) type LooseStream = NoiseStream<Loose>;
 
 /// What connections share.
 pub(crate) struct Net {
-    pub(crate) keys: PairKeys,
+    pub(crate) credentials: Credentials,
     pub(crate) hello: Hello,
     pub(crate) peer_rank: Option<u32>,
     pub(crate) peers: Vec<String>,
@@ -35,6 +38,9 @@ pub(crate) struct Net {
     pub(crate) links: LinkContext,
     /// Streams that the peer opened.
     pub(crate) streams: mpsc::Sender<LooseStream>,
+    /// The heartbeat that was sent last, for fronts that look on.
+    pub(crate) news: watch::Sender<Option<Arc<WireHeartbeat>>>,
+    pub(crate) num_onlookers: AtomicUsize,
     /// Where datagrams go, by peer address.
     pub(crate) addresses: Mutex<Vec<Vec<SocketAddr>>>,
     /// The peer's address that worked last.
@@ -50,7 +56,11 @@ impl Net {
     /// Logs a handshake that failed; never more than a line an interval.
     pub(crate) fn handshake_failed(&self, address: &str, error: &HandshakeError) {
         match error {
-            HandshakeError::WrongKey | HandshakeError::Malformed | HandshakeError::Version(_) => {
+            HandshakeError::WrongKey
+            | HandshakeError::Malformed
+            | HandshakeError::UnexpectedTls
+            | HandshakeError::Tls(_)
+            | HandshakeError::Version(_) => {
                 self.num_unauthenticated.fetch_add(1, Ordering::Relaxed);
                 if let Some(left_out) = self.limiter.allow("handshake") {
                     tracing::warn!(address, %error, left_out, "a connection was refused");
@@ -58,6 +68,11 @@ impl Net {
             }
             _ => tracing::debug!(address, %error, "a handshake did not end"),
         }
+    }
+
+    /// Whether who asked is a front without an engine, and wants what such a front may have.
+    pub(crate) fn is_front(hello: &Hello) -> bool {
+        hello.rank == FRONT_RANK && matches!(hello.purpose, Purpose::Engine | Purpose::Watch)
     }
 
     /// Whether who answered, or asked, is the peer.
@@ -100,6 +115,23 @@ impl Net {
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
         self.prepare(&stream)?;
         Ok(stream)
+    }
+
+    /// Proves this node to who answers on `stream`, one of the peer's addresses.
+    pub(crate) async fn initiate(
+        &self,
+        stream: TcpStream,
+        index: usize,
+        purpose: Purpose,
+    ) -> Result<(PeerStream, Hello), HandshakeError> {
+        let hello = Hello {
+            purpose,
+            ..self.hello.clone()
+        };
+        let timeout_ms = self.bounds.handshake_timeout_ms;
+        self.credentials
+            .initiate(stream, &self.peers[index], &hello, timeout_ms)
+            .await
     }
 
     fn note_addresses(&self, index: usize, found: &[SocketAddr]) {

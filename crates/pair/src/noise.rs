@@ -1,6 +1,7 @@
 //! The handshake of every TCP connection between the nodes: Noise NNpsk0 with the pair's key.
 //!
-//! In clear: a prelude with magic, version and key id, which the handshake covers. Then two Noise
+//! In clear: a prelude with magic, version and key id, which the handshake covers, as it does the
+//! key of a TLS channel around it. Then two Noise
 //! messages; the second carries the responder's hello. Then the initiator's hello, its first
 //! encrypted record: only that proves that the initiator is there now and no recording.
 //!
@@ -19,7 +20,11 @@ const MAGIC: [u8; 4] = *b"HSPR";
 /// Of prelude, hello and frames. A node refuses other versions and says so.
 pub(crate) const WIRE_VERSION: u8 = 1;
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
+/// The rank of a front without an engine: no node has it.
+pub(crate) const FRONT_RANK: u32 = u32::MAX;
 const PRELUDE_BYTES: usize = 9;
+/// The first byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 22;
 /// A hello is small; nothing longer is read before somebody has proved himself.
 const MAX_HANDSHAKE_BYTES: usize = 512;
 
@@ -32,6 +37,8 @@ pub(crate) enum Purpose {
     Engine,
     /// Nothing: the answer alone is asked for.
     Probe,
+    /// A front without an engine wants to hear heartbeats.
+    Watch,
 }
 
 /// Who is at the other end.
@@ -55,17 +62,23 @@ pub(crate) enum HandshakeError {
     Version(u8),
     #[error("a malformed handshake")]
     Malformed,
+    #[error(
+        "it speaks TLS, and this node has no certificate: is mTLS (--ha-tls-cert) set on both?"
+    )]
+    UnexpectedTls,
+    #[error("{0}")]
+    Tls(String),
     #[error("no key is configured")]
     NoKey,
     #[error("no answer in time")]
     Timeout,
 }
 
-fn builder<'a>(psk: &'a [u8; 32], prelude: &'a [u8]) -> Result<Builder<'a>, HandshakeError> {
+fn builder<'a>(psk: &'a [u8; 32], prologue: &'a [u8]) -> Result<Builder<'a>, HandshakeError> {
     let pattern = PATTERN.parse().map_err(|_| HandshakeError::Malformed)?;
     Builder::new(pattern)
         .psk(0, psk)
-        .and_then(|builder| builder.prologue(prelude))
+        .and_then(|builder| builder.prologue(prologue))
         .map_err(|_| HandshakeError::Malformed)
 }
 
@@ -105,13 +118,15 @@ async fn receive<S: AsyncRead + Unpin>(
     Ok(payload)
 }
 
-/// The initiator's side: proves the key, learns who answers.
+/// The initiator's side: proves the key, learns who answers. Both sides must give the same
+/// `binding`: what names the channel underneath.
 ///
 /// # Errors
 /// The other end does not have the key, or is not there.
 pub(crate) async fn initiate<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     keys: &PairKeys,
+    binding: &[u8],
     hello: &Hello,
     timeout_ms: u64,
 ) -> Result<(NoiseStream<S>, Hello), HandshakeError> {
@@ -121,7 +136,8 @@ pub(crate) async fn initiate<S: AsyncRead + AsyncWrite + Unpin>(
         prelude[..4].copy_from_slice(&MAGIC);
         prelude[4] = WIRE_VERSION;
         prelude[5..].copy_from_slice(&key.id);
-        let mut noise = builder(&key.noise, &prelude)?
+        let prologue = [&prelude, binding].concat();
+        let mut noise = builder(&key.noise, &prologue)?
             .build_initiator()
             .map_err(|_| HandshakeError::Malformed)?;
         send(&mut stream, &prelude, &mut noise, &[]).await?;
@@ -149,12 +165,16 @@ pub(crate) async fn initiate<S: AsyncRead + AsyncWrite + Unpin>(
 pub(crate) async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     keys: &PairKeys,
+    binding: &[u8],
     hello: &Hello,
     timeout_ms: u64,
 ) -> Result<(NoiseStream<S>, Hello), HandshakeError> {
     let run = async {
         let mut prelude = [0; PRELUDE_BYTES];
         stream.read_exact(&mut prelude).await?;
+        if prelude[0] == TLS_HANDSHAKE {
+            return Err(HandshakeError::UnexpectedTls);
+        }
         if prelude[..4] != MAGIC {
             return Err(HandshakeError::Malformed);
         }
@@ -163,7 +183,8 @@ pub(crate) async fn respond<S: AsyncRead + AsyncWrite + Unpin>(
         }
         let id = [prelude[5], prelude[6], prelude[7], prelude[8]];
         let key = keys.by_id(id).ok_or(HandshakeError::WrongKey)?;
-        let mut noise = builder(&key.noise, &prelude)?
+        let prologue = [&prelude, binding].concat();
+        let mut noise = builder(&key.noise, &prologue)?
             .build_responder()
             .map_err(|_| HandshakeError::Malformed)?;
         receive(&mut stream, &mut noise).await?;

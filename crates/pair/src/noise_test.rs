@@ -28,8 +28,8 @@ async fn shake(one: &[u8], two: &[u8]) -> (Side, Side) {
     let (one, two) = (keys(one), keys(two));
     let (mine, yours) = (hello(1, Purpose::Engine), hello(2, Purpose::Control));
     tokio::join!(
-        initiate(a, &one, &mine, TIMEOUT_MS),
-        respond(b, &two, &yours, TIMEOUT_MS),
+        initiate(a, &one, &[], &mine, TIMEOUT_MS),
+        respond(b, &two, &[], &yours, TIMEOUT_MS),
     )
 }
 
@@ -68,7 +68,7 @@ async fn another_key_never_connects() {
     let (mut forger, server) = duplex(1 << 16);
     let (right, wrong) = (keys(&[1]), keys(&[2]));
     let answer = tokio::spawn(async move {
-        respond(server, &right, &hello(2, Purpose::Control), TIMEOUT_MS).await
+        respond(server, &right, &[], &hello(2, Purpose::Control), TIMEOUT_MS).await
     });
     let mut prelude = [0; PRELUDE_BYTES];
     prelude[..4].copy_from_slice(&MAGIC);
@@ -98,7 +98,7 @@ async fn nonsense_and_other_versions_are_told_apart() {
         let (mut client, server) = duplex(1 << 16);
         client.write_all(&bytes).await.expect("written");
         let yours = hello(2, Purpose::Control);
-        let result = respond(server, &keys(&[1]), &yours, TIMEOUT_MS).await;
+        let result = respond(server, &keys(&[1]), &[], &yours, TIMEOUT_MS).await;
         assert_eq!(result.expect_err("refused").to_string(), expected);
     }
 }
@@ -168,8 +168,8 @@ proptest! {
             let (mine, yours) = (hello(1, Purpose::Engine), hello(2, Purpose::Control));
             let (one, two) = (keys(&[1]), keys(&[1]));
             let (a, b) = tokio::join!(
-                initiate(a, &one, &mine, TIMEOUT_MS),
-                respond(b, &two, &yours, TIMEOUT_MS),
+                initiate(a, &one, &[], &mine, TIMEOUT_MS),
+                respond(b, &two, &[], &yours, TIMEOUT_MS),
             );
             let ((mut a, _), (mut b, _)) = (a.expect("a"), b.expect("b"));
             let write = async move {

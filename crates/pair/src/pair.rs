@@ -11,14 +11,14 @@ use std::time::Duration;
 use hotspare_failover::{
     Admission, BootTime, Command, Epoch, Gate, Health, Obstacle, OperationId, Outcome, Settings,
 };
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::carrier::{Carrier, Loose};
 use crate::config::PairConfig;
 use crate::input::Input;
 use crate::lease::LeaseStore;
 use crate::net::{LooseStream, Net};
-use crate::noise::{self, Hello, Purpose};
+use crate::noise::{Hello, Purpose};
 use crate::noise_stream::NoiseStream;
 use crate::records::AuditRecord;
 use crate::replicated::Replicated;
@@ -27,7 +27,7 @@ use crate::view::{PairView, PeerFacts};
 use crate::{Clock, PairError, start};
 
 /// A stream for engine traffic between the nodes, authenticated and encrypted.
-pub type PeerStream = NoiseStream<TcpStream>;
+pub type PeerStream = NoiseStream<Carrier>;
 
 /// The longest request id in an audit record, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -64,7 +64,7 @@ impl PeerStreams {
         loop {
             let stream = self.streams.recv().await?;
             // One that the kernel does not want to poll is dropped, and the asker hears of it.
-            if let Ok(stream) = stream.map_inner(TcpStream::from_std) {
+            if let Ok(stream) = stream.map_inner(Loose::attach) {
                 return Some(stream);
             }
         }
@@ -295,14 +295,10 @@ impl Pair {
     }
 }
 
-async fn connect(net: &Net, index: usize) -> Result<(PeerStream, Hello), String> {
+pub(crate) async fn connect(net: &Net, index: usize) -> Result<(PeerStream, Hello), String> {
     let stream = net.connect(index).await.map_err(|e| e.to_string())?;
     net.relax(&stream).map_err(|e| e.to_string())?;
-    let hello = Hello {
-        purpose: Purpose::Engine,
-        ..net.hello.clone()
-    };
-    noise::initiate(stream, &net.keys, &hello, net.bounds.handshake_timeout_ms)
+    net.initiate(stream, index, Purpose::Engine)
         .await
         .map_err(|error| error.to_string())
 }

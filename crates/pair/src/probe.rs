@@ -13,9 +13,9 @@ use hotspare_failover::PortAnswer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::PairKeys;
 use crate::config::ProbeTarget;
-use crate::noise::{self, HandshakeError, Hello, Purpose};
+use crate::credentials::Credentials;
+use crate::noise::{HandshakeError, Hello, Purpose};
 
 /// `HTTP/1.x NNN`, as far as it is looked at.
 const STATUS_LINE_BYTES: usize = 12;
@@ -25,7 +25,7 @@ const RESET_PAUSE: Duration = Duration::from_millis(10);
 /// Probes both, the second one `gap_ms` after the first one.
 pub(crate) async fn both(
     targets: [ProbeTarget; 2],
-    keys: PairKeys,
+    credentials: Credentials,
     hello: Hello,
     gap_ms: u64,
     timeout_ms: u64,
@@ -33,21 +33,26 @@ pub(crate) async fn both(
     let [first, second] = targets;
     let later = async {
         tokio::time::sleep(Duration::from_millis(gap_ms)).await;
-        port(&second, &keys, &hello, timeout_ms).await
+        port(&second, &credentials, &hello, timeout_ms).await
     };
-    let (first, second) = tokio::join!(port(&first, &keys, &hello, timeout_ms), later);
+    let (first, second) = tokio::join!(port(&first, &credentials, &hello, timeout_ms), later);
     [first, second]
 }
 
-async fn port(target: &ProbeTarget, keys: &PairKeys, hello: &Hello, timeout_ms: u64) -> PortAnswer {
+async fn port(
+    target: &ProbeTarget,
+    credentials: &Credentials,
+    hello: &Hello,
+    timeout_ms: u64,
+) -> PortAnswer {
     let probe = async {
-        let first = ask(target, keys, hello, timeout_ms).await;
+        let first = ask(target, credentials, hello, timeout_ms).await;
         match first {
             // A process that died with this connection waiting, or one that lives and closed it:
             // the next connection tells.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {
                 tokio::time::sleep(RESET_PAUSE).await;
-                ask(target, keys, hello, timeout_ms).await
+                ask(target, credentials, hello, timeout_ms).await
             }
             first => first,
         }
@@ -61,19 +66,19 @@ async fn port(target: &ProbeTarget, keys: &PairKeys, hello: &Hello, timeout_ms: 
 
 async fn ask(
     target: &ProbeTarget,
-    keys: &PairKeys,
+    credentials: &Credentials,
     hello: &Hello,
     timeout_ms: u64,
 ) -> io::Result<()> {
     match target {
-        ProbeTarget::Pair(address) => pair_port(address, keys, hello, timeout_ms).await,
+        ProbeTarget::Pair(address) => pair_port(address, credentials, hello, timeout_ms).await,
         ProbeTarget::Http(address) => http_port(address).await,
     }
 }
 
 async fn pair_port(
     address: &str,
-    keys: &PairKeys,
+    credentials: &Credentials,
     hello: &Hello,
     timeout_ms: u64,
 ) -> io::Result<()> {
@@ -82,7 +87,10 @@ async fn pair_port(
         purpose: Purpose::Probe,
         ..hello.clone()
     };
-    match noise::initiate(stream, keys, &hello, timeout_ms).await {
+    match credentials
+        .initiate(stream, address, &hello, timeout_ms)
+        .await
+    {
         Ok(_) => Ok(()),
         Err(HandshakeError::Io(error)) => Err(error),
         Err(other) => Err(io::Error::other(other)),

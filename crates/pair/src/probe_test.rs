@@ -3,6 +3,7 @@
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::PairKeys;
 
 const TIMEOUT_MS: u64 = 300;
 
@@ -15,8 +16,11 @@ fn hello() -> Hello {
     }
 }
 
-fn keys(byte: u8) -> PairKeys {
-    PairKeys::new(&[[byte; 32]]).expect("a key")
+fn keys(byte: u8) -> Credentials {
+    Credentials {
+        keys: PairKeys::new(&[[byte; 32]]).expect("a key"),
+        tls: None,
+    }
 }
 
 async fn listener() -> (TcpListener, String) {
@@ -83,7 +87,7 @@ async fn the_pair_port_counts_with_the_right_key_only() {
         let (listener, address) = listener().await;
         let server = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.expect("accepted");
-            let result = noise::respond(stream, &keys(byte), &hello(), TIMEOUT_MS).await;
+            let result = keys(byte).respond(stream, &[], &hello(), TIMEOUT_MS).await;
             (result.is_ok(), listener)
         });
         assert_eq!(probe(ProbeTarget::Pair(address)).await, expected);

@@ -10,6 +10,7 @@ use hotspare_failover::{Mode, State};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::PairConfig;
+use crate::credentials::Credentials;
 use crate::disk::RealDisk;
 use crate::disk_thread::DiskThread;
 use crate::driver::{Driver, Sockets};
@@ -135,7 +136,10 @@ fn net(
     let bounds = config.bounds;
     let dead_after_ms = config.settings.timers.dead_after_ms;
     Net {
-        keys: config.keys.clone(),
+        credentials: Credentials {
+            keys: config.keys.clone(),
+            tls: config.tls.clone(),
+        },
         hello: Hello {
             node: config.node.clone(),
             rank: config.settings.rank,
@@ -153,6 +157,8 @@ fn net(
             ids: AtomicU64::new(1),
         },
         streams,
+        news: watch::Sender::new(None),
+        num_onlookers: AtomicUsize::new(0),
         addresses: Mutex::new(vec![Vec::new(); config.peers.len()]),
         preferred: AtomicUsize::new(0),
         leaving: AtomicBool::new(false),

@@ -80,7 +80,7 @@ impl Checker {
         }
     }
 
-    fn fail(&mut self, invariant: &'static str, at_ms: u64, what: String) {
+    pub(crate) fn fail(&mut self, invariant: &'static str, at_ms: u64, what: String) {
         if self.violation.is_none() {
             self.violation = Some(Violation {
                 invariant,
@@ -255,6 +255,7 @@ impl World {
     ) {
         self.checker.transitions.insert((from, to, cause));
         self.check_flapping(node, from, to, cause);
+        self.check_pause(node, from, to, cause);
         if (from, to) != (Role::Promoting, Role::PrimarySolo) {
             return;
         }

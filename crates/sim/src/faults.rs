@@ -8,6 +8,7 @@ use hotspare_failover::{State, Ticket};
 
 use crate::front::Front;
 use crate::node::Node;
+use crate::pauses::Pauses;
 use crate::plan::{Bug, FaultKind};
 use crate::world::{Happening, World};
 
@@ -46,6 +47,9 @@ impl World {
                 self.command_at(self.now, node, command);
             }
             F::Paused(node) => self.command_at(self.now, node, Command::Pause { for_ms: None }),
+            F::PausedAndKilled | F::PausedAndOff => {
+                self.pause_and_kill(end, fault.kind == F::PausedAndOff);
+            }
             F::Maintenance(node) => {
                 self.command_at(self.now, node, Command::Maintenance { on: true });
             }
@@ -107,6 +111,18 @@ impl World {
         }
     }
 
+    /// An operator pauses the node that serves; as soon as its peer may know, it dies. Nobody
+    /// resumes before all faults have ended (`tidy_up`).
+    fn pause_and_kill(&mut self, end: u64, power: bool) {
+        let Some(node) = self.nodes.iter().position(Node::serves) else {
+            return;
+        };
+        self.command_at(self.now, node, Command::Pause { for_ms: None });
+        let at = self.now + self.rng.between(10, 3_000);
+        let until = end.max(at);
+        self.push(at, Happening::Die { node, until, power });
+    }
+
     fn pause(&mut self, node: usize, end: u64) {
         let one = &mut self.nodes[node];
         let long = end - self.now >= one.settings.timers.dead_after_ms;
@@ -141,7 +157,7 @@ impl World {
     }
 
     /// The process ends; with the power, what its disk had not got, too.
-    fn kill(&mut self, node: usize, until: u64, power: bool) {
+    pub(crate) fn kill(&mut self, node: usize, until: u64, power: bool) {
         let was_up = self.nodes[node].state.is_some();
         let one = &mut self.nodes[node];
         one.down_until = one.down_until.max(until);
@@ -179,6 +195,7 @@ impl World {
         one.admission = hotspare_failover::Admission::Closed;
         one.wake_at = u64::MAX;
         one.stopped_until = None;
+        one.pauses = Pauses::default();
         one.front = Front {
             revoked: one.front.revoked,
             ..Front::default()

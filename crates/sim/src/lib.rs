@@ -14,6 +14,7 @@ mod faults;
 mod front;
 mod network;
 mod node;
+mod pauses;
 mod people;
 mod plan;
 mod rng;

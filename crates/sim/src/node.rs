@@ -10,6 +10,7 @@ use hotspare_failover::{
 };
 
 use crate::front::Front;
+use crate::pauses::Pauses;
 
 /// One node.
 pub(crate) struct Node {
@@ -31,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) front: Front,
     /// Since a long stop ended, the node has not been shown that nobody took over: true time.
     pub(crate) stopped_until: Option<u64>,
+    /// What it was told of pauses.
+    pub(crate) pauses: Pauses,
 }
 
 /// The node's boot-time clock.
@@ -138,6 +141,7 @@ impl Node {
             wake_at: u64::MAX,
             front: Front::default(),
             stopped_until: None,
+            pauses: Pauses::default(),
         }
     }
 

@@ -22,17 +22,20 @@ pub enum Bug {
     LateTokens,
     /// The primary says that a revocation holds before the standby has it.
     EarlyRevocation,
+    /// A node is not told that automatic changes are paused on its peer.
+    PauseUntold,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SkipFsync,
         Self::NoFencing,
         Self::LateTimerIgnored,
         Self::LeaseMargin,
         Self::LateTokens,
         Self::EarlyRevocation,
+        Self::PauseUntold,
     ];
 }
 
@@ -81,6 +84,10 @@ pub enum FaultKind {
     Switchover,
     /// An operator pauses and resumes.
     Paused(usize),
+    /// An operator pauses the primary, which then dies.
+    PausedAndKilled,
+    /// The same, and its machine loses its power.
+    PausedAndOff,
     /// An operator takes a node out and in.
     Maintenance(usize),
     /// An operator fences the primary.
@@ -262,7 +269,11 @@ fn draw_kind(rng: &mut Rng) -> FaultKind {
         27 => F::WallClock(node),
         28 => F::Terminate(node),
         29 => F::Switchover,
-        30 => F::Paused(node),
+        30 => match rng.below(3) {
+            0 => F::Paused(node),
+            1 => F::PausedAndKilled,
+            _ => F::PausedAndOff,
+        },
         31 => F::Maintenance(node),
         32 => match rng.below(3) {
             0 => F::FenceSelf,

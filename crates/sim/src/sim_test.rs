@@ -61,6 +61,11 @@ fn a_revocation_told_too_early_is_found() {
 }
 
 #[test]
+fn a_pause_that_is_not_passed_on_is_found() {
+    assert_eq!(hunt(Bug::PauseUntold).1, "I11");
+}
+
+#[test]
 fn a_hundred_seeds_are_clean_and_have_work_in_them() {
     let (mut promotions, mut finished) = (0, 0);
     for seed in 0..100 {

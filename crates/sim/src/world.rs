@@ -15,6 +15,7 @@ use crate::clients::Clients;
 use crate::front::Message;
 use crate::network::Network;
 use crate::node::Node;
+use crate::pauses::Word;
 use crate::plan::{Bug, Plan};
 use crate::rng::Rng;
 
@@ -61,6 +62,12 @@ pub(crate) enum Happening {
     },
     FaultBegins(usize),
     FaultEnds(usize),
+    /// A process ends, or with `power` its machine.
+    Die {
+        node: usize,
+        until: u64,
+        power: bool,
+    },
     /// A process starts.
     Start {
         node: usize,
@@ -254,6 +261,7 @@ impl World {
             }
             Happening::FaultBegins(index) => self.fault_begins(index),
             Happening::FaultEnds(index) => self.fault_ends(index),
+            Happening::Die { node, until, power } => self.kill(node, until, power),
             Happening::Start { node } => self.start(node),
             Happening::Loaded { node, generation } => self.loaded(node, generation),
             Happening::Operator => self.operator(),
@@ -300,7 +308,13 @@ impl World {
         };
         let clock = self.nodes[node].clock.read(self.now);
         let fresh = self.sent_at(node, &event);
+        let said = Word::of(&event);
+        let event = self.passed_on(event);
         let (state, actions) = step(&self.nodes[node].settings, state, event, clock);
+        if let Some(said) = said {
+            let pauses = &mut self.nodes[node].pauses;
+            pauses.note(&said, &state, &actions, self.now);
+        }
         self.nodes[node].admission = state.admission(&self.nodes[node].settings);
         let wake = self.nodes[node]
             .clock
@@ -316,6 +330,19 @@ impl World {
             let generation = self.nodes[node].generation;
             let at = wake + self.rng.below(3);
             self.push(at, Happening::Wake { node, generation });
+        }
+    }
+
+    /// What the driver makes of an event.
+    fn passed_on(&self, event: Event) -> Event {
+        match event {
+            Event::Heartbeat(heartbeat) if self.plan.bug == Some(Bug::PauseUntold) => {
+                Event::Heartbeat(Heartbeat {
+                    paused: false,
+                    ..heartbeat
+                })
+            }
+            event => event,
         }
     }
 

@@ -33,6 +33,20 @@ pub(crate) struct HaArgs {
     /// `openssl rand -hex 32` prints; a second line while the key is changed.
     #[arg(long, value_name = "FILE")]
     pub(crate) ha_key_file: Option<PathBuf>,
+    /// This node's certificate chain (PEM) for mutual TLS between the nodes, with --ha-tls-key and
+    /// --ha-tls-ca on both; the key file stays needed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ha_tls_cert: Option<PathBuf>,
+    /// The private key of --ha-tls-cert (PEM), readable by its owner only.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ha_tls_key: Option<PathBuf>,
+    /// The CA certificates (PEM) of which the other node's certificate must be.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ha_tls_ca: Option<PathBuf>,
+    /// The DNS name or address that the other node's certificate must bear [default: the host of
+    /// one of --ha-peer].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ha_tls_peer_name: Option<String>,
     /// Timers for lan (one room), wan (two sites) or seed (two sites, with more patience)
     /// [default: lan].
     #[arg(long, value_name = "PROFILE")]
@@ -42,7 +56,8 @@ pub(crate) struct HaArgs {
     #[arg(long, value_name = "MODE")]
     pub(crate) ha_mode: Option<HaMode>,
     /// Which node serves first when nobody does: auto (the lower rank), primary (this one) or
-    /// standby (the other one) [default: auto].
+    /// standby (the other one). front: no node, but a front without an engine, which uses those of
+    /// both nodes; --ha-peer names them, and the model's options are theirs [default: auto].
     #[arg(long, value_name = "ROLE")]
     pub(crate) ha_role: Option<HaRole>,
     /// Where the node keeps its epoch, history and audit log; one directory a node [default:
@@ -130,6 +145,7 @@ pub(crate) enum HaRole {
     Auto,
     Primary,
     Standby,
+    Front,
 }
 
 /// What the options mean.
@@ -137,10 +153,16 @@ pub(crate) enum HaRole {
 pub(crate) struct HaSettings {
     /// As it was given.
     pub(crate) rank: Option<u32>,
+    /// No node: a front without an engine.
+    pub(crate) is_front: bool,
     /// None: a node alone.
     pub(crate) peers: Vec<String>,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) key_file: Option<PathBuf>,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+    pub(crate) tls_ca: Option<PathBuf>,
+    pub(crate) tls_peer_name: Option<String>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) peer_http: Option<String>,
     pub(crate) agent_listen: Option<SocketAddr>,
@@ -181,7 +203,7 @@ impl HaArgs {
         let mut machine = Settings::pair(rank, 1 - rank.min(1), mode, profile);
         machine.timers = timers(profile, timer_args, front);
         machine.initial_role = match self.ha_role {
-            None | Some(HaRole::Auto) => InitialRole::Auto,
+            None | Some(HaRole::Auto | HaRole::Front) => InitialRole::Auto,
             Some(HaRole::Primary) => InitialRole::Primary,
             Some(HaRole::Standby) => InitialRole::Standby,
         };
@@ -200,9 +222,14 @@ impl HaArgs {
         self.warn(warnings);
         HaSettings {
             rank: self.ha_rank,
+            is_front: self.ha_role == Some(HaRole::Front),
             peers: self.ha_peer.clone().unwrap_or_default(),
             listen: self.ha_listen.clone().unwrap_or_default(),
             key_file: self.ha_key_file.clone(),
+            tls_cert: self.ha_tls_cert.clone(),
+            tls_key: self.ha_tls_key.clone(),
+            tls_ca: self.ha_tls_ca.clone(),
+            tls_peer_name: self.ha_tls_peer_name.clone(),
             state_dir: self.state_dir.clone(),
             peer_http: self.ha_peer_http.clone(),
             agent_listen: self.ha_agent_listen,
@@ -223,6 +250,7 @@ impl HaArgs {
             ("ha-listen", self.ha_listen.is_some()),
             ("ha-rank", self.ha_rank.is_some()),
             ("ha-key-file", self.ha_key_file.is_some()),
+            ("ha-tls-cert", self.ha_tls_cert.is_some()),
             ("ha-mode", self.ha_mode.is_some()),
             ("ha-role", self.ha_role.is_some()),
         ];
@@ -244,6 +272,10 @@ impl HaArgs {
             ha_listen,
             ha_rank,
             ha_key_file,
+            ha_tls_cert,
+            ha_tls_key,
+            ha_tls_ca,
+            ha_tls_peer_name,
             ha_profile,
             ha_mode,
             ha_role,
@@ -269,6 +301,9 @@ impl HaArgs {
 impl HaSettings {
     /// Whether a node can be one of a pair with these; the error is one sentence.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.is_front {
+            return self.check_front();
+        }
         if self.peers.is_empty() {
             return Ok(());
         }
@@ -282,12 +317,41 @@ impl HaSettings {
         if self.listen.is_empty() {
             return needs("--ha-listen, so that the other node can reach this one");
         }
+        self.check_tls()?;
         if self.machine.mode == Mode::Strict {
             let why = "--ha-mode strict needs a lease store, and this build has none yet";
             return Err(why.to_owned());
         }
         let checked = self.machine.validate();
         checked.map_err(|error| format!("the timers of the pair (--ha-…): {error}"))
+    }
+
+    fn check_tls(&self) -> Result<(), String> {
+        let tls = [&self.tls_cert, &self.tls_key, &self.tls_ca];
+        let num_tls = tls.iter().filter(|file| file.is_some()).count();
+        if num_tls != 0 && num_tls != tls.len() {
+            let why = "mTLS needs all of --ha-tls-cert, --ha-tls-key and --ha-tls-ca";
+            return Err(why.to_owned());
+        }
+        if self.tls_peer_name.is_some() && num_tls == 0 {
+            return Err("--ha-tls-peer-name needs --ha-tls-cert".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What a front without an engine must and must not be told.
+    fn check_front(&self) -> Result<(), String> {
+        let front = |what: &str| Err(format!("--ha-role front {what}"));
+        if self.peers.is_empty() {
+            return front("needs --ha-peer, with the --ha-listen of both nodes");
+        }
+        if self.key_file.is_none() {
+            return front("needs --ha-key-file, with the key of the nodes");
+        }
+        if self.rank.is_some() || !self.listen.is_empty() {
+            return front("is no node: it takes neither --ha-rank nor --ha-listen");
+        }
+        self.check_tls()
     }
 }
 

@@ -33,6 +33,13 @@ fn a_pair_needs_what_tells_its_nodes_apart_and_brings_them_together() {
     let strict = [&PAIR[..], &["--ha-mode=strict"]].concat();
     let error = ha(&strict).check().expect_err("there is no store");
     assert!(error.contains("lease store"), "{error}");
+    let tls = [&PAIR[..], &["--ha-tls-cert=c.pem", "--ha-tls-key=k.pem"]].concat();
+    let error = ha(&tls).check().expect_err("a CA is missing");
+    assert!(error.contains("--ha-tls-ca"), "{error}");
+    let tls = [&tls[..], &["--ha-tls-ca=ca.pem"]].concat();
+    assert_eq!(ha(&tls).check(), Ok(()));
+    let name = [&PAIR[..], &["--ha-tls-peer-name=b"]].concat();
+    assert!(ha(&name).check().is_err(), "a name without certificates");
     // Without a peer nothing is needed, and what means nothing is named.
     let alone = parse_with(&["--ha-rank=1"], &[]).expect("accepted");
     assert_eq!(alone.ha.check(), Ok(()));
@@ -55,6 +62,25 @@ fn timers_come_from_the_profile_and_from_options_and_obey_their_rules() {
     assert!(error.contains("dead_after_ms"), "{error}");
     let settings = parse_with(&["--ha-takeover-hold-ms=7"], &[]).expect("accepted");
     assert_eq!(settings.front.takeover_hold_ms, 7);
+}
+
+#[test]
+fn a_front_without_an_engine_is_no_node() {
+    let front = ["--ha-role=front", "--ha-peer=a:1,b:1", "--ha-key-file=k"];
+    assert_eq!(ha(&front).check(), Ok(()));
+    assert!(ha(&front).is_front && !ha(&PAIR).is_front);
+    for (args, expected) in [
+        (&front[..1], "--ha-peer"),
+        (&front[..2], "--ha-key-file"),
+        (&[&front[..], &["--ha-rank=1"]].concat()[..], "--ha-rank"),
+        (
+            &[&front[..], &["--ha-listen=[::]:1"]].concat()[..],
+            "--ha-listen",
+        ),
+    ] {
+        let error = ha(args).check().expect_err(expected);
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]

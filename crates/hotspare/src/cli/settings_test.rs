@@ -51,6 +51,7 @@ const WITHOUT_OPTION: [(&str, &str); 8] = [
     ("EngineOptions.life", "the front counts it"),
     ("EngineOptions.max_model_len", "taken from ModelOptions"),
     ("EngineOptions.num_kv_blocks_override", "for tests"),
+    ("HaSettings.is_front", "a value of --ha-role"),
     (
         "HttpConfig.template_command",
         "this program, set when it serves",
@@ -142,7 +143,8 @@ fn pair_fields(ha: &HaSettings) -> BTreeMap<String, String> {
         all.extend(named);
     };
     add(
-        &fields!(HaSettings, ha; rank, peers, listen, key_file, state_dir, peer_http,
+        &fields!(HaSettings, ha; rank, is_front, peers, listen, key_file, tls_cert, tls_key, tls_ca,
+            tls_peer_name, state_dir, peer_http,
             references, min_num_references, reference_interval_ms, reference_timeout_ms,
             agent_listen, hooks, webhooks, machine, bounds),
     );

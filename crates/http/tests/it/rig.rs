@@ -135,6 +135,7 @@ impl Rig {
                 eos_token_ids: vec![1],
                 ..GenerationDefaults::default()
             },
+            config_hash: String::new(),
         };
         let engine = EngineOptions {
             backend: Backend::Scripted(options.scripted),

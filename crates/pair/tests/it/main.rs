@@ -9,4 +9,5 @@ mod relay;
 mod roles;
 mod security;
 mod strict;
+mod tls;
 mod traffic;
