@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::failover::{Phases, Random, gap, is_finished, text};
 use crate::load::{self, StreamReport};
 use crate::pair_nodes::Nodes;
-use crate::server::{address, start};
+use crate::server::{address, counter, start};
 use crate::switchover;
 
 pub(crate) const MODEL: &str = "spark";
@@ -68,11 +68,11 @@ pub(crate) fn run() {
          each of {NUM_ROUNDS} rounds, everything on {num_cores} cores\n"
     );
     println!(
-        "| streams enter by, fault | streams finished | texts as of an uncut run | gaps | p50 ms \
+        "| streams enter by, fault | behind at the fault, tokens | streams finished | texts as of an uncut run | gaps | p50 ms \
          | p99 ms | greatest ms | goal, p99 ms | p99 of each round | heard ms | given ms \
          | token ms | read again, tokens |"
     );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|");
     let bodies = bodies();
     let (expected, took) = {
         let server = start(MODEL, &["--disable-log-stats"]);
@@ -123,6 +123,8 @@ struct Run {
     gaps_ms: Vec<f64>,
     p99_by_round: Vec<String>,
     phases: Vec<Phases>,
+    /// What the engine that took over had not read, at the faults.
+    num_unread: Vec<f64>,
 }
 
 /// The streams once over a fresh pair, with the fault after so long.
@@ -142,6 +144,8 @@ fn one_round(
         let address = address(entry);
         let streams = scope.spawn(move || load::streams(&address, "/v1/completions", bodies));
         std::thread::sleep(after);
+        run.num_unread
+            .push(counter(entry, "hotspare:shadow_unread_tokens"));
         let at = Instant::now();
         (fault.happen)(&nodes);
         let reports = streams.join();
@@ -165,10 +169,14 @@ fn print_row(fault: &Fault, mut run: Run) {
     let mean = |of: fn(&Phases) -> f64| {
         run.phases.iter().map(of).sum::<f64>() / run.phases.len().max(1) as f64
     };
+    let num_unread = run.num_unread.iter().map(f64::to_string);
+    let num_unread: Vec<String> = num_unread.collect();
     let mean_gap = gaps.iter().sum::<f64>() / gaps.len().max(1) as f64;
     println!(
-        "| {} | {} of {} | {} | {} | {} | {} | {} | {:.0} | {} | {:.0} | {:.0} | {:.0} | {:.0} |",
+        "| {} | {} | {} of {} | {} | {} | {} | {} | {} | {:.0} | {} | {:.0} | {:.0} | {:.0} \
+         | {:.0} |",
         fault.name,
+        num_unread.join(", "),
         run.num_finished,
         run.num_streams,
         run.num_equal,

@@ -26,6 +26,7 @@ mod own_templates;
 mod pair;
 mod pair_cuts;
 mod pair_faults;
+mod pair_leaks;
 mod pair_nodes;
 mod quantized;
 mod replay;

@@ -15,7 +15,9 @@ use tokio::task::JoinHandle;
 use crate::in_flight::InFlight;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::model::{Model, ModelCell};
+use crate::pair_metrics;
 use crate::peer_link::PeerLink;
+use crate::readers::Readers;
 use crate::replays::Replays;
 use crate::seeds::Seeds;
 use crate::shadow::Shadow;
@@ -25,7 +27,7 @@ use crate::supervisor::{Reload, Supervisor};
 use crate::trail::Trails;
 use crate::{
     EngineLauncher, EngineState, FrontConfig, FrontError, GenerateError, GenerationJob,
-    GenerationStream, ModelInfo, ModelLoader, PairSetup, Pairing, ShadowMode, relay, standing,
+    GenerationStream, ModelInfo, ModelLoader, PairSetup, Pairing, relay, standing,
 };
 
 /// What clones of a front share.
@@ -36,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) replays: Arc<Replays>,
     pub(crate) trails: Arc<Trails>,
+    pub(crate) readers: Arc<Readers>,
     pub(crate) seeds: Seeds,
     pub(crate) num_request_ids: AtomicU64,
     pub(crate) in_flight: InFlight,
@@ -45,9 +48,9 @@ pub(crate) struct Shared {
     pub(crate) num_models: AtomicU64,
     pub(crate) loader: OnceLock<Arc<dyn ModelLoader>>,
     pub(crate) pairing: Option<Arc<dyn Pairing>>,
-    /// New requests that wait for a role to change.
     /// What this node lacked of what the pair serves when it was last measured; see `standing`.
     pub(crate) degraded: Mutex<Option<String>>,
+    /// New requests that wait for a role to change.
     pub(crate) num_held: AtomicUsize,
     /// What runs for the peer is to end: set when this front drains.
     pub(crate) closing: watch::Sender<bool>,
@@ -125,15 +128,20 @@ impl Front {
             Arc::clone(&slot),
             Duration::from_secs(config.stats_log_interval_s),
         ));
-        let trails = Arc::new(Trails::new(match config.num_spare_engines {
-            0 => ShadowMode::Off,
-            _ => config.spare_shadow,
-        }));
-        let shadow = Shadow::new(&config, Arc::clone(&slot), Arc::clone(&trails));
+        let pairing = setup.as_ref().map(|setup| Arc::clone(&setup.pairing));
+        let readers = Arc::new(Readers::new(&config, Arc::clone(&slot), pairing.clone()));
+        let trails = Arc::new(Trails::new(readers.mode()));
+        let shadow = Shadow::new(
+            &config,
+            Arc::clone(&slot),
+            Arc::clone(&readers),
+            Arc::clone(&trails),
+        );
         let shared = Shared {
             seeds: Seeds::new(config.assigned_seed),
             replays,
             trails,
+            readers,
             journal,
             config,
             models,
@@ -144,7 +152,7 @@ impl Front {
             num_request_ids: AtomicU64::new(0),
             in_flight: InFlight::new(),
             is_draining: AtomicBool::new(false),
-            pairing: setup.as_ref().map(|setup| Arc::clone(&setup.pairing)),
+            pairing,
             degraded: Mutex::default(),
             num_held: AtomicUsize::new(0),
             closing: watch::Sender::new(false),
@@ -271,7 +279,9 @@ impl Front {
 
     /// All metrics; see [`Front::metrics_content_type`].
     pub fn metrics_text(&self) -> String {
-        self.model().metrics.text()
+        let mut text = self.model().metrics.samples();
+        pair_metrics::append(self, &mut text);
+        text
     }
 
     /// The media type of [`Front::metrics_text`].

@@ -30,12 +30,14 @@ mod load;
 mod metrics;
 mod model;
 mod model_info;
+mod pair_metrics;
 #[cfg(test)]
 mod pair_test;
 mod pairing;
 mod peer_link;
 mod placement;
 mod process;
+mod readers;
 mod relay;
 mod relay_outbox;
 mod reload;

@@ -292,8 +292,10 @@ impl Relay {
                 reason,
             });
         };
-        let number = self.shared.num_request_ids.fetch_add(1, Ordering::Relaxed);
-        let ours = RequestId(number);
+        let ours = match theirs.is_shadow() {
+            true => self.shared.trails.next_shadow_id(),
+            false => RequestId(self.shared.num_request_ids.fetch_add(1, Ordering::Relaxed)),
+        };
         if let Some(epoch) = epoch
             && !self.admit(epoch, ours)
         {
@@ -307,6 +309,11 @@ impl Relay {
         request.request_id = ours;
         let feed = Feed::relayed(Arc::clone(outbox), theirs);
         match client.submit(request, feed) {
+            // It works for a client, and lives on.
+            Err(SubmitError::Gone) if theirs.is_shadow() => {
+                outbox.end(theirs);
+                reject(RejectReason::Draining);
+            }
             // The end of the engine ends the stream, too.
             Ok(()) | Err(SubmitError::Gone) => {}
             Err(SubmitError::Full {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::front::Shared;
 use crate::slot::EngineView;
-use crate::{EngineState, Front, Pairing, ShadowMode};
+use crate::{EngineState, Front, Pairing};
 
 /// Would a request be served here, now?
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -288,8 +288,10 @@ impl Front {
 
     /// What the engine has to read along yet, where it is the one that does.
     fn num_unread_tokens(&self, engine: &EngineView) -> Option<u64> {
-        let Shared { slot, trails, .. } = &*self.shared;
-        let reader = (trails.mode() != ShadowMode::Off).then(|| slot.next_main())??;
+        let Shared {
+            readers, trails, ..
+        } = &*self.shared;
+        let reader = readers.reader()?.client;
         let hello = reader.hello();
         let is_reader = engine.hello.as_ref()?.engine_id == hello.engine_id;
         is_reader.then(|| crate::shadow::num_unread(trails, hello) as u64)

@@ -105,7 +105,7 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             engine_hang_ceiling_ms, engine_hang_factor, engine_canary_interval_ms,
             num_spare_engines, spare_start_delay_ms, spare_shadow, spare_shadow_interval_ms,
             spare_shadow_min_lag_tokens, spare_shadow_max_num_tokens, spare_shadow_max_round_ms,
-            spare_shadow_max_load_percent, max_num_unreaped_engines, engine_retire_grace_ms,
+            spare_shadow_max_load_percent, peer_shadow, max_num_unreaped_engines, engine_retire_grace_ms,
             engine_retire_timeout_s, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,
             engine_stable_after_ms, max_num_engine_failures, journal_max_request_bytes,
             journal_max_bytes, max_num_concurrent_replays,
