@@ -26,6 +26,9 @@ const NUM_STREAMS: usize = 32;
 const NUM_TOKENS: usize = 800;
 const NUM_ROUNDS: usize = 5;
 
+/// Rounds of the comparison of costs.
+const NUM_COST_ROUNDS: usize = 2;
+
 /// A fault comes in this part of the time that the streams take undisturbed, thousandths.
 const FAULT_AT: Range<u64> = 200..700;
 
@@ -68,9 +71,9 @@ pub(crate) fn run() {
          each of {NUM_ROUNDS} rounds, everything on {num_cores} cores\n"
     );
     println!(
-        "| streams enter by, fault | behind at the fault, tokens | streams finished | texts as of an uncut run | gaps | p50 ms \
-         | p99 ms | greatest ms | goal, p99 ms | p99 of each round | heard ms | given ms \
-         | token ms | read again, tokens |"
+        "| streams enter by, fault | behind at the fault, tokens | streams finished | texts as of \
+         an uncut run | gaps | p50 ms | p99 ms | greatest ms | goal, p99 ms | p99 of each round \
+         | heard ms | given ms | token ms | read again, tokens |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|");
     let bodies = bodies();
@@ -98,7 +101,30 @@ pub(crate) fn run() {
         FAULT_AT.start / 10,
         FAULT_AT.end / 10
     );
+    costs(&bodies);
     switchover::run();
+}
+
+/// Time that the same streams take through a pair whose standby reads along and through one whose
+/// standby does not, in turns.
+fn costs(bodies: &[String]) {
+    let modes = ["--ha-shadow=off", "--ha-shadow=full"];
+    let mut times = modes.map(|_| f64::INFINITY);
+    for _ in 0..NUM_COST_ROUNDS {
+        for (time, mode) in times.iter_mut().zip(modes) {
+            let nodes = Nodes::start(MODEL, &[mode]);
+            let started = Instant::now();
+            load::streams(&address(&nodes.b), "/v1/completions", bodies);
+            *time = time.min(started.elapsed().as_secs_f64());
+        }
+    }
+    let [off, full] = times;
+    println!(
+        "\nThrough a pair without a fault they take {off:.2} s where the standby does not read \
+         along and {full:.2} s where it does ({:+.0} %), the shortest of {NUM_COST_ROUNDS} runs: \
+         what two nodes on the same cores cost each other, and two servers do not.",
+        (full / off - 1.0) * 100.0
+    );
 }
 
 fn bodies() -> Vec<String> {

@@ -3,7 +3,8 @@
 //! Requests come through both addresses all the while. What both nodes hold is counted after a few
 //! switchovers, and again after fifty more, once everything is quiet.
 //!
-//! Invariant: anything that stays behind at every switchover, or at every fifth one, fails the test.
+//! Invariant: anything that stays behind at every switchover, or at every fifth one, fails the
+//! test.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

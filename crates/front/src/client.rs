@@ -64,7 +64,7 @@ struct Outbox {
 pub(crate) struct Ending {
     /// As every sequence was told.
     pub(crate) loss: Loss,
-    /// Sequences that it had.
+    /// Sequences of clients that it had.
     pub(crate) num_sequences: usize,
 }
 
@@ -319,11 +319,11 @@ impl EngineClient {
         let at = Instant::now();
         let mut table = lock(&self.table);
         table.is_closed = true;
-        let lost: Vec<(RequestId, Sequence)> = table.sequences.drain().collect();
         self.ending.send_replace(Some(Ending {
             loss: loss.clone(),
-            num_sequences: lost.len(),
+            num_sequences: table.served().count(),
         }));
+        let lost: Vec<(RequestId, Sequence)> = table.sequences.drain().collect();
         let mut is_excused = false;
         let replays = lost.iter().find_map(|(_, lost)| lost.feed.replays());
         if let Some(replays) = replays {

@@ -124,19 +124,12 @@ impl Front {
             Arc::clone(&replays),
         );
         let (reloads, reload_receiver) = mpsc::channel(1);
-        let stats_log = tokio::spawn(crate::stats_log::run(
-            Arc::clone(&slot),
-            Duration::from_secs(config.stats_log_interval_s),
-        ));
+        let stats_interval = Duration::from_secs(config.stats_log_interval_s);
+        let stats_log = tokio::spawn(crate::stats_log::run(Arc::clone(&slot), stats_interval));
         let pairing = setup.as_ref().map(|setup| Arc::clone(&setup.pairing));
         let readers = Arc::new(Readers::new(&config, Arc::clone(&slot), pairing.clone()));
         let trails = Arc::new(Trails::new(readers.mode()));
-        let shadow = Shadow::new(
-            &config,
-            Arc::clone(&slot),
-            Arc::clone(&readers),
-            Arc::clone(&trails),
-        );
+        let shadow = Shadow::new(&config, &slot, &readers, &trails);
         let shared = Shared {
             seeds: Seeds::new(config.assigned_seed),
             replays,

@@ -81,7 +81,6 @@ impl Collector for PairMetrics {
 }
 
 fn encode_pair(out: &mut Exposition<'_>, front: &Front, view: &PairView) -> fmt::Result {
-    let shared = &front.shared;
     if let Some(silence) = front.pairing().and_then(|pairing| pairing.peer_silence()) {
         out.gauge(
             "hotspare:peer_heartbeat_age_seconds",
@@ -129,6 +128,12 @@ fn encode_pair(out: &mut Exposition<'_>, front: &Front, view: &PairView) -> fmt:
     ] {
         out.counter(name, help, value)?;
     }
+    encode_work(out, front)
+}
+
+/// What the nodes do for each other.
+fn encode_work(out: &mut Exposition<'_>, front: &Front) -> fmt::Result {
+    let shared = &front.shared;
     out.gauge(
         "hotspare:num_requests_held",
         "New requests that wait until a node of the pair serves",

@@ -191,7 +191,7 @@ impl Relay {
                 reason = writing => reason,
                 reason = self.replaced(&client) => reason,
                 ending = client.ended() => {
-                    let num_relayed = outbox.live().len();
+                    let num_relayed = outbox.num_live();
                     self.say_why(&mut sender, &ending, num_relayed).await;
                     "the engine ended".to_owned()
                 }
@@ -200,8 +200,9 @@ impl Relay {
         tracing::info!(reason, "The peer's stream to this node's engine ended.");
     }
 
-    /// Where the engine ended by itself while it worked for nobody else, one of the peer's requests
-    /// may be to blame. Of any other end the peer learns by the end of the stream.
+    /// Where the engine ended by itself while it worked for no client of anybody else, one of the
+    /// peer's requests may be to blame, or what was read along for it. Of any other end the peer
+    /// learns by the end of the stream.
     async fn say_why(
         &self,
         sender: &mut Sender<WriteHalf<PeerIo>>,

@@ -89,14 +89,14 @@ struct Reading {
 impl Shadow {
     pub(crate) fn new(
         config: &FrontConfig,
-        slot: Arc<EngineSlot>,
-        readers: Arc<Readers>,
-        trails: Arc<Trails>,
+        slot: &Arc<EngineSlot>,
+        readers: &Arc<Readers>,
+        trails: &Arc<Trails>,
     ) -> Self {
         Self {
-            slot,
-            readers,
-            trails,
+            slot: Arc::clone(slot),
+            readers: Arc::clone(readers),
+            trails: Arc::clone(trails),
             interval: Duration::from_millis(config.spare_shadow_interval_ms),
             min_lag_tokens: config.spare_shadow_min_lag_tokens,
             max_num_tokens: config.spare_shadow_max_num_tokens,
