@@ -164,7 +164,7 @@ fn one_run(setup: Setup, bodies: &[String], expected: &[String]) {
     while run.num_kills < NUM_KILLS && run.num_rounds < MAX_NUM_ROUNDS {
         one_round(&server, setup, bodies, expected, &mut run);
     }
-    let phases = Phases::of(&server);
+    let phases = Phases::of(&server, &server);
     print_row(setup.name, run, &phases);
 }
 
@@ -265,14 +265,15 @@ pub(crate) struct Phases {
 }
 
 impl Phases {
-    pub(crate) fn of(server: &Server) -> Self {
+    /// Of the streams of `server`, which went on on the engine of `reader`.
+    pub(crate) fn of(server: &Server, reader: &Server) -> Self {
         let mean = |name: &str| {
             let sum = counter(server, &format!("{name}_sum"));
             sum * 1e3 / counter(server, &format!("{name}_count")).max(1.0)
         };
         let num_replays = counter(server, "hotspare:replay_wait_seconds_count");
-        let num_looked_up = counter(server, "vllm:prefix_cache_queries_total");
-        let num_found = counter(server, "vllm:prefix_cache_hits_total");
+        let num_looked_up = counter(reader, "vllm:prefix_cache_queries_total");
+        let num_found = counter(reader, "vllm:prefix_cache_hits_total");
         Self {
             given: mean("hotspare:replay_wait_seconds"),
             gap: mean("hotspare:replay_gap_seconds"),

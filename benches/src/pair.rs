@@ -186,7 +186,7 @@ fn one_round(
     gaps_ms.sort_by(f64::total_cmp);
     run.p99_by_round.push(percentile(&gaps_ms, 0.99));
     run.gaps_ms.extend(gaps_ms);
-    run.phases.push(Phases::of(entry));
+    run.phases.push(Phases::of(entry, &nodes.b));
 }
 
 fn print_row(fault: &Fault, mut run: Run) {
