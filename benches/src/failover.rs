@@ -10,6 +10,7 @@
 //! Invariant: the texts are compared with those of the same requests on an engine that nobody
 //! kills; a stream that ended with an error is counted, never left out in silence.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use hotspare_testkit::{Server, send_signal, wait_until};
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
 
 /// Time between an engine's readiness and its end, milliseconds.
-const KILL_AFTER_MS: std::ops::Range<u64> = 200..1_200;
+const KILL_AFTER_MS: Range<u64> = 200..1_200;
 
 /// A spare that is no further behind than this has caught up: what streams wait for before they are
 /// read along, and as much again for what comes meanwhile.
@@ -196,7 +197,7 @@ fn one_run(setup: Setup, bodies: &[String], expected: &[String]) {
     while run.num_kills < NUM_KILLS && run.num_rounds < MAX_NUM_ROUNDS {
         one_round(&server, setup, bodies, expected, &mut run);
     }
-    let phases = Phases::of(&server);
+    let phases = Phases::of(&server, &server);
     print_row(setup.name, run, &phases);
 }
 
@@ -213,7 +214,7 @@ struct Run {
 }
 
 /// When engines are killed.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Default for Random {
     fn default() -> Self {
@@ -222,14 +223,14 @@ impl Default for Random {
 }
 
 impl Random {
-    /// From an engine's readiness to its end.
-    fn wait(&mut self) -> Duration {
+    /// A time in `range`, which is in milliseconds.
+    pub(crate) fn wait(&mut self, range: &Range<u64>) -> Duration {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let span = KILL_AFTER_MS.end - KILL_AFTER_MS.start;
-        Duration::from_millis(KILL_AFTER_MS.start + (self.0 >> 33) % span)
+        let span = (range.end - range.start).max(1);
+        Duration::from_millis(range.start + (self.0 >> 33) % span)
     }
 }
 
@@ -242,7 +243,7 @@ fn one_round(server: &Server, setup: Setup, bodies: &[String], expected: &[Strin
         let mut kills = Vec::new();
         while run.num_kills < NUM_KILLS {
             wait_until_whole(server, setup.num_spares);
-            std::thread::sleep(run.random.wait());
+            std::thread::sleep(run.random.wait(&KILL_AFTER_MS));
             if setup.waits {
                 wait_until("the spare has caught up", PATIENCE, || {
                     streams.is_finished() || num_unread(server) <= CAUGHT_UP_TOKENS
@@ -265,11 +266,9 @@ fn one_round(server: &Server, setup: Setup, bodies: &[String], expected: &[Strin
         let reports = streams.join().expect("the load generator goes on");
         (reports, kills)
     });
-    let end = memchr::memmem::Finder::new(b"\"finish_reason\":\"length\"");
-    let is_finished = |report: &&StreamReport| end.find(&report.answer).is_some();
     run.num_rounds += 1;
     run.num_streams += reports.len();
-    run.num_finished += reports.iter().filter(is_finished).count();
+    run.num_finished += reports.iter().filter(|report| is_finished(report)).count();
     let texts = reports.iter().map(text);
     run.num_equal += texts.zip(expected).filter(|(a, b)| a == *b).count();
     let gaps = kills
@@ -289,24 +288,25 @@ fn num_unread(server: &Server) -> u64 {
 }
 
 /// Means over the replays, of the server's own.
-struct Phases {
+pub(crate) struct Phases {
     /// From the loss until the sequence was given to another engine, ms.
-    given: f64,
+    pub(crate) given: f64,
     /// From the loss until its next token, ms.
-    gap: f64,
+    pub(crate) gap: f64,
     /// Tokens that an engine found nowhere, for each replay.
-    num_read_again: f64,
+    pub(crate) num_read_again: f64,
 }
 
 impl Phases {
-    fn of(server: &Server) -> Self {
+    /// Of the streams of `server`, which went on on the engine of `reader`.
+    pub(crate) fn of(server: &Server, reader: &Server) -> Self {
         let mean = |name: &str| {
             let sum = counter(server, &format!("{name}_sum"));
             sum * 1e3 / counter(server, &format!("{name}_count")).max(1.0)
         };
         let num_replays = counter(server, "hotspare:replay_wait_seconds_count");
-        let num_looked_up = counter(server, "vllm:prefix_cache_queries_total");
-        let num_found = counter(server, "vllm:prefix_cache_hits_total");
+        let num_looked_up = counter(reader, "vllm:prefix_cache_queries_total");
+        let num_found = counter(reader, "vllm:prefix_cache_hits_total");
         Self {
             given: mean("hotspare:replay_wait_seconds"),
             gap: mean("hotspare:replay_gap_seconds"),
@@ -352,14 +352,19 @@ fn print_row(name: &str, run: Run, phases: &Phases) {
 
 /// The longest silence that ends after `kill` and begins before what was on its way is read; none
 /// where nothing comes after it.
-fn gap(report: &StreamReport, kill: Instant) -> Option<Duration> {
+pub(crate) fn gap(report: &StreamReport, kill: Instant) -> Option<Duration> {
     let silences = report.arrivals.windows(2);
     let around = silences.filter(|ends| ends[1] > kill && ends[0] <= kill + ON_ITS_WAY);
     around.map(|ends| ends[1].duration_since(ends[0])).max()
 }
 
+/// Whether a stream got all that it asked for.
+pub(crate) fn is_finished(report: &StreamReport) -> bool {
+    memchr::memmem::find(&report.answer, b"\"finish_reason\":\"length\"").is_some()
+}
+
 /// The text of a streamed completion.
-fn text(report: &StreamReport) -> String {
+pub(crate) fn text(report: &StreamReport) -> String {
     let answer = String::from_utf8_lossy(&report.answer);
     let events = answer
         .lines()

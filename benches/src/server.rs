@@ -30,6 +30,11 @@ pub(crate) fn start(model: &str, args: &[&str]) -> Server {
     Server::start(binary(), &ServerOptions::new(model, args))
 }
 
+/// A server of `model` whose port is bound.
+pub(crate) fn start_unready(model: &str, args: &[&str]) -> Server {
+    Server::start_unready(binary(), &ServerOptions::new(model, args))
+}
+
 /// `ADDRESS:PORT` of a server.
 pub(crate) fn address(server: &Server) -> String {
     server.base_url().trim_start_matches("http://").to_owned()

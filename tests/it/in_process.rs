@@ -25,6 +25,7 @@ impl EngineLauncher for Threads {
         Ok(LaunchedEngine {
             stream: spawn_in_process(options)?,
             process: None,
+            kv_mirror: None,
         })
     }
 }

@@ -29,6 +29,7 @@ mod pair;
 mod pair_cuts;
 mod pair_faults;
 mod pair_front;
+mod pair_leaks;
 mod pair_nodes;
 mod pair_reload;
 mod pair_tls;

@@ -13,7 +13,7 @@ use crate::pair_nodes::{
 };
 use crate::support::{PATIENCE, chat, metric, serve_mini};
 
-const NUM_STREAMS: u64 = 8;
+const NUM_STREAMS: u64 = 32;
 const NUM_TOKENS: u64 = 150;
 
 /// Slow enough that a death comes in the middle.

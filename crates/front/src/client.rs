@@ -32,17 +32,23 @@ struct Sequence {
 struct Table {
     sequences: HashMap<RequestId, Sequence>,
     is_closed: bool,
-    /// A client's request was given to it: it reads nothing along any more.
-    has_served: bool,
+    /// Something that is read along was given to it since there was none for sure.
+    has_shadows: bool,
 }
 
 impl Table {
-    /// It serves from now on. Returns the shadows that end by that, which are no longer in here.
-    fn start_serving(&mut self) -> Vec<(RequestId, Sequence)> {
-        match std::mem::replace(&mut self.has_served, true) {
-            true => Vec::new(),
-            false => self.sequences.extract_if(|id, _| id.is_shadow()).collect(),
+    /// It works for a client, and reads nothing along meanwhile. Returns the shadows that end by
+    /// that, which are no longer in here.
+    fn end_shadows(&mut self) -> Vec<(RequestId, Sequence)> {
+        match std::mem::take(&mut self.has_shadows) {
+            false => Vec::new(),
+            true => self.sequences.extract_if(|id, _| id.is_shadow()).collect(),
         }
+    }
+
+    /// Sequences that clients asked for.
+    fn served(&self) -> impl Iterator<Item = &RequestId> {
+        self.sequences.keys().filter(|id| !id.is_shadow())
     }
 }
 
@@ -59,7 +65,7 @@ struct Outbox {
 pub(crate) struct Ending {
     /// As every sequence was told.
     pub(crate) loss: Loss,
-    /// Sequences that it had.
+    /// Sequences of clients that it had.
     pub(crate) num_sequences: usize,
 }
 
@@ -182,9 +188,15 @@ impl EngineClient {
         self.last_step.load(Ordering::Relaxed).max(of_stats)
     }
 
-    /// Sequences that have not ended.
+    /// Sequences of clients that have not ended.
     pub(crate) fn num_sequences(&self) -> usize {
-        lock(&self.table).sequences.len()
+        lock(&self.table).served().count()
+    }
+
+    /// Those of them that run for the fronts of other nodes.
+    pub(crate) fn num_relayed(&self) -> usize {
+        let relays = lock(&self.relays);
+        relays.iter().map(|relay| relay.num_live()).sum()
     }
 
     /// Queues a message that is not a request.
@@ -221,7 +233,8 @@ impl EngineClient {
     /// Whether the engine gets on, as far as its messages tell; `is_late` as for
     /// [`Liveness::check`].
     pub(crate) fn check_liveness(&self, now: Instant, is_late: bool) -> Verdict {
-        let is_busy = self.num_sequences() > 0 || !lock(&self.outbox).messages.is_empty();
+        let has_work = !lock(&self.table).sequences.is_empty();
+        let is_busy = has_work || !lock(&self.outbox).messages.is_empty();
         lock(&self.liveness).check(now, is_busy, is_late)
     }
 
@@ -327,11 +340,11 @@ impl EngineClient {
         let at = Instant::now();
         let mut table = lock(&self.table);
         table.is_closed = true;
-        let lost: Vec<(RequestId, Sequence)> = table.sequences.drain().collect();
         self.ending.send_replace(Some(Ending {
             loss: loss.clone(),
-            num_sequences: lost.len(),
+            num_sequences: table.served().count(),
         }));
+        let lost: Vec<(RequestId, Sequence)> = table.sequences.drain().collect();
         let mut is_excused = false;
         let replays = lost.iter().find_map(|(_, lost)| lost.feed.replays());
         if let Some(replays) = replays {
@@ -375,16 +388,17 @@ impl EngineClient {
             });
         }
         if request.request_id.is_shadow() {
-            if table.has_served {
+            if table.served().next().is_some() {
                 return Err(SubmitError::Gone);
             }
+            table.has_shadows = true;
         } else {
-            for (request_id, shadow) in table.start_serving() {
+            for (request_id, shadow) in table.end_shadows() {
                 outbox
                     .messages
                     .push_back(FrontMessage::Cancel { request_id });
                 let lost = ArrivalKind::Lost(Loss {
-                    message: "the engine serves now".to_owned(),
+                    message: "the engine works for a client now".to_owned(),
                     cause: LossCause::Outside,
                 });
                 shadow.feed.deliver(shadow.attempt, Instant::now(), lost);

@@ -67,6 +67,8 @@ pub struct FrontConfig {
     pub spare_shadow_max_round_ms: u64,
     /// Share of the time that it reads, at most; between rounds it rests for as long as that takes.
     pub spare_shadow_max_load_percent: u32,
+    /// What the engine of the node that stands by reads along of running streams.
+    pub peer_shadow: ShadowMode,
     /// Processes that lost their connection and have not ended, beyond which none is started.
     pub max_num_unreaped_engines: u32,
     /// Time without a request after which an engine that was replaced ends.
@@ -167,6 +169,7 @@ impl Default for FrontConfig {
             spare_shadow_max_num_tokens: 512,
             spare_shadow_max_round_ms: 50,
             spare_shadow_max_load_percent: 50,
+            peer_shadow: ShadowMode::Full,
             max_num_unreaped_engines: 4,
             engine_retire_grace_ms: 1_000,
             engine_retire_timeout_s: 600,

@@ -37,12 +37,12 @@ impl EngineMetrics {
 }
 
 /// Writes metrics without labels of their own.
-struct Exposition<'a> {
-    encoder: DescriptorEncoder<'a>,
+pub(crate) struct Exposition<'a> {
+    pub(crate) encoder: DescriptorEncoder<'a>,
 }
 
 impl Exposition<'_> {
-    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         let gauge = ConstGauge::new(value);
         let metric = self
             .encoder
@@ -50,7 +50,7 @@ impl Exposition<'_> {
         gauge.encode(metric)
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(crate) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let counter = ConstCounter::new(value);
         let metric = self
             .encoder
@@ -84,7 +84,7 @@ impl Exposition<'_> {
     }
 
     /// One gauge or counter with a label, one sample for each of its values.
-    fn by_label(
+    pub(crate) fn by_label(
         &mut self,
         (name, help, kind): (&str, &str, MetricType),
         label: &'static str,

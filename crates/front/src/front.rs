@@ -15,7 +15,9 @@ use tokio::task::JoinHandle;
 use crate::in_flight::InFlight;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::model::{Model, ModelCell};
+use crate::pair_metrics;
 use crate::peer_link::PeerLink;
+use crate::readers::Readers;
 use crate::replays::Replays;
 use crate::seeds::Seeds;
 use crate::shadow::Shadow;
@@ -25,8 +27,7 @@ use crate::supervisor::{Reload, Supervisor};
 use crate::trail::Trails;
 use crate::{
     EngineLauncher, EngineState, FrontConfig, FrontError, GenerateError, GenerationJob,
-    GenerationStream, ModelInfo, ModelLoader, PairSetup, Pairing, ShadowMode, lone, relay,
-    standing,
+    GenerationStream, ModelInfo, ModelLoader, PairSetup, Pairing, lone, relay, standing,
 };
 
 /// What clones of a front share.
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) replays: Arc<Replays>,
     pub(crate) trails: Arc<Trails>,
+    pub(crate) readers: Arc<Readers>,
     pub(crate) seeds: Seeds,
     pub(crate) num_request_ids: AtomicU64,
     pub(crate) in_flight: InFlight,
@@ -124,20 +126,17 @@ impl Front {
                 tokio::spawn(supervisor.run(reload_receiver))
             }
         };
-        let stats_log = tokio::spawn(crate::stats_log::run(
-            Arc::clone(&slot),
-            Duration::from_secs(config.stats_log_interval_s),
-        ));
-        let trails = Arc::new(Trails::new(match config.spare_shadow {
-            _ if config.num_spare_engines == 0 => ShadowMode::Off,
-            ShadowMode::Auto if !config.has_kv_mirror => ShadowMode::Full,
-            mode => mode,
-        }));
-        let shadow = Shadow::new(&config, Arc::clone(&slot), Arc::clone(&trails));
+        let stats_interval = Duration::from_secs(config.stats_log_interval_s);
+        let stats_log = tokio::spawn(crate::stats_log::run(Arc::clone(&slot), stats_interval));
+        let pairing = setup.as_ref().map(|setup| Arc::clone(&setup.pairing));
+        let readers = Arc::new(Readers::new(&config, Arc::clone(&slot), pairing.clone()));
+        let trails = Arc::new(Trails::new(readers.mode()));
+        let shadow = Shadow::new(&config, &slot, &readers, &trails);
         let shared = Shared {
             seeds: Seeds::new(config.assigned_seed),
             replays,
             trails,
+            readers,
             journal,
             config,
             models,
@@ -148,7 +147,7 @@ impl Front {
             num_request_ids: AtomicU64::new(0),
             in_flight: InFlight::new(),
             is_draining: AtomicBool::new(false),
-            pairing: setup.as_ref().map(|setup| Arc::clone(&setup.pairing)),
+            pairing,
             is_lone,
             degraded: Mutex::default(),
             num_held: AtomicUsize::new(0),
@@ -276,7 +275,9 @@ impl Front {
 
     /// All metrics; see [`Front::metrics_content_type`].
     pub fn metrics_text(&self) -> String {
-        self.model().metrics.text()
+        let mut text = self.model().metrics.samples();
+        pair_metrics::append(self, &mut text);
+        text
     }
 
     /// The media type of [`Front::metrics_text`].

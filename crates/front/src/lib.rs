@@ -32,12 +32,14 @@ mod lone;
 mod metrics;
 mod model;
 mod model_info;
+mod pair_metrics;
 #[cfg(test)]
 mod pair_test;
 mod pairing;
 mod peer_link;
 mod placement;
 mod process;
+mod readers;
 mod relay;
 mod relay_outbox;
 mod reload;

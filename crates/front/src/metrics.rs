@@ -7,12 +7,13 @@
 //! Invariant: a metric that is exposed is measured. Counters never go back while this process
 //! lives.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hotspare_journal::Journal;
 use hotspare_protocol::FinishReason;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -24,7 +25,7 @@ use crate::engine_metrics::EngineMetrics;
 use crate::replay_metrics::ReplayMetrics;
 use crate::slot::EngineSlot;
 
-/// Content type of [`Metrics::text`].
+/// Content type of [`Metrics::samples`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Label of `vllm:request_success`.
@@ -201,6 +202,17 @@ impl Sizes {
     }
 }
 
+/// Labels of every sample, as vLLM has them.
+pub(crate) fn labels(
+    model_name: &str,
+) -> impl Iterator<Item = (Cow<'static, str>, Cow<'static, str>)> {
+    let labels = [
+        ("model_name".into(), model_name.to_owned().into()),
+        ("engine".into(), "0".into()),
+    ];
+    labels.into_iter()
+}
+
 impl Metrics {
     /// Registers everything; `max_model_len` bounds the buckets that count tokens.
     pub(crate) fn new(
@@ -210,11 +222,7 @@ impl Metrics {
         journal: Journal,
     ) -> Self {
         let mut registry = Registry::default();
-        let labels = [
-            ("model_name".into(), model_name.to_owned().into()),
-            ("engine".into(), "0".into()),
-        ];
-        let scope = registry.sub_registry_with_labels(labels.into_iter());
+        let scope = registry.sub_registry_with_labels(labels(model_name));
         let latencies = Latencies::register(scope);
         let sizes = Sizes::register(scope, max_model_len);
         let success = Family::<FinishLabels, Counter>::default();
@@ -242,11 +250,11 @@ impl Metrics {
         }
     }
 
-    /// All metrics in the OpenMetrics text format.
-    pub(crate) fn text(&self) -> String {
+    /// All metrics in the OpenMetrics text format, but for its end.
+    pub(crate) fn samples(&self) -> String {
         self.replay.set_journal_bytes(self.journal.num_bytes());
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        encode_registry(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
     }
 

@@ -9,8 +9,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::testing::job;
 use crate::testing_pair::{Node, pair, quick, script};
-use crate::testing_streams::{collect, engine_falls_idle, labelled};
-use crate::{FrontConfig, GenerateError};
+use crate::testing_streams::{collect, engine_falls_idle, labelled, metric};
+use crate::{Front, FrontConfig, GenerateError, ShadowMode};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const PROMPT: &[TokenId] = &[5, 6, 7];
@@ -69,6 +69,74 @@ async fn streams_go_on_here_when_the_peer_is_gone() {
     let exact = labelled(b.front(), "hotspare:replays_total", "outcome=\"exact\"");
     assert_eq!(exact, 1.0);
     assert!(b.pairing.admitted_in().is_empty());
+}
+
+/// Reads along as fast as it can.
+fn shadowing() -> FrontConfig {
+    FrontConfig {
+        spare_shadow_interval_ms: 1,
+        spare_shadow_min_lag_tokens: 16,
+        spare_shadow_max_round_ms: 60_000,
+        ..quick()
+    }
+}
+
+/// A stream of 200 tokens for 40 of a prompt, and what of it was found read along by the engine of
+/// `finder`, on which it ended.
+async fn found_of(through: &Node, finder: &Front, at_150: impl FnOnce()) -> f64 {
+    let prompt: Vec<TokenId> = (5..45).collect();
+    let params = job(&[&prompt], 200);
+    let expected = script().continuation(&prompt, 0, &params.sampling, &params.stop, 200);
+    let mut stream = through.front().generate(params).await.unwrap();
+    let mut token_ids = Vec::new();
+    while token_ids.len() < 150 {
+        token_ids.extend(stream.next().await.unwrap().unwrap().token_ids);
+    }
+    at_150();
+    while let Some(delta) = stream.next().await {
+        token_ids.extend(delta.unwrap().token_ids);
+    }
+    assert_eq!(token_ids, expected);
+    engine_falls_idle(finder).await;
+    assert_eq!(
+        metric(finder, "vllm:prompt_tokens_total"),
+        40.0,
+        "counted once"
+    );
+    metric(finder, "vllm:prefix_cache_hits_total")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_has_read_along_what_it_takes_over() {
+    let [a, b] = ready_pair(&shadowing(), [""; 2]).await;
+    let finder = b.front().clone();
+    let num_found = found_of(&b, &finder, move || drop(a)).await;
+    assert!(num_found >= 96.0, "{num_found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_peers_engine_has_read_along_what_it_takes_over() {
+    let config = FrontConfig {
+        engine_restart_backoff_min_ms: 60_000,
+        engine_restart_backoff_max_ms: 60_000,
+        ..shadowing()
+    };
+    let [a, b] = ready_pair(&config, ["die-after-token=170", ""]).await;
+    let num_found = found_of(&a, b.front(), || {}).await;
+    assert!(num_found >= 96.0, "{num_found}");
+    let text = b.front().metrics_text();
+    assert!(text.contains("hotspare:num_sequences_for_peer"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_read_along_where_it_is_off() {
+    let config = FrontConfig {
+        peer_shadow: ShadowMode::Off,
+        ..shadowing()
+    };
+    let [a, b] = ready_pair(&config, [""; 2]).await;
+    let finder = b.front().clone();
+    assert_eq!(found_of(&b, &finder, move || drop(a)).await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -191,7 +191,7 @@ impl Relay {
                 reason = writing => reason,
                 reason = self.replaced(&client) => reason,
                 ending = client.ended() => {
-                    let num_relayed = outbox.live().len();
+                    let num_relayed = outbox.num_live();
                     self.say_why(&mut sender, &ending, num_relayed).await;
                     "the engine ended".to_owned()
                 }
@@ -200,8 +200,9 @@ impl Relay {
         tracing::info!(reason, "The peer's stream to this node's engine ended.");
     }
 
-    /// Where the engine ended by itself while it worked for nobody else, one of the peer's requests
-    /// may be to blame. Of any other end the peer learns by the end of the stream.
+    /// Where the engine ended by itself while it worked for no client of anybody else, one of the
+    /// peer's requests may be to blame, or what was read along for it. Of any other end the peer
+    /// learns by the end of the stream.
     async fn say_why(
         &self,
         sender: &mut Sender<WriteHalf<PeerIo>>,
@@ -295,8 +296,10 @@ impl Relay {
                 reason,
             });
         };
-        let number = self.shared.num_request_ids.fetch_add(1, Ordering::Relaxed);
-        let ours = RequestId(number);
+        let ours = match theirs.is_shadow() {
+            true => self.shared.trails.next_shadow_id(),
+            false => RequestId(self.shared.num_request_ids.fetch_add(1, Ordering::Relaxed)),
+        };
         if let Some(epoch) = epoch
             && !self.admit(epoch, ours)
         {
@@ -310,6 +313,11 @@ impl Relay {
         request.request_id = ours;
         let feed = Feed::relayed(Arc::clone(outbox), theirs);
         match client.submit(request, feed) {
+            // It works for a client, and lives on.
+            Err(SubmitError::Gone) if theirs.is_shadow() => {
+                outbox.end(theirs);
+                reject(RejectReason::Draining);
+            }
             // The end of the engine ends the stream, too.
             Ok(()) | Err(SubmitError::Gone) => {}
             Err(SubmitError::Full {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hotspare_batch::{RequestId, SequenceEvent};
+use hotspare_batch::{RejectReason, RequestId, SequenceEvent};
 use hotspare_link::{EngineMessage, EngineStats};
 use tokio::sync::Notify;
 
@@ -81,6 +81,12 @@ impl RelayOutbox {
         self.inner().live.remove(&theirs)
     }
 
+    /// Sequences of the peer's clients that have not ended.
+    pub(crate) fn num_live(&self) -> usize {
+        let inner = self.inner();
+        inner.live.keys().filter(|id| !id.is_shadow()).count()
+    }
+
     /// Our names of all that has not ended.
     pub(crate) fn live(&self) -> Vec<RequestId> {
         self.inner().live.values().copied().collect()
@@ -97,6 +103,13 @@ impl RelayOutbox {
         if !inner.live.contains_key(&theirs) {
             return false;
         }
+        let kind = match kind {
+            // The engine lives on: it has no time to read along any more.
+            ArrivalKind::Lost(_) if theirs.is_shadow() => {
+                ArrivalKind::Rejected(RejectReason::Draining)
+            }
+            kind => kind,
+        };
         match kind {
             ArrivalKind::Admitted => {
                 let request_id = theirs;
@@ -192,8 +205,9 @@ impl RelayOutbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::{Loss, LossCause};
     use crate::testing::event;
-    use hotspare_batch::{FinishReason, RejectReason};
+    use hotspare_batch::FinishReason;
 
     const THEIRS: RequestId = RequestId(7);
     const OURS: RequestId = RequestId(70);
@@ -244,6 +258,35 @@ mod tests {
             mail(&outbox).await,
             [EngineMessage::CanaryDone { nonce: 11, error }]
         );
+    }
+
+    #[tokio::test]
+    async fn what_the_engine_has_no_time_to_read_along_is_rejected() {
+        let outbox = RelayOutbox::new(8);
+        let theirs = RequestId(RequestId::FIRST_SHADOW.0 + 3);
+        outbox.begin(theirs, RequestId::FIRST_SHADOW);
+        outbox.begin(THEIRS, OURS);
+        assert_eq!(outbox.num_live(), 1, "it is no client's");
+        let lost = || {
+            ArrivalKind::Lost(Loss {
+                message: "the engine works for a client now".to_owned(),
+                cause: LossCause::Outside,
+            })
+        };
+        assert!(outbox.deliver(theirs, 0, lost()));
+        assert!(
+            outbox.deliver(THEIRS, 0, lost()),
+            "the stream's end says it"
+        );
+        assert_eq!(
+            mail(&outbox).await,
+            [EngineMessage::Rejected {
+                request_id: theirs,
+                attempt: 0,
+                reason: RejectReason::Draining
+            }]
+        );
+        assert_eq!(outbox.live(), [OURS]);
     }
 
     #[tokio::test]

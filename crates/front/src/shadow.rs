@@ -1,17 +1,18 @@
-//! Shadowing: the spare that would serve next reads along what running streams were given.
+//! Shadowing: the engine that would serve next reads along what running streams were given.
 //!
 //! It reads into its own prefix cache, so that taking over costs the last few dozen tokens of each
 //! stream and not all of them. It works in rounds: a bounded number of new tokens of those streams
-//! that are furthest behind, then a rest in proportion to the time that the round took, so that the
-//! engine that serves keeps its device. Clients, usage and counters see nothing of it.
+//! that are furthest behind, then, for a spare, a rest in proportion to the time that the round
+//! took, so that the engine that serves keeps its device. Clients, usage and counters see nothing
+//! of it. Which engine it is, of this node or of the peer, is known to `readers`.
 //!
-//! Invariant: one round is under way at most; the first request of a client's that the spare gets
-//! cancels what is left of it. What an engine has not survived is not given to a spare.
+//! Invariant: one round is under way at most; a client's request that the reader gets cancels what
+//! is left of it. What an engine has not survived is not given to a reader.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotspare_batch::{FinishReason, Generate, RejectReason, RequestId, SamplingParams, StopParams};
+use hotspare_batch::{FinishReason, Generate, RejectReason, SamplingParams, StopParams};
 use hotspare_link::EngineHello;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -19,13 +20,14 @@ use tokio::time::sleep;
 use crate::FrontConfig;
 use crate::client::EngineClient;
 use crate::kv_mirror::copies_blocks;
+use crate::readers::Readers;
 use crate::shadow_plan::{Extent, ShadowLimits, next_bound, plan};
 use crate::slot::EngineSlot;
 use crate::target::{Arrival, ArrivalKind, Feed, LossCause, Target};
 use crate::trail::{Trail, Trails};
 
-/// What a spare reads along.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a reader reads along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ShadowMode {
     /// Nothing.
     Off,
@@ -56,9 +58,19 @@ const NUM_HELD_EIGHTHS: usize = 7;
 /// New tokens of the first round, of which nobody knows how long it takes.
 const FIRST_NUM_TOKENS: usize = 64;
 
+/// From a round in which there was nothing to read to the next one, at least.
+const IDLE_PAUSE: Duration = Duration::from_millis(20);
+
+/// The same where the reader took nothing, as it works for clients.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is asked whether there is a reader, where nothing tells of it.
+const READER_POLL: Duration = Duration::from_millis(100);
+
 /// See the module.
 pub(crate) struct Shadow {
     slot: Arc<EngineSlot>,
+    readers: Arc<Readers>,
     trails: Arc<Trails>,
     interval: Duration,
     min_lag_tokens: usize,
@@ -67,7 +79,18 @@ pub(crate) struct Shadow {
     /// Of the next round.
     num_tokens: usize,
     max_load_percent: u32,
-    num_requests: u64,
+}
+
+/// How a round was.
+enum Round {
+    /// Nothing runs.
+    Idle,
+    /// There is nothing new of what runs.
+    CaughtUp,
+    /// The reader took nothing.
+    Refused,
+    /// It had so many new tokens.
+    Read(usize),
 }
 
 /// A sequence in a round.
@@ -78,17 +101,22 @@ struct Reading {
 }
 
 impl Shadow {
-    pub(crate) fn new(config: &FrontConfig, slot: Arc<EngineSlot>, trails: Arc<Trails>) -> Self {
+    pub(crate) fn new(
+        config: &FrontConfig,
+        slot: &Arc<EngineSlot>,
+        readers: &Arc<Readers>,
+        trails: &Arc<Trails>,
+    ) -> Self {
         Self {
-            slot,
-            trails,
+            slot: Arc::clone(slot),
+            readers: Arc::clone(readers),
+            trails: Arc::clone(trails),
             interval: Duration::from_millis(config.spare_shadow_interval_ms),
             min_lag_tokens: config.spare_shadow_min_lag_tokens,
             max_num_tokens: config.spare_shadow_max_num_tokens,
             max_round_time: Duration::from_millis(config.spare_shadow_max_round_ms),
             num_tokens: FIRST_NUM_TOKENS,
             max_load_percent: config.spare_shadow_max_load_percent.clamp(1, 100),
-            num_requests: 0,
         }
     }
 
@@ -100,33 +128,42 @@ impl Shadow {
         let mut states = self.slot.subscribe();
         loop {
             states.borrow_and_update();
-            let spare = self.slot.next_main();
-            let mode = self.trails.mode();
-            let Some(spare) = spare.filter(|spare| mode.reads(spare.hello())) else {
-                if states.changed().await.is_err() {
-                    return;
+            let Some(reader) = self.readers.reader() else {
+                tokio::select! {
+                    changed = states.changed() => if changed.is_err() {
+                        return;
+                    },
+                    () = sleep(READER_POLL), if self.readers.depends_on_role() => {}
                 }
                 continue;
             };
             let started = Instant::now();
-            let num_tokens = self.round(&spare).await;
+            let round = self.round(&reader.client).await;
             let took = started.elapsed();
-            if num_tokens > 0 {
-                let next = next_bound(self.num_tokens, num_tokens, took, self.max_round_time);
-                self.num_tokens = next.min(self.max_num_tokens);
-            }
-            sleep(self.rest(took)).await;
+            let pause = match round {
+                Round::Idle => IDLE_PAUSE,
+                Round::CaughtUp => Duration::ZERO,
+                Round::Refused => REFUSED_PAUSE,
+                Round::Read(num_tokens) => {
+                    let next = next_bound(self.num_tokens, num_tokens, took, self.max_round_time);
+                    self.num_tokens = next.min(self.max_num_tokens);
+                    match reader.shares_device {
+                        true => self.rest(took),
+                        false => Duration::ZERO,
+                    }
+                }
+            };
+            sleep(pause.max(self.interval)).await;
         }
     }
 
-    /// How long the spare rests after a round that took so long.
+    /// How long a spare rests after a round that took so long.
     fn rest(&self, took: Duration) -> Duration {
         let percent = self.max_load_percent;
-        (took * (100 - percent) / percent).max(self.interval)
+        took * (100 - percent) / percent
     }
 
-    /// One round; returns how many new tokens were in it.
-    async fn round(&mut self, spare: &Arc<EngineClient>) -> usize {
+    async fn round(&self, spare: &Arc<EngineClient>) -> Round {
         let hello = spare.hello();
         let trails = self.trails.live(&hello.model_hash);
         let extents: Vec<Extent> = trails
@@ -145,23 +182,30 @@ impl Shadow {
             .iter()
             .map(|&(place, end)| end - extents[place].num_read);
         let num_tokens = news.sum();
+        if num_tokens == 0 {
+            return match trails.is_empty() {
+                true => Round::Idle,
+                false => Round::CaughtUp,
+            };
+        }
         let readings = round.into_iter().map(|(place, num_ids)| Reading {
             trail: Arc::clone(&trails[place]),
             num_ids,
             is_answered: false,
         });
-        self.read(spare, readings.collect()).await;
-        num_tokens
+        match self.read(spare, readings.collect()).await {
+            true => Round::Read(num_tokens),
+            false => Round::Refused,
+        }
     }
 
-    /// Lets the spare read, and waits until it has answered to all.
-    async fn read(&mut self, spare: &Arc<EngineClient>, mut readings: Vec<Reading>) {
+    /// Lets the spare read, and waits until it has answered to all; whether it took any in.
+    async fn read(&self, spare: &Arc<EngineClient>, mut readings: Vec<Reading>) -> bool {
         // Admission and end of each.
         let (sender, mut answers) = mpsc::channel((2 * readings.len()).max(1));
-        let mut num_open = 0;
+        let (mut num_open, mut is_taken) = (0, false);
         for (index, reading) in readings.iter_mut().enumerate() {
-            let request = request(self.num_requests, &reading.trail, reading.num_ids);
-            self.num_requests += 1;
+            let request = request(&self.trails, &reading.trail, reading.num_ids);
             let feed = Feed::new(index as u32, sender.clone());
             // Where it serves by now or has no room, the next round will tell.
             reading.is_answered = spare.submit(request, feed).is_err();
@@ -174,10 +218,12 @@ impl Shadow {
             let Some(reading) = readings.get_mut(answer.index as usize) else {
                 continue;
             };
+            is_taken |= matches!(answer.kind, ArrivalKind::Admitted);
             let is_last = on_answer(reading, answer, spare.hello().engine_id);
             num_open -= usize::from(is_last && !reading.is_answered);
             reading.is_answered |= is_last;
         }
+        is_taken
     }
 }
 
@@ -219,11 +265,9 @@ fn on_answer(reading: &Reading, answer: Arrival, engine_id: u64) -> bool {
 }
 
 /// Read so many ids, draw nothing.
-fn request(number: u64, trail: &Trail, num_ids: usize) -> Generate {
-    let first = RequestId::FIRST_SHADOW.0;
+fn request(trails: &Trails, trail: &Trail, num_ids: usize) -> Generate {
     Generate {
-        // Numbers are used again after a time that no round lasts.
-        request_id: RequestId(first + number % (RequestId::CANARY.0 - first)),
+        request_id: trails.next_shadow_id(),
         attempt: 0,
         ids: trail.ids(num_ids),
         num_delivered: 0,

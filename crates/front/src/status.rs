@@ -296,12 +296,11 @@ impl Front {
 
     /// What the engine has to read along yet, where it is the one that does.
     fn num_unread_tokens(&self, engine: &EngineView) -> Option<u64> {
-        let Shared { slot, trails, .. } = &*self.shared;
-        let reader = slot.next_main()?;
+        let Shared {
+            readers, trails, ..
+        } = &*self.shared;
+        let reader = readers.reader()?.client;
         let hello = reader.hello();
-        if !trails.mode().reads(hello) {
-            return None;
-        }
         let is_reader = engine.hello.as_ref()?.engine_id == hello.engine_id;
         is_reader.then(|| crate::shadow::num_unread(trails, hello) as u64)
     }

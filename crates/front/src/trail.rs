@@ -7,6 +7,7 @@
 //! Invariant: `num_read` is what the engine of that id has read, from the first id on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hotspare_batch::{RequestId, TokenId};
@@ -91,6 +92,7 @@ impl Trail {
 pub(crate) struct Trails {
     mode: ShadowMode,
     all: Mutex<All>,
+    num_shadow_ids: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +120,16 @@ impl Trails {
         Self {
             mode,
             all: Mutex::default(),
+            num_shadow_ids: AtomicU64::new(0),
         }
+    }
+
+    /// A name for something that is read along, by this front or for the peer's.
+    pub(crate) fn next_shadow_id(&self) -> RequestId {
+        let number = self.num_shadow_ids.fetch_add(1, Ordering::Relaxed);
+        let first = RequestId::FIRST_SHADOW.0;
+        // Numbers are used again after a time that no round lasts.
+        RequestId(first + number % (RequestId::CANARY.0 - first))
     }
 
     pub(crate) fn mode(&self) -> ShadowMode {

@@ -200,6 +200,11 @@ impl Driver {
         operation: Option<OperationId>,
         now: BootTime,
     ) {
+        let counters = &mut self.counters;
+        let (serves, was_asked) = (to.serves(), from == Role::Demoting);
+        counters.num_promotions += u64::from(from == Role::Promoting && serves);
+        counters.num_handovers += u64::from(was_asked && cause == Cause::PeerTookOver);
+        counters.num_fencings += u64::from(to == Role::Fenced);
         let note = operation.and_then(|id| self.commands.note(id)).cloned();
         let (reason, requested_by) = note
             .map(|note| (note.reason, note.requested_by))

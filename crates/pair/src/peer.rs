@@ -194,6 +194,8 @@ impl Driver {
             peer: self.peer_view(),
             num_links: self.links.len(),
             history: Arc::clone(&self.shown_history),
+            num_tasks: tokio::runtime::Handle::try_current()
+                .map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
             counters: self.counters(),
         });
         let writes_in = may_write.then(|| state.epoch());

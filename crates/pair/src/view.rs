@@ -51,6 +51,8 @@ pub struct PairView {
     pub num_links: usize,
     /// Role changes, alerts and commands, oldest first; bounded.
     pub history: Arc<[HistoryEntry]>,
+    /// Tasks of the driver's runtime that have not ended.
+    pub num_tasks: usize,
     /// Counts of what the drivers saw.
     pub counters: PairCounters,
 }
@@ -78,6 +80,7 @@ impl PairView {
             peer: None,
             num_links: 0,
             history: Arc::from([]),
+            num_tasks: 0,
             counters: PairCounters::default(),
         }
     }
@@ -270,4 +273,10 @@ pub struct PairCounters {
     pub num_lost_records: u64,
     /// Attempts of hooks that failed.
     pub num_hook_failures: u64,
+    /// How often this node began to serve.
+    pub num_promotions: u64,
+    /// How often the peer took over what this node served, because it was asked to.
+    pub num_handovers: u64,
+    /// How often this node stopped serving by itself.
+    pub num_fencings: u64,
 }

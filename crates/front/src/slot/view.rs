@@ -98,6 +98,23 @@ impl EngineSlot {
         views
     }
 
+    /// Sequences that run on engines of this node for the peer's front.
+    pub(crate) fn num_relayed(&self) -> usize {
+        let inner = self.inner();
+        let clients = inner
+            .engines
+            .iter()
+            .filter_map(|engine| engine.client.as_ref());
+        clients.map(|client| client.num_relayed()).sum()
+    }
+
+    /// Sequences of this front that run on engines of peers; `None` while none can be reached.
+    pub(crate) fn num_on_peer(&self) -> Option<usize> {
+        let inner = self.inner();
+        let nums = inner.peers.values().map(|peer| peer.num_sequences());
+        nums.reduce(|sum, num| sum + num)
+    }
+
     pub(crate) fn stats(&self) -> SlotStats {
         let inner = self.inner();
         let main = inner.main();

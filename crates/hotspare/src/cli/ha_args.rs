@@ -13,7 +13,7 @@ use hotspare_pair::PairBounds;
 
 use super::ha_limit_args::HaLimitArgs;
 use super::ha_timer_args::HaTimerArgs;
-use super::values::{parse_positive, parse_timeout_ms};
+use super::values::{SpareShadow, parse_positive, parse_timeout_ms};
 
 /// How the other node is found, and who takes over when.
 #[derive(Args, Clone, Debug, Default)]
@@ -60,6 +60,10 @@ pub(crate) struct HaArgs {
     /// both nodes; --ha-peer names them, and the model's options are theirs [default: auto].
     #[arg(long, value_name = "ROLE")]
     pub(crate) ha_role: Option<HaRole>,
+    /// What the engine of the node that stands by reads along of running streams, so that it takes
+    /// them over sooner; equal on both nodes [default: full].
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) ha_shadow: Option<SpareShadow>,
     /// Where the node keeps its epoch, history and audit log; one directory a node [default:
     /// $XDG_STATE_HOME/hotspare/NODE, or ~/.local/state/hotspare/NODE].
     #[arg(long, value_name = "DIR")]
@@ -217,6 +221,9 @@ impl HaArgs {
         machine.clock_rate_permille = self
             .ha_clock_rate_permille
             .unwrap_or(machine.clock_rate_permille);
+        if let Some(shadow) = self.ha_shadow {
+            front.peer_shadow = shadow.into();
+        }
         let mut bounds = PairBounds::default();
         limit_args.apply(&mut bounds, front);
         self.warn(warnings);
@@ -279,6 +286,7 @@ impl HaArgs {
             ha_profile,
             ha_mode,
             ha_role,
+            ha_shadow,
             state_dir,
             ha_peer_http,
             ha_reference,

@@ -1,6 +1,7 @@
 //! What the options of a pair mean together.
 
 use hotspare_failover::{InitialRole, Mode};
+use hotspare_front::ShadowMode;
 
 use super::HaSettings;
 use super::cli_test::parse_with;
@@ -89,4 +90,18 @@ fn a_pair_may_have_several_ways_between_its_nodes() {
     let listed = ha(&["--ha-peer=b:1,c:2"]);
     assert_eq!(listed.peers, ["b:1", "c:2"]);
     assert_eq!(separate.peers, listed.peers);
+}
+
+#[test]
+fn nothing_is_read_along_where_it_could_not_be_found_again() {
+    let shadow = |args: &[&str]| {
+        let front = parse_with(args, &[]).expect("accepted").front;
+        (front.peer_shadow, front.spare_shadow)
+    };
+    let (full, prompts, off) = (ShadowMode::Full, ShadowMode::Prompts, ShadowMode::Off);
+    let auto = ShadowMode::Auto;
+    assert_eq!(shadow(&PAIR), (full, auto));
+    assert_eq!(shadow(&["--ha-shadow=prompts"]), (prompts, auto));
+    assert_eq!(shadow(&["--ha-shadow=off"]), (off, auto));
+    assert_eq!(shadow(&["--no-enable-prefix-caching"]), (off, off));
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hotspare_engine::{
     Backend, EngineOptions, ScriptedOptions, is_quantization, quantization_names,
 };
-use hotspare_front::{FrontConfig, GenerationConfigSource, LoadFormat, ModelOptions};
+use hotspare_front::{FrontConfig, GenerationConfigSource, LoadFormat, ModelOptions, ShadowMode};
 use hotspare_http::HttpConfig;
 use serde_json::{Map, Value};
 
@@ -85,6 +85,10 @@ impl Settings {
         request_limits.apply(&mut http)?;
         replay_limits.apply(&mut front, &mut http);
         let ha = ha.resolve(&ha_timers, &ha_limits, &mut front, &mut warnings);
+        if !engine_options.enable_prefix_caching {
+            // What is read along is found again by the prefix cache only.
+            (front.spare_shadow, front.peer_shadow) = (ShadowMode::Off, ShadowMode::Off);
+        }
         Ok(Self {
             ha,
             host: server.host.unwrap_or_else(|| "127.0.0.1".to_owned()),

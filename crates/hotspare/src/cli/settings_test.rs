@@ -44,7 +44,7 @@ const CANDIDATES: [&str; 26] = [
 ];
 
 /// Settings without an option, and why.
-const WITHOUT_OPTION: [(&str, &str); 8] = [
+const WITHOUT_OPTION: [(&str, &str); 9] = [
     ("EngineOptions.check_integrity", "costs time; for tests"),
     ("EngineOptions.faults", "HOTSPARE_FAULTS, for drills"),
     ("EngineOptions.kv_mirror_path", "the front makes the file"),
@@ -108,9 +108,10 @@ fn all_fields(settings: &Settings) -> BTreeMap<String, String> {
             num_spare_engines, spare_start_delay_ms, has_kv_mirror, kv_mirror_retention_ms,
             spare_shadow, spare_shadow_interval_ms,
             spare_shadow_min_lag_tokens, spare_shadow_max_num_tokens, spare_shadow_max_round_ms,
-            spare_shadow_max_load_percent, max_num_unreaped_engines, engine_retire_grace_ms,
-            engine_retire_timeout_s, engine_restart_backoff_min_ms, engine_restart_backoff_max_ms,
-            engine_stable_after_ms, max_num_engine_failures, journal_max_request_bytes,
+            spare_shadow_max_load_percent, peer_shadow, max_num_unreaped_engines,
+            engine_retire_grace_ms, engine_retire_timeout_s, engine_restart_backoff_min_ms,
+            engine_restart_backoff_max_ms, engine_stable_after_ms, max_num_engine_failures,
+            journal_max_request_bytes,
             journal_max_bytes, max_num_concurrent_replays,
             max_num_concurrent_replay_tokens, max_num_replay_attempts,
             replay_timeout_ms, replay_retry_interval_ms, max_num_solo_losses,
