@@ -63,6 +63,7 @@ fn logits(files: &ModelFiles) -> Vec<f32> {
         }],
         token_ids: ids.to_vec(),
         block_tables: vec![0],
+        ..Batch::default()
     };
     let mut logits = Vec::new();
     runner.run_with_logits(&batch, &mut logits).unwrap();

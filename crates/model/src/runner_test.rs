@@ -67,6 +67,7 @@ fn batch(ids: &[TokenId], num_computed: usize, is_first: bool) -> Batch {
         token_ids: ids.to_vec(),
         // Blocks in falling order, so that a place in the pool is not a position.
         block_tables: (0..num_blocks).map(|block| 63 - block).collect(),
+        ..Batch::default()
     }
 }
 
