@@ -21,6 +21,8 @@ pub enum EmulatedFault {
     Refuse,
     /// A product fails.
     Run,
+    /// A product finds no memory for the library's own kernels.
+    Memory,
 }
 
 /// The library of an emulator.
@@ -77,6 +79,12 @@ impl Emulator {
         }
         match self.library.fault {
             Some(EmulatedFault::Refuse) => return Ok(false),
+            Some(EmulatedFault::Memory) => {
+                return Err(LaunchError::OutOfMemory {
+                    needed_bytes: 0,
+                    reason: "no room for a kernel".to_owned(),
+                });
+            }
             Some(EmulatedFault::Run) => {
                 return Err(LaunchError::Kernel {
                     kernel: "reference".to_owned(),

@@ -2,6 +2,8 @@
 //!
 //! Invariant: what the library says before a step is no fault of the card; in a step it is.
 
+use cudarc::cublaslt::sys::cublasStatus_t;
+
 use super::Card;
 use super::cublaslt::{self, CublasLt};
 use crate::{DenseProduct, LaunchError, Launcher as _, PlanId, ProductShape};
@@ -49,6 +51,12 @@ impl Card {
             Err(error) => {
                 // Where the context is lost, the driver says it.
                 self.synchronize()?;
+                if error.0 == cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED {
+                    return Err(LaunchError::OutOfMemory {
+                        needed_bytes: 0,
+                        reason: format!("cublasLtMatmul: {error}"),
+                    });
+                }
                 Err(LaunchError::Kernel {
                     kernel: self.last_kernel.clone(),
                     reason: error.to_string(),

@@ -76,6 +76,14 @@ impl Library {
         self.name.as_deref()
     }
 
+    /// Leaves it all to own kernels from now on, if there was a library: it takes memory of its
+    /// own, which has run out.
+    pub(super) fn give_up(&mut self, reason: &str) {
+        if self.name.is_some() {
+            self.close(reason);
+        }
+    }
+
     /// Leaves it all to own kernels from now on.
     pub(super) fn close(&mut self, reason: &str) {
         self.name = None;

@@ -180,6 +180,20 @@ fn rows_that_a_plan_does_not_suit_are_own_kernels() {
 }
 
 #[test]
+fn a_library_without_memory_is_left() {
+    let fault = Some(Some(EmulatedFault::Memory));
+    let Some(mut poor) = runner("tiny/qwen2", fault, Dtype::F16) else {
+        return;
+    };
+    let mut own = runner("tiny/qwen2", None, Dtype::F16).unwrap();
+    for slot in [0, 1] {
+        let rows = [(slot, 0, 150)];
+        assert_eq!(logits(&mut poor, &rows), logits(&mut own, &rows));
+    }
+    assert!(poor.numerics_id().contains("-invariant-"));
+}
+
+#[test]
 fn a_product_that_fails_is_a_failure_of_the_device() {
     let fault = Some(Some(EmulatedFault::Run));
     let Some(mut runner) = runner("tiny/qwen2", fault, Dtype::F16) else {

@@ -324,6 +324,7 @@ impl<D: Device> CudaOps<D> {
             return OpsError::Device(what);
         }
         self.give_graphs_back(&what);
+        self.library.give_up(&what);
         OpsError::OutOfMemory {
             what: "a step",
             needed_bytes: 0,

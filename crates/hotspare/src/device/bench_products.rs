@@ -11,19 +11,13 @@ pub(super) fn run(_report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
-/// Rows, outputs and inputs of Llama-3.1-8B's products: q, k, v; o; gate, up; down, of a full step
-/// of prompts and of a short one.
+/// Outputs and inputs of Llama-3.1-8B's products: q, k, v; o; gate, up; down.
 #[cfg(feature = "cuda")]
-const SHAPES: [[usize; 3]; 8] = [
-    [2048, 6144, 4096],
-    [2048, 4096, 4096],
-    [2048, 28_672, 4096],
-    [2048, 4096, 14_336],
-    [256, 6144, 4096],
-    [256, 4096, 4096],
-    [256, 28_672, 4096],
-    [256, 4096, 14_336],
-];
+const WEIGHTS: [[usize; 2]; 4] = [[6144, 4096], [4096, 4096], [28_672, 4096], [4096, 14_336]];
+
+/// Rows of a full step of prompts, of a short one, and of decode steps.
+#[cfg(feature = "cuda")]
+const ROWS: [usize; 5] = [2048, 256, 64, 16, 1];
 
 #[cfg(feature = "cuda")]
 pub(super) fn run(report: &mut Report) -> Result<(), String> {
@@ -37,7 +31,10 @@ pub(super) fn run(report: &mut Report) -> Result<(), String> {
     };
     let card = Card::open(driver, ordinal, FaultCell::default());
     let mut card = card.map_err(|error| error.to_string())?;
-    for shape @ [num_rows, num_outputs, num_inputs] in SHAPES {
+    let shapes = ROWS
+        .iter()
+        .flat_map(|&rows| WEIGHTS.map(|[outputs, inputs]| [rows, outputs, inputs]));
+    for shape @ [num_rows, num_outputs, num_inputs] in shapes {
         let library = card.open_products();
         let time = time_product(&mut card, shape, library.is_ok());
         card.free_all();
