@@ -23,7 +23,7 @@ mod fatbin {
     use std::process::{Command, Stdio, exit};
 
     /// Makes the fatbin, or says what is missing, and tells the crate where it lies.
-    #[allow(clippy::print_stderr)]
+    #[allow(clippy::print_stderr, reason = "cargo shows what a build script says")]
     pub(super) fn build() {
         let kernels = Path::new("../../kernels");
         println!("cargo:rerun-if-changed={}", kernels.display());
@@ -54,7 +54,7 @@ mod fatbin {
         println!("cargo:rustc-env=HOTSPARE_KERNELS_HASH={}", hash.trim());
     }
 
-    #[allow(clippy::print_stderr)]
+    #[allow(clippy::print_stderr, reason = "cargo shows what a build script says")]
     fn fail(reason: &str) -> ! {
         eprintln!(
             "\nThe feature `cuda` compiles kernels/ with nvcc of CUDA 13, and that failed: \

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 
 use hotspare_batch::{Row, RowError, RowOutput, SlotInit};
-use hotspare_sampler::{Scratch, SlotState, sample_row, token_logprobs};
+use hotspare_sampler::{Scratch, SlotState, sample_masked_row, token_logprobs};
 
 use crate::step::Step;
 use crate::workers::{ItemSize, Workers};
@@ -118,7 +118,8 @@ fn run_row(
     if row.samples && logits.len() >= vocab_size {
         let last = logits.len() - vocab_size;
         let position = row.context_len() as u32;
-        match sample_row(&mut logits[last..], &mut job.slot, position, scratch) {
+        let (logits, mask) = (&mut logits[last..], step.token_mask(job.row));
+        match sample_masked_row(logits, &mut job.slot, mask, position, scratch) {
             Ok(sampled) => {
                 job.output.token_ids.push(sampled.token);
                 job.output.logprobs.extend(sampled.logprobs);

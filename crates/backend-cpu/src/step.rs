@@ -3,7 +3,7 @@
 //! Invariant: a step that passed [`Step::take`] refers to existing slots and blocks only, and fits
 //! the buffers; one that did not is empty.
 
-use hotspare_batch::{Batch, BlockId, Row, TOKEN_FROM_DEVICE, TokenId};
+use hotspare_batch::{Batch, BlockId, Row, TOKEN_FROM_DEVICE, TokenId, TokenMask};
 use hotspare_sampler::SlotState;
 
 /// The step in work. Vectors are reused from step to step.
@@ -17,6 +17,8 @@ pub(crate) struct Step {
     positions: Vec<u32>,
     /// Tokens whose logits are needed.
     logits_tokens: Vec<u32>,
+    /// What rows may draw, where that is not everything.
+    token_masks: Vec<TokenMask>,
     /// For each slot, the number of the last step with a row of it.
     slot_seen: Vec<u64>,
     steps: u64,
@@ -44,6 +46,7 @@ impl Step {
         self.clear();
         self.check(batch, bounds, slots.len())?;
         self.rows.extend_from_slice(&batch.rows);
+        self.token_masks.extend_from_slice(&batch.token_masks);
         self.block_tables.extend_from_slice(&batch.block_tables);
         for row in &batch.rows {
             let last_drawn = slots[row.slot as usize].last_token();
@@ -68,6 +71,7 @@ impl Step {
     /// Forgets the batch.
     pub(crate) fn clear(&mut self) {
         self.rows.clear();
+        self.token_masks.clear();
         self.block_tables.clear();
         self.token_ids.clear();
         self.positions.clear();
@@ -110,6 +114,13 @@ impl Step {
 
     pub(crate) fn rows(&self) -> &[Row] {
         &self.rows
+    }
+
+    /// What row `index` may draw, where that is not everything.
+    pub(crate) fn token_mask(&self, index: usize) -> Option<&[u32]> {
+        let masks = &self.token_masks;
+        let found = masks.binary_search_by_key(&index, |mask| mask.row as usize);
+        found.ok().map(|at| &*masks[at].words)
     }
 
     pub(crate) fn block_tables(&self) -> &[BlockId] {

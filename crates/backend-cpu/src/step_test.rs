@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use hotspare_batch::{Batch, Row, RowError, RowOutput, SamplingParams, TOKEN_FROM_DEVICE};
+use hotspare_batch::{
+    Batch, Row, RowError, RowOutput, SamplingParams, TOKEN_FROM_DEVICE, TokenMask,
+};
 use hotspare_model::ops::{AttentionSpec, KvCacheSpec, Ops, OpsError, Parallelism, RopeTable};
 use hotspare_model::weights::WeightDtype;
 use proptest::prelude::*;
@@ -221,6 +223,23 @@ fn prompt_logprobs_are_those_of_the_tokens_that_follow() {
         assert!(entry.top[0].1 >= entry.logprob);
     }
     assert_eq!(whole, run(13), "chunks do not show");
+}
+
+#[test]
+fn a_row_draws_what_its_mask_allows() {
+    let tokens = prompt(5);
+    let mut batch = prefill(&tokens);
+    let free = TinyModel::new(1).step(&batch).unwrap()[0].token_ids[0];
+    let allowed = (free + 1) % VOCAB as u32;
+    let mut words = vec![0; VOCAB.div_ceil(32)];
+    words[allowed as usize / 32] = 1 << (allowed % 32);
+    batch.token_masks = vec![TokenMask {
+        row: 0,
+        words: words.into(),
+    }];
+    batch.check_integrity(BLOCK_SIZE);
+    let masked = TinyModel::new(1).step(&batch).unwrap();
+    assert_eq!(masked[0].token_ids[..], [allowed]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use half::{bf16, f16};
 
 /// A dense number format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dtype {
     /// IEEE single.
     F32,

@@ -8,6 +8,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::ptr::NonNull;
 
 use crate::emulator_device::Queue;
+use crate::emulator_library::EmulatedLibrary;
 use crate::launch::{Address, Launch, LaunchError, Launcher};
 
 /// As cudaMalloc aligns.
@@ -60,6 +61,8 @@ pub struct Emulator {
     pub(crate) memory_bytes: usize,
     pub(crate) used_bytes: usize,
     pub(crate) queue: Queue,
+    /// Its library for dense products: none, unless a test puts it there.
+    pub library: EmulatedLibrary,
 }
 
 // SAFETY: an emulator owns its allocations; nobody else has their addresses as pointers.
@@ -77,6 +80,7 @@ impl Emulator {
             memory_bytes: Self::MEMORY_BYTES,
             used_bytes: 0,
             queue: Queue::default(),
+            library: EmulatedLibrary::default(),
         }
     }
 

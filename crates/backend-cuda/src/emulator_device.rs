@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use crate::dense::{DenseProduct, PlanId, ProductShape};
 use crate::emulator::Emulator;
 use crate::launch::{
     Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT,
@@ -33,7 +34,8 @@ pub(crate) struct Queue {
     reads: VecDeque<(u64, Vec<u8>)>,
     num_reads: u64,
     capturing: Option<Vec<Recorded>>,
-    graphs: Vec<Vec<Recorded>>,
+    /// `None`: given back.
+    graphs: Vec<Option<Vec<Recorded>>>,
     num_replays: usize,
 }
 
@@ -71,6 +73,11 @@ fn misuse(what: &str) -> LaunchError {
 }
 
 impl Emulator {
+    /// Graphs that were captured and not given back.
+    pub fn num_graphs(&self) -> usize {
+        self.queue.graphs.iter().flatten().count()
+    }
+
     /// How often a graph was replayed.
     pub fn num_replays(&self) -> usize {
         self.queue.num_replays
@@ -144,13 +151,15 @@ impl Device for Emulator {
     fn end_capture(&mut self) -> Result<GraphId, LaunchError> {
         let captured = self.queue.capturing.take();
         let captured = captured.ok_or_else(|| misuse("capturing nothing"))?;
-        self.queue.graphs.push(captured);
+        self.queue.graphs.push(Some(captured));
         Ok(GraphId(self.queue.graphs.len() as u32 - 1))
     }
 
     fn replay(&mut self, graph: GraphId) -> Result<(), LaunchError> {
         let launches = self.queue.graphs.get(graph.0 as usize).cloned();
-        let launches = launches.ok_or_else(|| misuse("a graph that is not there"))?;
+        let launches = launches
+            .flatten()
+            .ok_or_else(|| misuse("a graph that is not there"))?;
         self.queue.num_replays += 1;
         for launch in &launches {
             self.launch(&Launch {
@@ -162,5 +171,26 @@ impl Device for Emulator {
             })?;
         }
         Ok(())
+    }
+
+    fn drop_graph(&mut self, graph: GraphId) {
+        if let Some(launches) = self.queue.graphs.get_mut(graph.0 as usize) {
+            *launches = None;
+        }
+    }
+
+    fn open_products(&mut self) -> Result<Option<String>, LaunchError> {
+        self.open_library()
+    }
+
+    fn plan_product(&mut self, shape: &ProductShape) -> Result<Option<PlanId>, LaunchError> {
+        self.plan_on_library(shape)
+    }
+
+    fn run_product(&mut self, plan: PlanId, product: &DenseProduct) -> Result<bool, LaunchError> {
+        if self.queue.capturing.is_some() {
+            return Err(misuse("a product of a library while capturing"));
+        }
+        self.run_on_library(plan, product)
     }
 }

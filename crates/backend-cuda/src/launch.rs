@@ -5,6 +5,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::dense::{DenseProduct, PlanId, ProductShape};
+
 /// Where something lies on the device: what a kernel sees as a pointer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(transparent)]
@@ -57,7 +59,7 @@ pub enum LaunchError {
     /// Not enough memory on the device.
     #[error("{needed_bytes} bytes of device memory: {reason}")]
     OutOfMemory {
-        /// What was asked for.
+        /// What was asked for; 0 where it is the driver's own need, which it does not say.
         needed_bytes: usize,
         /// What the allocator said.
         reason: String,
@@ -190,5 +192,36 @@ pub trait Device: Launcher + Send + 'static {
     /// An unknown graph; what the device says.
     fn replay(&mut self, graph: GraphId) -> Result<(), LaunchError> {
         Err(LaunchError::Misuse(format!("{graph:?} of no device")))
+    }
+
+    /// Gives back what a graph takes; it is not replayed again.
+    fn drop_graph(&mut self, _graph: GraphId) {}
+
+    /// Sets up the library that computes large dense products: its handle and its workspace. Called
+    /// at most once, at start-up. Returns its name without spaces, which enters `numerics_id`, as
+    /// "cublaslt13.1.0"; `None` where such a device has none.
+    ///
+    /// # Errors
+    /// Why it cannot be used; the device can.
+    fn open_products(&mut self) -> Result<Option<String>, LaunchError> {
+        Ok(None)
+    }
+
+    /// Chooses how products of `shape` are computed; `None` where the library has no way. Runs
+    /// nothing. Called at start-up only, after `open_products`.
+    ///
+    /// # Errors
+    /// What the library says.
+    fn plan_product(&mut self, _shape: &ProductShape) -> Result<Option<PlanId>, LaunchError> {
+        Ok(None)
+    }
+
+    /// Queues a product; `false`, with nothing queued, where the plan does not suit so many rows.
+    /// Not while capturing.
+    ///
+    /// # Errors
+    /// An unknown plan; what the library or the device says.
+    fn run_product(&mut self, plan: PlanId, _product: &DenseProduct) -> Result<bool, LaunchError> {
+        Err(LaunchError::Misuse(format!("{plan:?} of no device")))
     }
 }

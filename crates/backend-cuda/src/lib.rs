@@ -11,13 +11,18 @@
 pub mod attention_plan;
 mod backend;
 #[cfg(feature = "cuda")]
+pub mod bench;
+#[cfg(feature = "cuda")]
 pub mod card;
 pub mod checks;
+pub mod dense;
 mod dtype;
 #[cfg(emulator)]
 mod emulator;
 #[cfg(emulator)]
 mod emulator_device;
+#[cfg(emulator)]
+mod emulator_library;
 #[cfg(test)]
 mod emulator_test;
 pub mod fatbin;
@@ -31,11 +36,14 @@ mod options;
 pub mod planes;
 
 pub use backend::CudaBackend;
+pub use dense::{DenseProduct, PlanId, ProductShape};
 pub use dtype::Dtype;
 #[cfg(emulator)]
 pub use emulator::Emulator;
+#[cfg(emulator)]
+pub use emulator_library::{EmulatedFault, EmulatedLibrary};
 pub use launch::{
     Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT,
     ReadTicket,
 };
-pub use options::{CudaOptions, KvBudget};
+pub use options::{CudaOptions, KvBudget, Numerics};

@@ -1,6 +1,7 @@
 //! What a CUDA backend is told when it starts.
 //!
-//! Invariant: nothing here changes a result but [`CudaOptions::dtype`].
+//! Invariant: nothing here changes a result but [`CudaOptions::dtype`] and
+//! [`CudaOptions::numerics`].
 
 use hotspare_model::ops::StepLimits;
 
@@ -18,6 +19,16 @@ pub enum KvBudget {
     Utilization(f64),
 }
 
+/// In which order sums are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numerics {
+    /// In one, whoever shares the step.
+    #[default]
+    Invariant,
+    /// A library may choose, for large dense products.
+    Fast,
+}
+
 /// Options of a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CudaOptions {
@@ -27,6 +38,8 @@ pub struct CudaOptions {
     pub dtype: Dtype,
     /// Memory of the KV cache.
     pub kv_budget: KvBudget,
+    /// Order of sums: `--numerics`.
+    pub numerics: Numerics,
     /// Replay decode steps as graphs, where the device can.
     pub uses_graphs: bool,
 }
@@ -38,6 +51,7 @@ impl CudaOptions {
             limits,
             dtype,
             kv_budget: KvBudget::Utilization(0.9),
+            numerics: Numerics::Invariant,
             uses_graphs: true,
         }
     }

@@ -65,6 +65,23 @@ pub struct SlotInit {
     pub stop: Arc<StopParams>,
 }
 
+/// Which tokens one row may draw in this step: what a grammar leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenMask {
+    /// The row, an index in [`Batch::rows`]; it samples.
+    pub row: u32,
+    /// Bit `i % 32` of word `i / 32` allows token `i`; tokens behind the last word are not allowed.
+    pub words: Arc<[u32]>,
+}
+
+impl TokenMask {
+    /// Whether a mask of `words` allows `token`.
+    pub fn allows(words: &[u32], token: TokenId) -> bool {
+        let word = words.get(token as usize / 32);
+        word.is_some_and(|word| word >> (token % 32) & 1 == 1)
+    }
+}
+
 /// One step's work.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
@@ -82,6 +99,8 @@ pub struct Batch {
     pub kv_loads: Vec<KvBlock>,
     /// Blocks to be copied out next, before the rows are computed.
     pub kv_saves: Vec<BlockId>,
+    /// Rows that may not draw any token, one mask a row, in the order of rows.
+    pub token_masks: Vec<TokenMask>,
 }
 
 impl Batch {
@@ -100,10 +119,28 @@ impl Batch {
         &self.block_tables[row.blocks.start as usize..row.blocks.end as usize]
     }
 
+    /// The mask of row `index`, where it has one.
+    pub fn token_mask(&self, index: usize) -> Option<&[u32]> {
+        let found = self
+            .token_masks
+            .binary_search_by_key(&index, |mask| mask.row as usize);
+        found.ok().map(|at| &*self.token_masks[at].words)
+    }
+
+    /// Whether each mask is of another row, which samples, in the order of rows.
+    pub fn has_proper_masks(&self) -> bool {
+        let samples = |mask: &TokenMask| {
+            let row = self.rows.get(mask.row as usize);
+            row.is_some_and(|row| row.samples)
+        };
+        self.token_masks.iter().all(samples) && self.token_masks.is_sorted_by(|a, b| a.row < b.row)
+    }
+
     /// Checks the invariant of this type.
     ///
     /// # Panics
-    /// Where a range does not follow the one before it, or blocks do not cover a row's tokens.
+    /// Where a range does not follow the one before it, blocks do not cover a row's tokens, or a
+    /// mask is of no row that samples.
     pub fn check_integrity(&self, block_size: usize) {
         let (mut token, mut block) = (0, 0);
         for row in &self.rows {
@@ -127,5 +164,44 @@ impl Batch {
             self.block_tables.len(),
             "no block without a row"
         );
+        assert!(self.has_proper_masks(), "a mask is of a row that samples");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_found_by_their_row() {
+        let row = |samples| Row {
+            slot: 0,
+            num_computed_tokens: 0,
+            tokens: 0..1,
+            blocks: 0..1,
+            samples,
+            wants_prompt_logprobs: false,
+            next_prompt_token: None,
+        };
+        let mask = |row, words: &[u32]| TokenMask {
+            row,
+            words: words.into(),
+        };
+        let mut batch = Batch {
+            rows: [true, false, true, true].map(row).to_vec(),
+            token_masks: vec![mask(0, &[1]), mask(3, &[0, 2])],
+            ..Batch::default()
+        };
+        assert!(batch.has_proper_masks());
+        let found: Vec<Option<&[u32]>> = (0..4).map(|row| batch.token_mask(row)).collect();
+        assert_eq!(found, [Some(&[1][..]), None, None, Some(&[0, 2])]);
+        assert!(TokenMask::allows(&[0, 2], 33) && !TokenMask::allows(&[0, 2], 32));
+        assert!(!TokenMask::allows(&[0, 2], 64), "behind the mask");
+        for wrong in [1, 4] {
+            batch.token_masks = vec![mask(wrong, &[1])];
+            assert!(!batch.has_proper_masks(), "row {wrong}");
+        }
+        batch.token_masks = vec![mask(3, &[1]), mask(3, &[1])];
+        assert!(!batch.has_proper_masks(), "two of one row");
     }
 }

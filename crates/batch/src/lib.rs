@@ -13,15 +13,17 @@ mod event;
 mod executor;
 mod generate;
 mod kv_block;
+mod numerics;
 mod output;
 mod params;
 
-pub use batch::{Batch, Row, SlotInit, TOKEN_FROM_DEVICE};
+pub use batch::{Batch, Row, SlotInit, TOKEN_FROM_DEVICE, TokenMask};
 pub use counts::{BucketCounts, PREEMPTIONS_BOUNDS, STEP_TOKENS_BOUNDS};
 pub use event::{FinishReason, PromptReport, RejectReason, SequenceEvent};
 pub use executor::{Executor, ExecutorError, ExecutorInfo, StepRunner};
 pub use generate::{Generate, RequestId};
 pub use kv_block::KvBlock;
+pub use numerics::{FAST_NUMERICS, is_reproducible};
 pub use output::{RowError, RowOutput, StepOutput, StepTimings, TokenLogprobs};
 pub use params::{SamplingParams, StopParams};
 

@@ -45,6 +45,9 @@ pub enum RowError {
         /// Tokens that there is room for.
         max_num_biases: u32,
     },
+    /// The device's driver has no memory left for the step, graphs given back.
+    #[error("the device ran out of memory in a step")]
+    OutOfMemory,
 }
 
 /// What one row produced.
@@ -60,6 +63,17 @@ pub struct RowOutput {
     pub prompt_logprobs: Vec<TokenLogprobs>,
     /// The row's failure, if any.
     pub error: Option<RowError>,
+}
+
+impl RowOutput {
+    /// Of a row that fails whole.
+    pub fn refused(slot: SlotId, error: RowError) -> Self {
+        Self {
+            slot,
+            error: Some(error),
+            ..Self::default()
+        }
+    }
 }
 
 /// Where a step's time went, nanoseconds of wall time on the device's thread.

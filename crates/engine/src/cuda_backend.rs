@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hotspare_backend_cuda::card::{Card, FaultCell};
 use hotspare_backend_cuda::ops::CudaOps;
-use hotspare_backend_cuda::{CudaBackend, CudaOptions, Device, Dtype, KvBudget};
+use hotspare_backend_cuda::{CudaBackend, CudaOptions, Device, Dtype, KvBudget, Numerics};
 use hotspare_batch::{Batch, Executor, ExecutorError, ExecutorInfo, StepOutput};
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{LoadOptions, ModelConfig, PipelinedRunner};
@@ -34,12 +34,12 @@ pub(crate) fn load(
         model_hash,
         num_threads,
     } = prepared;
-    let max_model_len = limits.max_model_len;
     let dtype = dtype(options, &config);
     let ordinal = card.info().ordinal;
     let device = card.description();
     let cuda_options = CudaOptions {
         kv_budget: kv_budget(options, &card)?,
+        numerics: numerics(options),
         uses_graphs: options.lookahead,
         ..CudaOptions::new(limits.clone(), dtype)
     };
@@ -69,7 +69,7 @@ pub(crate) fn load(
         device,
         num_blocks = runner.info().num_blocks,
         vocab_size = runner.info().vocab_size,
-        max_model_len,
+        max_model_len = load_options.limits.max_model_len,
         numerics_id,
         "the model is loaded"
     );
@@ -83,7 +83,7 @@ pub(crate) fn load(
     };
     Ok(Loaded {
         executor,
-        max_model_len,
+        max_model_len: load_options.limits.max_model_len,
         model_hash,
         numerics_id,
         device: format!("cuda:{ordinal}"),
@@ -124,6 +124,14 @@ impl Executor for CardExecutor {
         }
         let output = self.runner.wait();
         output.map_err(|error| self.name(error))
+    }
+}
+
+/// The order of sums that `--numerics` names.
+fn numerics(options: &EngineOptions) -> Numerics {
+    match options.numerics.as_str() {
+        "fast" => Numerics::Fast,
+        _ => Numerics::Invariant,
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) fn stage_name(stage: LoadStage, is_quantizing: bool) -> &'static str 
         LoadStage::Weights if is_quantizing => "quantizing weights",
         LoadStage::Weights => "loading weights",
         LoadStage::Buffers => "allocating buffers",
+        LoadStage::WarmUp => "capturing decode steps",
     }
 }
 

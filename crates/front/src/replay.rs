@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotspare_batch::Generate;
+use hotspare_batch::{Generate, is_reproducible};
 use hotspare_journal::Origin;
 use tokio::time::{sleep, timeout};
 
@@ -86,7 +86,8 @@ impl Replay {
                 let waited = started.elapsed().as_millis();
                 *left = left.saturating_sub(u64::try_from(waited).unwrap_or(u64::MAX));
             }
-            let is_exact = target.hello().numerics_id == self.origin.numerics_id;
+            let numerics_id = &target.hello().numerics_id;
+            let is_exact = *numerics_id == self.origin.numerics_id && is_reproducible(numerics_id);
             let feed = self.feed.clone().watched(Arc::clone(&self.guard));
             let submitted = self
                 .placement

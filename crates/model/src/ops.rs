@@ -151,6 +151,15 @@ pub trait CopyKvBlocks {
     fn load_block(&mut self, _block: BlockId, _bytes: &[u8]) {}
 }
 
+/// How many of the forward passes at load were begun before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WarmUp {
+    /// So many.
+    pub done: u64,
+    /// Of so many.
+    pub total: u64,
+}
+
 /// The operations. One thread owns an implementation; it may use others inside an operation.
 ///
 /// Load-time functions allocate; step functions do not, and cannot fail except through the device,
@@ -258,6 +267,20 @@ pub trait Ops: Send + 'static {
     /// Out of memory.
     fn new_kv_cache(&mut self, spec: &KvCacheSpec) -> Result<Self::KvCache, OpsError>;
 
+    /// Begins the next forward pass that the backend wants at load, once everything is allocated:
+    /// it records or plans what operations do, and none runs. `None`: there are no more.
+    fn begin_warm_up(&mut self) -> Option<WarmUp> {
+        None
+    }
+
+    /// Ends the pass.
+    ///
+    /// # Errors
+    /// The device is lost; a pass that fails by itself is none.
+    fn end_warm_up(&mut self) -> Result<(), OpsError> {
+        Ok(())
+    }
+
     /// Starts a step: applies slot inits, resolves token ids from the device, uploads metadata.
     fn begin(&mut self, batch: &Batch);
 
@@ -356,7 +379,8 @@ pub trait Ops: Send + 'static {
     /// token becomes its slot's last token.
     ///
     /// # Errors
-    /// [`OpsError::Device`] only; a row's failure is in its output.
+    /// [`OpsError::Device`]; [`OpsError::OutOfMemory`] where nothing was drawn and the step can be
+    /// tried again from [`Ops::begin`] on. A row's failure is in its output.
     fn sample(&mut self, logits: &mut Self::Buffer) -> Result<Vec<RowOutput>, OpsError>;
 
     /// Time spent by kind of operation since the last call.

@@ -57,6 +57,8 @@ pub enum LoadStage {
     Weights,
     /// Activations and the KV pool are allocated; counted in allocations.
     Buffers,
+    /// Steps are prepared; counted in forward passes.
+    WarmUp,
 }
 
 /// How far loading has come.

@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use hotspare_batch::{
-    Batch, Executor, ExecutorError, ExecutorInfo, StepId, StepOutput, StepRunner,
+    Batch, Executor, ExecutorError, ExecutorInfo, RowOutput, StepId, StepOutput, StepRunner,
+    StepTimings,
 };
 
 use crate::ModelRunner;
@@ -21,10 +22,19 @@ use crate::ops::PipelinedOps;
 pub struct PipelinedRunner<O: PipelinedOps> {
     runner: ModelRunner<O>,
     info: ExecutorInfo,
-    /// Steps in flight, oldest first, and when they were submitted.
-    in_flight: VecDeque<(StepId, Instant)>,
+    /// Steps in flight, oldest first.
+    in_flight: VecDeque<InFlight>,
     /// When the last output came.
     last_output: Option<Instant>,
+}
+
+/// A step in flight.
+struct InFlight {
+    step: StepId,
+    /// When it was submitted.
+    start: Instant,
+    /// Its outputs, where the device has no memory for it.
+    refused: Option<Vec<RowOutput>>,
 }
 
 impl<O: PipelinedOps> PipelinedRunner<O> {
@@ -67,16 +77,26 @@ impl<O: PipelinedOps> Executor for PipelinedRunner<O> {
             ));
         }
         let start = Instant::now();
-        self.runner.start(&batch)?;
-        self.in_flight.push_back((batch.step, start));
+        let refused = self.runner.start(&batch)?;
+        self.in_flight.push_back(InFlight {
+            step: batch.step,
+            start,
+            refused,
+        });
         Ok(())
     }
 
     fn wait(&mut self) -> Result<StepOutput, ExecutorError> {
         let oldest = self.in_flight.pop_front();
-        let (step, start) =
-            oldest.ok_or(ExecutorError::Misuse("wait without a batch in flight"))?;
-        let (rows, mut timings) = self.runner.finish()?;
+        let InFlight {
+            step,
+            start,
+            refused,
+        } = oldest.ok_or(ExecutorError::Misuse("wait without a batch in flight"))?;
+        let (rows, mut timings) = match refused {
+            Some(rows) => (rows, StepTimings::default()),
+            None => self.runner.finish()?,
+        };
         // A step starts when it is submitted or, behind another, when that one ends.
         let now = Instant::now();
         let start = self.last_output.map_or(start, |last| start.max(last));

@@ -6,14 +6,14 @@
 use std::time::Instant;
 
 use hotspare_batch::{
-    Batch, BlockId, ExecutorError, ExecutorInfo, KvBlock, Row, RowOutput, StepOutput, StepRunner,
-    StepTimings, TOKEN_FROM_DEVICE,
+    Batch, BlockId, ExecutorError, ExecutorInfo, KvBlock, Row, RowError, RowOutput, StepOutput,
+    StepRunner, StepTimings, TOKEN_FROM_DEVICE,
 };
 
 use crate::config::{ModelConfig, RopeConfig};
 use crate::families::Decoder;
-use crate::ops::{CopyKvBlocks as _, Ops, PipelinedOps};
-use crate::options::{LoadOptions, LoadProgress};
+use crate::ops::{CopyKvBlocks as _, Ops, OpsError, PipelinedOps};
+use crate::options::{LoadOptions, LoadProgress, LoadStage};
 use crate::rope::length_dependence;
 use crate::{ModelError, ModelFiles};
 
@@ -50,7 +50,7 @@ impl<O: Ops> ModelRunner<O> {
             );
         }
         let weights = files.weights()?;
-        let model = Decoder::load(&mut ops, &config, &weights, options, progress)?;
+        let mut model = Decoder::load(&mut ops, &config, &weights, options, progress)?;
         if let Some(name) = weights.unexpected(config.num_hidden_layers) {
             return Err(ModelError::UnexpectedTensor {
                 name: name.to_owned(),
@@ -58,6 +58,15 @@ impl<O: Ops> ModelRunner<O> {
         }
         for tensor in weights.unused() {
             tracing::warn!(tensor, "the weights have a tensor that is not used");
+        }
+        while let Some(at) = ops.begin_warm_up() {
+            progress(LoadProgress {
+                stage: LoadStage::WarmUp,
+                done: at.done,
+                total: at.total,
+            });
+            model.forward(&mut ops);
+            ops.end_warm_up()?;
         }
         let mut info = executor_info(&config, options, model.num_blocks());
         info.kv_block_bytes = model.kv().block_bytes();
@@ -112,13 +121,14 @@ impl<O: Ops> ModelRunner<O> {
             self.model.kv_mut().load_block(load.block, &load.bytes);
         }
         let kv_saved = self.save_blocks(batch);
-        self.ops.begin(batch);
-        let logits = self.model.forward(&mut self.ops);
-        if let Some(copy) = copy {
-            *copy = self.ops.read_rows(logits);
-        }
-        let rows = self.ops.sample(logits);
-        let rows = rows.map_err(|e| ExecutorError::Device(e.to_string()))?;
+        let mut copy = copy;
+        let rows = self.try_twice(batch, |ops, logits| {
+            if let Some(copy) = copy.as_deref_mut() {
+                *copy = ops.read_rows(logits);
+            }
+            ops.sample(logits)
+        })?;
+        let rows = rows.unwrap_or_else(|| refused(batch));
         let mut timings = self.ops.take_timings();
         timings.total_ns = start.elapsed().as_nanos() as u64;
         Ok(StepOutput {
@@ -138,16 +148,36 @@ impl<O: Ops> ModelRunner<O> {
         batch.kv_saves.iter().map(save).collect()
     }
 
-    /// Queues a step on a backend that works on by itself.
-    pub(crate) fn start(&mut self, batch: &Batch) -> Result<(), ExecutorError>
+    /// Runs the step's operations and then `sample`, a second time where memory ran out before
+    /// anything was drawn; `None` where it ran out again.
+    fn try_twice<T>(
+        &mut self,
+        batch: &Batch,
+        mut sample: impl FnMut(&mut O, &mut O::Buffer) -> Result<T, OpsError>,
+    ) -> Result<Option<T>, ExecutorError> {
+        for _ in 0..2 {
+            self.ops.begin(batch);
+            let logits = self.model.forward(&mut self.ops);
+            match sample(&mut self.ops, logits) {
+                Ok(sampled) => return Ok(Some(sampled)),
+                Err(error @ OpsError::OutOfMemory { .. }) => {
+                    tracing::warn!(step = batch.step, "{error}");
+                }
+                Err(error) => return Err(ExecutorError::Device(error.to_string())),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Queues a step on a backend that works on by itself; the outputs where the device has no
+    /// memory for it, each a failure.
+    pub(crate) fn start(&mut self, batch: &Batch) -> Result<Option<Vec<RowOutput>>, ExecutorError>
     where
         O: PipelinedOps,
     {
         self.check(batch).map_err(ExecutorError::Misuse)?;
-        self.ops.begin(batch);
-        let logits = self.model.forward(&mut self.ops);
-        let started = self.ops.start_sample(logits);
-        started.map_err(|e| ExecutorError::Device(e.to_string()))
+        let started = self.try_twice(batch, |ops, logits| ops.start_sample(logits))?;
+        Ok(started.is_none().then(|| refused(batch)))
     }
 
     /// Waits for the oldest step that was started.
@@ -185,6 +215,9 @@ impl<O: Ops> ModelRunner<O> {
         let mut slots = inits.chain(batch.rows.iter().map(|row| row.slot));
         if !slots.all(|slot| (slot as usize) < info.num_slots) {
             return Err("a slot outside max_num_seqs");
+        }
+        if !batch.has_proper_masks() {
+            return Err("a token mask of no row that samples");
         }
         let (mut token, mut block) = (0, 0);
         for row in &batch.rows {
@@ -242,6 +275,13 @@ impl<O: Ops> StepRunner for ModelRunner<O> {
     fn run(&mut self, batch: &Batch) -> Result<StepOutput, ExecutorError> {
         self.step(batch, None)
     }
+}
+
+/// Failures of all rows: there is no memory for the step.
+fn refused(batch: &Batch) -> Vec<RowOutput> {
+    let rows = batch.rows.iter();
+    rows.map(|row| RowOutput::refused(row.slot, RowError::OutOfMemory))
+        .collect()
 }
 
 /// How the rotary tables depend on the context length, if they do.

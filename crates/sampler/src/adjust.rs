@@ -1,15 +1,21 @@
-//! Changes to logits before temperature: allowed ids, minimum length, bias, penalties, in this
-//! order.
+//! Changes to logits before temperature: allowed ids, minimum length, the row's mask, bias,
+//! penalties, in this order.
 //!
 //! Invariant: each step touches only the logits of the tokens it names; an id outside the
 //! vocabulary names none.
 
-use hotspare_batch::TokenId;
+use hotspare_batch::{TokenId, TokenMask};
 
 use crate::slot::SlotState;
 
-/// Applies what `slot`'s parameters ask for. `saved` is scratch.
-pub(crate) fn adjust(logits: &mut [f32], slot: &SlotState, saved: &mut Vec<(TokenId, f32)>) {
+/// Applies what `slot`'s parameters ask for, and the mask of its row, if it has one. `saved` is
+/// scratch.
+pub(crate) fn adjust(
+    logits: &mut [f32],
+    slot: &SlotState,
+    mask: Option<&[u32]>,
+    saved: &mut Vec<(TokenId, f32)>,
+) {
     let sampling = slot.sampling();
     if !sampling.allowed_token_ids.is_empty() {
         allow_only(logits, &sampling.allowed_token_ids, saved);
@@ -18,6 +24,13 @@ pub(crate) fn adjust(logits: &mut [f32], slot: &SlotState, saved: &mut Vec<(Toke
         let stop = slot.stop();
         for token in stop.eos_token_ids.iter().chain(&stop.stop_token_ids) {
             change(logits, *token, |_| f32::NEG_INFINITY);
+        }
+    }
+    if let Some(words) = mask {
+        for (token, x) in logits.iter_mut().enumerate() {
+            if !TokenMask::allows(words, token as TokenId) {
+                *x = f32::NEG_INFINITY;
+            }
         }
     }
     for &(token, bias) in &sampling.logit_bias {
@@ -95,7 +108,7 @@ mod tests {
             stop: Arc::new(stop),
         });
         let mut logits = vec![1.0, -1.0, 2.0, -2.0, 0.5];
-        adjust(&mut logits, &slot, &mut Vec::new());
+        adjust(&mut logits, &slot, None, &mut Vec::new());
         logits
     }
 
@@ -162,8 +175,8 @@ mod tests {
         assert_eq!(pushed.num_output_tokens(), 3);
         assert_eq!(pushed.last_token(), Some(2));
         let (mut a, mut b) = (vec![0.0; 5], vec![0.0; 5]);
-        adjust(&mut a, &pushed, &mut Vec::new());
-        adjust(&mut b, &whole, &mut Vec::new());
+        adjust(&mut a, &pushed, None, &mut Vec::new());
+        adjust(&mut b, &whole, None, &mut Vec::new());
         assert_eq!(a, b);
         assert_eq!(a, [0.0, -0.5, -1.0, 0.0, 0.0]);
     }

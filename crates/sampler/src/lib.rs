@@ -24,5 +24,5 @@ mod sample_test;
 mod slot;
 
 pub use logprobs::token_logprobs;
-pub use sample::{Sampled, Scratch, sample_row};
+pub use sample::{Sampled, Scratch, sample_masked_row, sample_row};
 pub use slot::SlotState;

@@ -54,15 +54,32 @@ pub fn sample_row(
     position: u32,
     scratch: &mut Scratch,
 ) -> Result<Sampled, RowError> {
+    sample_masked_row(logits, slot, None, position, scratch)
+}
+
+/// As [`sample_row`], from the tokens that `mask` allows ([`TokenMask`] says how), where there is
+/// one.
+///
+/// # Errors
+/// As [`sample_row`].
+///
+/// [`TokenMask`]: hotspare_batch::TokenMask
+pub fn sample_masked_row(
+    logits: &mut [f32],
+    slot: &mut SlotState,
+    mask: Option<&[u32]>,
+    position: u32,
+    scratch: &mut Scratch,
+) -> Result<Sampled, RowError> {
     let num_logprobs = slot.sampling().num_logprobs;
     scratch.raw_logits.clear();
     if num_logprobs.is_some() {
         scratch.raw_logits.extend_from_slice(logits);
     }
-    if adjust::is_needed(slot) {
+    if mask.is_some() || adjust::is_needed(slot) {
         // A masked NaN is still a failure of the model.
         finite_max(logits).ok_or(invalid_logits(position))?;
-        adjust::adjust(logits, slot, &mut scratch.saved);
+        adjust::adjust(logits, slot, mask, &mut scratch.saved);
     }
     let max = finite_max(logits).ok_or(invalid_logits(position))?;
     let sampling = slot.sampling();

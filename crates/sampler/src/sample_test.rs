@@ -6,7 +6,7 @@ use hotspare_batch::{RowError, SamplingParams, SlotInit, StopParams};
 use proptest::prelude::*;
 
 use crate::philox::uniform_f32;
-use crate::{Scratch, SlotState, sample_row};
+use crate::{Scratch, SlotState, sample_masked_row, sample_row};
 
 fn slot(sampling: SamplingParams) -> SlotState {
     let mut slot = SlotState::default();
@@ -181,6 +181,32 @@ fn unusable_logits_are_the_rows_error_and_leave_the_slot() {
         );
         assert_eq!((slot.num_output_tokens(), slot.last_token()), (0, Some(0)));
     }
+}
+
+#[test]
+fn a_mask_forbids_what_a_bias_cannot_bring_back() {
+    let sampling = SamplingParams {
+        logit_bias: vec![(2, 100.0)],
+        ..SamplingParams::greedy()
+    };
+    let draw = |mask: Option<&[u32]>, sampling: &SamplingParams| {
+        let mut slot = slot(sampling.clone());
+        let mut logits = vec![1.0, 3.0, 0.0, 2.0];
+        let scratch = &mut Scratch::default();
+        sample_masked_row(&mut logits, &mut slot, mask, 1, scratch).map(|sampled| sampled.token)
+    };
+    assert_eq!(draw(None, &sampling), Ok(2));
+    assert_eq!(draw(Some(&[0b1011]), &sampling), Ok(1));
+    assert_eq!(draw(Some(&[0b1001]), &sampling), Ok(3));
+    // Both masks hold, and a mask without words allows nothing.
+    let allowed = SamplingParams {
+        allowed_token_ids: vec![0, 1],
+        ..sampling.clone()
+    };
+    assert_eq!(draw(Some(&[0b1001]), &allowed), Ok(0));
+    let nothing = Err(RowError::InvalidLogits { position: 0 });
+    assert_eq!(draw(Some(&[]), &sampling), nothing);
+    assert_eq!(draw(Some(&[0b0100]), &allowed), nothing);
 }
 
 #[test]

@@ -14,10 +14,14 @@ use std::ptr;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
+use super::cublaslt::CublasLt;
 use super::fault::{is_sticky, name_of};
 use super::staging::{Staging, StagingError};
 use super::{CardError, CardFault, CardInfo, Code, Driver, FATBIN, FaultCell, KERNELS_HASH};
-use crate::{Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, ReadTicket};
+use crate::{
+    Address, DenseProduct, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, PlanId,
+    ProductShape, ReadTicket,
+};
 
 /// Shared memory, declared and dynamic, that a launch may use without asking for more.
 const DEFAULT_MAX_SHARED_BYTES: u32 = 48 << 10;
@@ -33,25 +37,29 @@ struct Kernel {
 
 /// A card that runs kernels.
 pub struct Card {
-    info: CardInfo,
+    pub(super) info: CardInfo,
     code: Code,
     cuda_version: u32,
     context: sys::CUcontext,
-    stream: sys::CUstream,
+    pub(super) stream: sys::CUstream,
     module: sys::CUmodule,
     kernels: HashMap<String, Kernel>,
     /// Length by address.
     allocations: BTreeMap<u64, usize>,
     staging: Option<Staging>,
-    graphs: Vec<sys::CUgraphExec>,
+    /// `None`: given back.
+    graphs: Vec<Option<sys::CUgraphExec>>,
+    /// cuBLASLt, once it was asked for.
+    pub(super) library: Option<CublasLt>,
     is_capturing: bool,
     /// For messages: errors of kernels show at later calls.
-    last_kernel: String,
+    pub(super) last_kernel: String,
     fault: FaultCell,
 }
 
-// SAFETY: the handles are the driver's, which takes them from any thread; each function here makes
-// the context current on the thread that calls it, and `&mut self` keeps callers one at a time.
+// SAFETY: the handles are the driver's and cuBLASLt's, which take them from any thread; each
+// function here makes the context current on the thread that calls it, and `&mut self` keeps
+// callers one at a time.
 unsafe impl Send for Card {}
 
 impl Card {
@@ -76,6 +84,7 @@ impl Card {
             allocations: BTreeMap::new(),
             staging: None,
             graphs: Vec::new(),
+            library: None,
             is_capturing: false,
             last_kernel: "none".to_owned(),
             fault,
@@ -117,6 +126,12 @@ impl Card {
     /// The error of a call, and the end of the card where it is one.
     fn failed(&self, call: &str, error: DriverError) -> LaunchError {
         let name = name_of(error);
+        if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            return LaunchError::OutOfMemory {
+                needed_bytes: 0,
+                reason: format!("{call}: {name}"),
+            };
+        }
         if is_sticky(error.0) {
             self.fault.set(CardFault {
                 error: format!("{call}: {name}"),
@@ -156,7 +171,7 @@ impl Card {
     }
 
     /// Makes the context current; not while a graph is captured.
-    fn begin(&self, what: &str) -> Result<(), LaunchError> {
+    pub(super) fn begin(&self, what: &str) -> Result<(), LaunchError> {
         if self.is_capturing {
             return Err(LaunchError::Misuse(format!("{what} while capturing")));
         }
@@ -249,6 +264,8 @@ impl Launcher for Card {
     fn free_all(&mut self) {
         // What is still queued may use it. After a fault the driver refuses, and the process ends.
         drop(self.synchronize());
+        // Its workspace is among them.
+        self.library = None;
         for (address, _) in std::mem::take(&mut self.allocations) {
             // SAFETY: made in `alloc`, taken out of the list, and nothing is queued.
             let _ = unsafe { result::free_sync(address) };
@@ -385,16 +402,19 @@ impl Device for Card {
             executable
         };
         let executable = executable.map_err(|error| self.failed("cuGraphInstantiate", error))?;
-        self.graphs.push(executable);
+        self.graphs.push(Some(executable));
+        let id = GraphId(self.graphs.len() as u32 - 1);
         // SAFETY: graph and stream are this card's own.
-        unsafe { result::graph::upload(executable, self.stream) }
-            .map_err(|error| self.failed("cuGraphUpload", error))?;
-        Ok(GraphId(self.graphs.len() as u32 - 1))
+        if let Err(error) = unsafe { result::graph::upload(executable, self.stream) } {
+            self.drop_graph(id);
+            return Err(self.failed("cuGraphUpload", error));
+        }
+        Ok(id)
     }
 
     fn replay(&mut self, graph: GraphId) -> Result<(), LaunchError> {
         self.begin("replay")?;
-        let Some(&executable) = self.graphs.get(graph.0 as usize) else {
+        let Some(&Some(executable)) = self.graphs.get(graph.0 as usize) else {
             return Err(LaunchError::Misuse(format!("{graph:?} was never captured")));
         };
         self.last_kernel.clear();
@@ -402,6 +422,28 @@ impl Device for Card {
         // SAFETY: graph and stream are this card's own.
         unsafe { result::graph::launch(executable, self.stream) }
             .map_err(|error| self.failed("cuGraphLaunch", error))
+    }
+
+    fn drop_graph(&mut self, graph: GraphId) {
+        let graph = self.graphs.get_mut(graph.0 as usize).and_then(Option::take);
+        if let Some(executable) = graph
+            && self.bind().is_ok()
+        {
+            // SAFETY: this card's own, taken out of the list; one that runs is freed when it ends.
+            let _ = unsafe { result::graph::exec_destroy(executable) };
+        }
+    }
+
+    fn open_products(&mut self) -> Result<Option<String>, LaunchError> {
+        self.open_library()
+    }
+
+    fn plan_product(&mut self, shape: &ProductShape) -> Result<Option<PlanId>, LaunchError> {
+        self.plan_on_library(shape)
+    }
+
+    fn run_product(&mut self, plan: PlanId, product: &DenseProduct) -> Result<bool, LaunchError> {
+        self.run_on_library(plan, product)
     }
 }
 
@@ -419,7 +461,7 @@ impl Drop for Card {
         // SAFETY: all are this card's own and nothing is queued; null ones were never made. After a
         // fault the driver refuses, and the process ends anyway.
         unsafe {
-            for graph in self.graphs.drain(..) {
+            for graph in self.graphs.drain(..).flatten() {
                 let _ = result::graph::exec_destroy(graph);
             }
             if !self.module.is_null() {

@@ -8,10 +8,12 @@
 //! Invariant: one context, the card's primary one, and one stream, used by one thread at a time.
 
 mod capability;
+mod cublaslt;
 mod device;
 mod driver;
 mod error;
 mod fault;
+mod products;
 mod staging;
 
 pub use capability::{Capability, Code};

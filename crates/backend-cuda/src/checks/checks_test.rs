@@ -4,8 +4,8 @@
 
 #[cfg(emulator)]
 mod on_emulator {
-    use crate::Emulator;
-    use crate::checks::ALL;
+    use crate::checks::{ALL, dense_products};
+    use crate::{Device as _, EmulatedFault, Emulator};
 
     const NUM_SEEDS: u64 = 9;
 
@@ -19,6 +19,21 @@ mod on_emulator {
                 }
             }
         }
+    }
+
+    #[test]
+    fn products_of_a_library_agree_with_the_cpu() {
+        for seed in 0..NUM_SEEDS {
+            let mut emulator = Emulator::new(seed);
+            emulator.library.is_present = true;
+            assert!(emulator.open_products().is_ok_and(|name| name.is_some()));
+            dense_products(&mut emulator, seed).unwrap_or_else(|e| panic!("{e}"));
+            assert!(emulator.library.products.len() >= 12);
+        }
+        let mut emulator = Emulator::new(0);
+        emulator.library.is_present = true;
+        emulator.library.fault = Some(EmulatedFault::NoPlan);
+        assert!(dense_products(&mut emulator, 0).is_err());
     }
 
     #[test]

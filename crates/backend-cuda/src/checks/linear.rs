@@ -117,7 +117,11 @@ impl Case {
 }
 
 /// The CPU's product of plain floats.
-fn product(x: &[f32], weight: &[f32], num_inputs: usize) -> Result<Vec<f32>, LaunchError> {
+pub(super) fn product(
+    x: &[f32],
+    weight: &[f32],
+    num_inputs: usize,
+) -> Result<Vec<f32>, LaunchError> {
     let mut oracle = Oracle::new()?;
     let shape = [weight.len() / num_inputs, num_inputs];
     let linear = oracle.linear(Dtype::F32.encode(weight), WeightDtype::F32, &shape)?;
@@ -128,7 +132,7 @@ fn product(x: &[f32], weight: &[f32], num_inputs: usize) -> Result<Vec<f32>, Lau
 }
 
 /// Sums of products in f32, in another order than the CPU's.
-fn sum_tolerance(out_dtype: Dtype) -> Tolerance {
+pub(super) fn sum_tolerance(out_dtype: Dtype) -> Tolerance {
     let sum = Tolerance {
         absolute: 1e-4,
         relative: 1e-5,

@@ -8,6 +8,7 @@
 mod attention;
 #[cfg(test)]
 mod checks_test;
+mod dense;
 mod elementwise;
 mod embed;
 mod linear;
@@ -17,6 +18,8 @@ mod oracle;
 mod rope;
 mod sample;
 mod support;
+
+pub use dense::dense_products;
 
 use crate::{LaunchError, Launcher};
 

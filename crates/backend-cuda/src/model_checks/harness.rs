@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use hotspare_batch::{
     Batch, BlockId, Row, RowOutput, SamplingParams, SlotInit, StopParams, TOKEN_FROM_DEVICE,
-    TokenId, TokenLogprobs,
+    TokenId, TokenLogprobs, TokenMask,
 };
 use hotspare_model::ops::StepLimits;
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{LoadOptions, ModelRunner, ModelSource};
-use hotspare_sampler::{Scratch, SlotState, sample_row, token_logprobs};
+use hotspare_sampler::{Scratch, SlotState, sample_masked_row, token_logprobs};
 
 use super::CheckError;
 use crate::ops::CudaOps;
-use crate::{CudaBackend, CudaOptions, Device, Dtype, KvBudget};
+use crate::{CudaBackend, CudaOptions, Device, Dtype, KvBudget, Numerics};
 
 pub(super) const BLOCK_SIZE: usize = 16;
 const NUM_BLOCKS: usize = 96;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub uses_graphs: bool,
     /// Of the cache; 96 blocks at most.
     pub kv_budget: KvBudget,
+    /// Whether a library may compute products.
+    pub numerics: Numerics,
 }
 
 impl Settings {
@@ -51,6 +53,7 @@ impl Settings {
             max_num_seqs: 8,
             uses_graphs: false,
             kv_budget: KvBudget::Exact,
+            numerics: Numerics::Invariant,
         }
     }
 }
@@ -68,6 +71,8 @@ pub(super) struct Sequence {
     sampling: Arc<SamplingParams>,
     stop: Arc<StopParams>,
     has_slot: bool,
+    /// What it may draw, where that is not everything.
+    pub(super) mask: Option<Arc<[u32]>>,
     /// The CPU's.
     state: SlotState,
 }
@@ -120,6 +125,7 @@ pub(crate) fn load<D: Device>(
         dtype: settings.dtype,
         kv_budget: settings.kv_budget,
         uses_graphs: settings.uses_graphs,
+        numerics: settings.numerics,
     };
     let load_options = LoadOptions {
         limits,
@@ -181,6 +187,7 @@ impl<D: Device> Harness<D> {
             sampling: Arc::new(sampling.clone()),
             stop: Arc::new(stop.clone()),
             has_slot: false,
+            mask: None,
             state: SlotState::default(),
         });
         self.sequences.len() - 1
@@ -272,7 +279,8 @@ impl<D: Device> Harness<D> {
         if row.samples {
             let mut last = logits[logits.len() - 1].clone();
             let position = row.context_len() as u32;
-            let expected = sample_row(&mut last, &mut sequence.state, position, &mut scratch);
+            let (state, mask) = (&mut sequence.state, sequence.mask.as_deref());
+            let expected = sample_masked_row(&mut last, state, mask, position, &mut scratch);
             let expected = expected.map_err(CheckError::new)?;
             let found: Vec<TokenId> = output.token_ids.iter().copied().collect();
             if found != [expected.token] {
@@ -342,6 +350,12 @@ impl<D: Device> Harness<D> {
         // A lone token that was drawn in the step before: from the device, as look-ahead does.
         if num_tokens == 1 && start > sequence.num_prompt && end == sequence.ids.len() {
             batch.token_ids[first_token] = TOKEN_FROM_DEVICE;
+        }
+        if let (Some(words), true) = (&sequence.mask, end == sequence.ids.len()) {
+            batch.token_masks.push(TokenMask {
+                row: batch.rows.len() as u32,
+                words: Arc::clone(words),
+            });
         }
         batch.rows.push(Row {
             slot: sequence.slot,

@@ -72,6 +72,19 @@ fn requests(vocab_size: u32) -> Vec<(SamplingParams, StopParams)> {
     ]
 }
 
+/// What each of [`requests`] may draw: the first everything, the others three tokens of four, of
+/// a mask that ends before the vocabulary does.
+fn grammars(vocab_size: usize) -> [Option<Arc<[u32]>>; 4] {
+    let mask = |pattern: u32| Some(vec![pattern; vocab_size / 32 - 1].into());
+    [
+        None,
+        mask(0x7777_7777),
+        mask(0xDDDD_DDDD),
+        // Of the ids that the request allows 1, 3 and 200 are left.
+        mask(0xBBBB_BBFF ^ (1 << 13)),
+    ]
+}
+
 /// Draws by every parameter, together and resumed; every token is held to the CPU's sampler.
 /// Returns how many were.
 ///
@@ -90,6 +103,11 @@ pub fn check_sampling<D: Device>(
     for ((sampling, stop), prompt) in requests.iter().zip(prompts) {
         indices.push(harness.add_resumed(prompt, prompt.len(), sampling, stop));
     }
+    // A grammar may be on top of anything: of penalties, of a minimum length, of other masks.
+    let masks = grammars(harness.vocab_size);
+    for (&index, mask) in indices.iter().zip(&masks) {
+        harness.sequences[index].mask.clone_from(mask);
+    }
     while harness.sequences[indices[3]].output().len() < num_new {
         let chunk = |&i: &usize| (i, harness.sequences[i].num_waiting().min(20));
         let chunks: Vec<_> = indices.iter().map(chunk).collect();
@@ -99,6 +117,7 @@ pub fn check_sampling<D: Device>(
         let ids = harness.sequences[index].ids.clone();
         let cut = &ids[..ids.len() - 1];
         let resumed = harness.add_resumed(cut, prompt.len(), sampling, stop);
+        harness.sequences[resumed].mask = harness.sequences[index].mask.clone();
         harness.run_alone(resumed, usize::MAX, ids.len() - prompt.len())?;
         if harness.sequences[resumed].ids != ids {
             return Err(CheckError(format!("resumed, another token: {sampling:?}")));

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use hotspare_batch::{Batch, RowOutput, StepTimings};
+use hotspare_batch::{Batch, FAST_NUMERICS, RowOutput, StepTimings};
 use hotspare_model::ops::{
     AttentionSpec, ExpertViews, KvCacheSpec, MoeSpec, Ops, OpsError, Parallelism, PipelinedOps,
-    RopeTable,
+    RopeTable, WarmUp,
 };
 use hotspare_model::weights::WeightView;
 
@@ -30,8 +30,12 @@ impl<D: Device> Ops for CudaOps<D> {
 
     fn numerics_id(&self) -> String {
         let (dtype, kv) = (self.options.dtype.suffix(), self.kv_dtype.suffix());
+        let order = match self.library.name() {
+            Some(library) => format!("{FAST_NUMERICS}-{library}"),
+            None => "invariant".to_owned(),
+        };
         format!(
-            "cuda-{}-{dtype}act-{kv}kv-invariant-r1",
+            "cuda-{}-{dtype}act-{kv}kv-{order}-r1",
             self.device.numerics_id()
         )
     }
@@ -102,6 +106,14 @@ impl<D: Device> Ops for CudaOps<D> {
         self.alloc_kv_cache(spec)
     }
 
+    fn begin_warm_up(&mut self) -> Option<WarmUp> {
+        self.next_pass()
+    }
+
+    fn end_warm_up(&mut self) -> Result<(), OpsError> {
+        self.end_pass()
+    }
+
     fn begin(&mut self, batch: &Batch) {
         self.begin_step(batch);
     }
@@ -164,7 +176,9 @@ impl<D: Device> Ops for CudaOps<D> {
         }
         if self.resize("linear", fits, x.num_rows, out) {
             let (space, out) = (self.space, out.rows);
-            self.run(|device| product::linear(device, space, &x, weight, &out));
+            self.run_or_plan(|device, library| {
+                product::linear(device, library, space, &x, weight, &out)
+            });
         }
     }
 

@@ -1,20 +1,19 @@
-//! Decode steps as graphs: launches that are captured once for a bucket of sizes and then queued as
-//! one.
+//! Decode steps as graphs: launches that are captured once for a bucket of sizes, when the model is
+//! loaded, and then queued as one.
 //!
-//! A bucket runs as single launches the first time it is met, is captured the second time, and is
-//! replayed from then on. What differs between two steps of a bucket lies in the step's blob, at
-//! the same places.
+//! What differs between two steps of a bucket lies in the step's blob, at the same places.
 //!
 //! Invariant: a graph has the launches that the same step would make one by one; at most
-//! [`MAX_GRAPHS`] are kept, and further buckets run as single launches.
+//! [`MAX_GRAPHS`] are kept, and further buckets run as single launches; nothing is captured in a
+//! step.
 
 use std::collections::BTreeMap;
 
-use super::step::GraphKey;
-use crate::GraphId;
+use super::buckets::GraphKey;
+use crate::{Device, GraphId};
 
 /// Graphs at most.
-pub(super) const MAX_GRAPHS: usize = 128;
+pub(super) const MAX_GRAPHS: usize = 256;
 
 /// Free memory below which no more graphs are made: the driver takes memory for each.
 pub(super) const MIN_GRAPH_BYTES: usize = 64 << 20;
@@ -25,38 +24,50 @@ pub(super) enum Mode {
     /// One by one.
     #[default]
     Single,
-    /// They are recorded, to be replayed at the end.
+    /// They are recorded and not run.
     Capturing,
     /// They were recorded before; nothing is launched until the end.
     Replaying(GraphId),
+    /// None is made; products are planned.
+    Planning,
 }
 
-/// What is known of buckets.
+/// What was captured.
 #[derive(Debug, Default)]
 pub(super) struct Graphs {
-    /// `None`: met once.
-    buckets: BTreeMap<GraphKey, Option<GraphId>>,
-    /// The device cannot capture, or has no memory left for more graphs.
-    pub(super) is_unsupported: bool,
+    buckets: BTreeMap<GraphKey, GraphId>,
 }
 
 impl Graphs {
-    /// How to run a step of `key`; capturing has yet to be begun.
-    pub(super) fn mode(&mut self, key: &GraphKey) -> Mode {
-        match self.buckets.get(key) {
-            Some(Some(graph)) => Mode::Replaying(*graph),
-            Some(None) => Mode::Capturing,
-            None => {
-                if self.buckets.len() < MAX_GRAPHS {
-                    self.buckets.insert(key.clone(), None);
-                }
-                Mode::Single
-            }
-        }
+    /// How to run a step of `key`.
+    pub(super) fn mode(&self, key: GraphKey) -> Mode {
+        let graph = self.buckets.get(&key);
+        graph.map_or(Mode::Single, |&graph| Mode::Replaying(graph))
     }
 
     /// `graph` was captured for `key`.
-    pub(super) fn insert(&mut self, key: &GraphKey, graph: GraphId) {
-        self.buckets.insert(key.clone(), Some(graph));
+    pub(super) fn insert(&mut self, key: GraphKey, graph: GraphId) {
+        self.buckets.insert(key, graph);
+    }
+
+    /// The buckets in the order in which they were captured.
+    #[cfg(test)]
+    pub(super) fn keys_in_order(&self) -> Vec<GraphKey> {
+        let mut keys: Vec<GraphKey> = self.buckets.keys().copied().collect();
+        keys.sort_by_key(|key| self.buckets[key].0);
+        keys
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Gives all of them back to the device; returns how many.
+    pub(super) fn give_back<D: Device>(&mut self, device: &mut D) -> usize {
+        let buckets = std::mem::take(&mut self.buckets);
+        for &graph in buckets.values() {
+            device.drop_graph(graph);
+        }
+        buckets.len()
     }
 }

@@ -137,7 +137,8 @@ impl<D: Device> CudaOps<D> {
         let mut values = Vec::with_capacity(num_rows * rows.width);
         for first in (0..num_rows).step_by(buffer.max_rows.max(1)) {
             let len = buffer.max_rows.min(num_rows - first);
-            let part = logits_rows(&mut self.device, self.space, buffer, first, len)?;
+            let (device, library) = (&mut self.device, &mut self.library);
+            let part = logits_rows(device, library, self.space, buffer, first, len)?;
             let mut bytes = vec![0; len * part.row_bytes()];
             self.device.read(part.at, &mut bytes)?;
             let decoded = part.dtype.decode(&bytes);

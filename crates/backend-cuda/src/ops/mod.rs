@@ -4,17 +4,23 @@
 //! `start_sample` queues the draw and the copy of its results. Nothing waits for the device but
 //! `finish_sample`.
 //!
-//! Invariant: after loading nothing is allocated on the device.
+//! Invariant: after loading nothing is allocated on the device, and nothing captured.
 
 mod blob;
+mod buckets;
 mod buffer;
 mod cuda_ops;
+#[cfg(all(test, emulator))]
+mod failing_device;
 #[cfg(all(test, emulator))]
 mod faults_test;
 mod graphs;
 mod kv_cache;
 mod launches;
 mod layers;
+mod library;
+#[cfg(all(test, emulator))]
+mod library_test;
 mod load;
 mod memory;
 mod moe;
@@ -24,6 +30,9 @@ mod sampling;
 mod slots;
 mod state;
 mod step;
+mod warm_up;
+#[cfg(all(test, emulator))]
+mod warm_up_test;
 mod weights;
 mod work;
 

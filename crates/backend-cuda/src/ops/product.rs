@@ -1,8 +1,10 @@
 //! Matrix products over any weights: which kernel, and what is widened first.
 //!
-//! Invariant: every way adds in one order over K, so which one runs is a question of speed alone.
+//! Invariant: every way of ours adds in one order over K, so which one runs is a question of speed
+//! alone; a library has an order of its own, and is asked first where it may be.
 
 use super::buffer::Rows;
+use super::library::Library;
 use super::weights::{CudaLinear, Matrix, SPACE_BYTES, dense};
 use crate::kernels::{Linear, Road, WeightFormat, Weights};
 use crate::{Address, Device, Dtype, LaunchError};
@@ -27,6 +29,7 @@ pub(super) struct Groups {
 /// `out[r] = weight · x[r]`.
 pub(super) fn linear<D: Device>(
     device: &mut D,
+    library: &mut Library,
     space: Option<Address>,
     x: &Rows,
     weight: &CudaLinear,
@@ -35,7 +38,7 @@ pub(super) fn linear<D: Device>(
     let mut column = 0;
     for part in weight.parts.iter() {
         let out = columns(out, column);
-        matrix(device, space, x, part, &out)?;
+        matrix(device, library, space, x, part, &out)?;
         column += part.num_rows;
     }
     Ok(())
@@ -51,6 +54,7 @@ fn columns(out: &Rows, first: usize) -> Rows {
 
 fn matrix<D: Device>(
     device: &mut D,
+    library: &mut Library,
     space: Option<Address>,
     x: &Rows,
     weight: &Matrix,
@@ -62,6 +66,9 @@ fn matrix<D: Device>(
     );
     let is_dense = weight.format == WeightFormat::Plain(dense(x.dtype));
     if is_dense || (is_fused && x.num_rows <= MAX_FUSED_ROWS) {
+        if library.product(device, x, weight, out)? || library.is_planning() {
+            return Ok(());
+        }
         let road = match Road::best(x.num_rows) {
             Road::Tile if is_fused => Road::Skinny(16),
             road => road,
@@ -78,7 +85,9 @@ fn matrix<D: Device>(
     }
     for first in (0..weight.num_rows).step_by(rows_per_piece) {
         let piece = weight.rows(first, rows_per_piece.min(weight.num_rows - first));
-        piece.widen(device, x.dtype, space, row_bytes)?;
+        if !library.is_planning() {
+            piece.widen(device, x.dtype, space, row_bytes)?;
+        }
         let widened = Matrix {
             format: WeightFormat::Plain(dense(x.dtype)),
             weights: Weights {
@@ -88,8 +97,12 @@ fn matrix<D: Device>(
             },
             ..piece
         };
+        let out = columns(out, first);
+        if library.product(device, x, &widened, &out)? || library.is_planning() {
+            continue;
+        }
         let road = Road::best(x.num_rows);
-        run(device, x, &widened, &columns(out, first), road, None)?;
+        run(device, x, &widened, &out, road, None)?;
     }
     Ok(())
 }

@@ -85,6 +85,8 @@ pub(super) struct Awaited {
     has_logprobs: Vec<bool>,
     /// Of each row: prompt tokens whose log-probabilities were asked for.
     num_prompt_entries: Vec<usize>,
+    /// There was no memory for it.
+    is_refused: bool,
 }
 
 impl Awaited {
@@ -103,6 +105,7 @@ impl Awaited {
         Self {
             ticket: None,
             parts,
+            is_refused: false,
             has_logprobs: step.rows.iter().map(has_logprobs).collect(),
             num_prompt_entries: step.rows.iter().map(num_prompt).collect(),
             rows: step
@@ -119,8 +122,20 @@ impl Awaited {
         }
     }
 
+    /// Every row fails: the device has no memory for what they asked for.
+    pub(super) fn refuse(&mut self) {
+        self.ticket = None;
+        self.is_refused = true;
+    }
+
     /// The outputs, from the bytes that were read.
     pub(super) fn outputs(&self, bytes: &[u8]) -> Vec<RowOutput> {
+        if self.is_refused {
+            let rows = self.rows.iter();
+            return rows
+                .map(|(row, _)| RowOutput::refused(row.slot, RowError::OutOfMemory))
+                .collect();
+        }
         let mut results = Results {
             bytes,
             awaited: self,

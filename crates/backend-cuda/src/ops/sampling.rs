@@ -4,6 +4,7 @@
 //! asked for, the sampler works on a copy.
 
 use super::buffer::{CudaBuffer, Rows};
+use super::library::Library;
 use super::product;
 use super::results::ResultParts;
 use super::step::Step;
@@ -14,6 +15,7 @@ use crate::{Address, Device, LaunchError};
 /// What a step's sampling needs.
 pub(super) struct Sampling<'a, D> {
     pub(super) device: &'a mut D,
+    pub(super) library: &'a mut Library,
     pub(super) space: Option<Address>,
     pub(super) work: &'a Work,
     pub(super) step: &'a Step,
@@ -58,6 +60,7 @@ pub(super) fn gather<D: Device>(
 /// Rows `first` to `first + num_rows` of `logits`, computed now where they were deferred.
 pub(super) fn logits_rows<D: Device>(
     device: &mut D,
+    library: &mut Library,
     space: Option<Address>,
     logits: &CudaBuffer,
     first: usize,
@@ -68,7 +71,7 @@ pub(super) fn logits_rows<D: Device>(
     };
     let rows = logits.rows.part(0, num_rows);
     let x = deferred.x.part(first, num_rows);
-    product::linear(device, space, &x, &deferred.weight, &rows)?;
+    product::linear(device, library, space, &x, &deferred.weight, &rows)?;
     if let Some(cap) = deferred.soft_cap {
         soft_cap(device, &rows, cap)?;
     }
@@ -83,7 +86,8 @@ impl<D: Device> Sampling<'_, D> {
         let max_rows = self.work.shape.max_logits;
         for first in (0..total).step_by(max_rows) {
             let num_rows = max_rows.min(total - first);
-            let rows = logits_rows(self.device, self.space, logits, first, num_rows)?;
+            let (device, library) = (&mut *self.device, &mut *self.library);
+            let rows = logits_rows(device, library, self.space, logits, first, num_rows)?;
             let before = |end: usize| {
                 let samples = step.sampled.partition_point(|row| row.logits_row < end);
                 let entries = step.entry_rows.partition_point(|row| row.logits_row < end);

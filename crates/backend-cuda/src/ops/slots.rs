@@ -3,7 +3,7 @@
 //! On the device each slot has its last token, and room for a table of counts (penalties), two
 //! masks (allowed ids; ids that would end the sequence too early) and a list of biases. They are
 //! written when a sequence takes the slot; only counts and last tokens change later, by the kernel
-//! that draws.
+//! that draws. Masks of a step's rows lie behind those of the slots.
 //!
 //! Invariant: a slot's state is a function of prompt and output ids, so a sequence that was
 //! preempted or moved gets the same one again.
@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hotspare_batch::{RowError, SamplingParams, SlotInit, StopParams, TokenId};
+use hotspare_batch::{Row, RowError, SamplingParams, SlotInit, StopParams, TokenId, TokenMask};
 use hotspare_model::ops::{OpsError, StepLimits};
 
 use super::memory::{FOR_BUFFERS, alloc, product};
@@ -42,6 +42,21 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// Whether the token at `position` may not be one that ends the sequence.
+    fn is_too_short(&self, position: u32) -> bool {
+        position.saturating_sub(self.num_prompt_tokens) < self.stop.min_tokens
+    }
+
+    /// Takes the ids that end the sequence out of `mask`.
+    fn forbid_ends(&self, mask: &mut [u32]) {
+        let stop = &self.stop;
+        for &token in stop.eos_token_ids.iter().chain(&stop.stop_token_ids) {
+            set_bit(mask, token, false);
+        }
+    }
+}
+
 /// Where a row's token comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LastToken {
@@ -60,7 +75,7 @@ pub(super) struct Slots {
     capacity: usize,
     /// `[slots, capacity]` pairs.
     pub(super) counts: Address,
-    /// `[slots, 2, words]`.
+    /// `[slots, 2, words]`, and then `[rows, words]`: as many rows as slots.
     pub(super) masks: Address,
     /// `[slots, MAX_NUM_BIASES]`.
     pub(super) bias_tokens: Address,
@@ -94,7 +109,7 @@ impl Slots {
             vocab_size,
             capacity,
             counts: memory(&[num_slots, capacity, 8])?,
-            masks: memory(&[num_slots, 2, vocab_size.div_ceil(32), 4])?,
+            masks: memory(&[num_slots, 3, vocab_size.div_ceil(32), 4])?,
             bias_tokens: memory(&[num_slots, MAX_NUM_BIASES, 4])?,
             biases: memory(&[num_slots, MAX_NUM_BIASES, 4])?,
             last_tokens: memory(&[num_slots, 4])?,
@@ -169,14 +184,7 @@ impl Slots {
         }
         if slot.stop.min_tokens > 0 {
             let mut mask = vec![u32::MAX; words];
-            for &token in slot
-                .stop
-                .eos_token_ids
-                .iter()
-                .chain(&slot.stop.stop_token_ids)
-            {
-                set_bit(&mut mask, token, false);
-            }
+            slot.forbid_ends(&mut mask);
             copy(masks.offset(words * 4), bytemuck::cast_slice(&mask))?;
         }
         let biases = &slot.sampling.logit_bias;
@@ -192,6 +200,50 @@ impl Slots {
         Ok(())
     }
 
+    /// Puts the masks of a step's `rows` on the device, in their order; where a row cannot end yet
+    /// its mask says that too. Copies are at most `max_copy_bytes` long.
+    ///
+    /// # Errors
+    /// More masks than there are slots; what the device says.
+    pub(super) fn put_masks<D: Device>(
+        &self,
+        device: &mut D,
+        max_copy_bytes: usize,
+        rows: &[Row],
+        masks: &[TokenMask],
+    ) -> Result<(), LaunchError> {
+        if masks.is_empty() {
+            return Ok(());
+        }
+        if masks.len() > self.slots.len() {
+            let num_masks = masks.len();
+            return Err(LaunchError::Misuse(format!("{num_masks} token masks")));
+        }
+        let words = self.vocab_size.div_ceil(32);
+        let mut all = Vec::with_capacity(masks.len() * words);
+        for mask in masks {
+            let first = all.len();
+            all.extend(mask.words.iter().take(words));
+            all.resize(first + words, 0);
+            let row = rows.get(mask.row as usize);
+            if let Some(row) = row.filter(|row| self.is_too_short(row)) {
+                self.slots[row.slot as usize].forbid_ends(&mut all[first..]);
+            }
+        }
+        let mut to = self.masks.offset(2 * self.slots.len() * words * 4);
+        for piece in bytemuck::cast_slice(&all).chunks(max_copy_bytes.max(4)) {
+            device.upload(to, piece)?;
+            to = to.offset(piece.len());
+        }
+        Ok(())
+    }
+
+    /// Whether the token that `row` draws may not end its sequence.
+    fn is_too_short(&self, row: &Row) -> bool {
+        let slot = &self.slots[row.slot as usize];
+        slot.is_too_short(row.context_len() as u32)
+    }
+
     /// Why no token can be drawn for `slot`, if none can.
     pub(super) fn refusal(&self, slot: u32) -> Option<RowError> {
         let num_biases = self.sampling(slot).logit_bias.len();
@@ -201,11 +253,11 @@ impl Slots {
         })
     }
 
-    /// Parameters of the draw of the token at `position`.
-    pub(super) fn sample_row(&self, index: u32, position: u32) -> SampleRow {
+    /// Parameters of the draw of the token at `position`; `mask` is the place of the row's mask
+    /// among those of the step, if it has one.
+    pub(super) fn sample_row(&self, index: u32, position: u32, mask: Option<u32>) -> SampleRow {
         let slot = &self.slots[index as usize];
         let s = &slot.sampling;
-        let num_output = position.saturating_sub(slot.num_prompt_tokens);
         let num_biases = s.logit_bias.len();
         let num_biases = if num_biases <= MAX_NUM_BIASES {
             num_biases
@@ -239,11 +291,12 @@ impl Slots {
                 true => NO_TOKEN,
                 false => 2 * index,
             },
-            // The mask of ids that would end it too early stands in the grammar's place: both only
-            // forbid.
-            grammar: match num_output < slot.stop.min_tokens {
-                true => 2 * index + 1,
-                false => NO_TOKEN,
+            // The mask of ids that would end it too early stands in the grammar's place, or is part
+            // of the row's mask: both only forbid.
+            grammar: match (mask, slot.is_too_short(position)) {
+                (Some(place), _) => 2 * self.slots.len() as u32 + place,
+                (None, true) => 2 * index + 1,
+                (None, false) => NO_TOKEN,
             },
         }
     }

@@ -1,7 +1,8 @@
 //! [`CudaOps`]: what it has, and how launches, steps and results pass through it.
 //!
 //! A batch that breaks a bound is a fault of the step: until the next `begin` every operation is
-//! then empty, and sampling reports it. A failure of the device is for ever.
+//! then empty, and sampling reports it. So it is where the driver has no memory left: graphs are
+//! then given back, and the step can be tried again. A failure of the device is for ever.
 //!
 //! Invariant: buffers are resized in every mode as if each operation ran, so that a replayed step
 //! leaves the same state as one of single launches.
@@ -14,13 +15,15 @@ use hotspare_model::ops::OpsError;
 
 use super::blob::Blob;
 use super::buffer::CudaBuffer;
-use super::graphs::{Graphs, MIN_GRAPH_BYTES, Mode};
+use super::graphs::{Graphs, Mode};
 use super::layers::Layers;
+use super::library::{Library, Use};
 use super::memory::device_error;
 use super::moe::MoeSpace;
 use super::results::{Awaited, parts};
 use super::sampling::Sampling;
 use super::step::Step;
+use super::warm_up::WarmUps;
 use super::work::Work;
 use crate::kernels::ResolveTokens;
 use crate::{Address, CudaOptions, Device, Dtype, LaunchError};
@@ -42,13 +45,20 @@ pub struct CudaOps<D: Device> {
     /// Allocated last, before the KV cache.
     pub(super) work: Option<Work>,
     pub(super) step: Step,
-    blob: Blob,
+    pub(super) blob: Blob,
     awaited: VecDeque<Awaited>,
-    graphs: Graphs,
+    pub(super) library: Library,
+    pub(super) graphs: Graphs,
+    /// Whether decode steps have no graphs: they were given back.
+    gave_graphs_back: bool,
+    /// What is done at load; `None` before.
+    pub(super) warm_up: Option<WarmUps>,
     pub(super) mode: Mode,
-    fault: Option<String>,
+    pub(super) fault: Option<String>,
+    /// Whether `fault` is that the driver has no memory left.
+    pub(super) lacks_memory: bool,
     /// The device's own failure: it cannot be used again.
-    death: Option<String>,
+    pub(super) death: Option<String>,
     pub(super) timings: StepTimings,
     step_start: Option<Instant>,
 }
@@ -58,10 +68,11 @@ impl<D: Device> CudaOps<D> {
     ///
     /// # Errors
     /// What the device says.
-    pub fn new(device: D, options: CudaOptions) -> Result<Self, OpsError> {
+    pub fn new(mut device: D, options: CudaOptions) -> Result<Self, OpsError> {
         let memory = device.memory().map_err(|error| device_error(&error))?;
         Ok(Self {
             free_bytes_at_start: memory.free_bytes,
+            library: Library::open(&mut device, &options),
             device,
             space: None,
             layers: Layers::default(),
@@ -75,8 +86,11 @@ impl<D: Device> CudaOps<D> {
             blob: Blob::default(),
             awaited: VecDeque::new(),
             graphs: Graphs::default(),
+            gave_graphs_back: false,
+            warm_up: None,
             mode: Mode::Single,
             fault: None,
+            lacks_memory: false,
             death: None,
             timings: StepTimings::default(),
             step_start: None,
@@ -94,8 +108,14 @@ impl<D: Device> CudaOps<D> {
     }
 
     fn fail_with(&mut self, error: &LaunchError) {
-        if !matches!(error, LaunchError::Misuse(_)) {
-            self.death.get_or_insert_with(|| error.to_string());
+        match error {
+            LaunchError::Misuse(_) => {}
+            LaunchError::OutOfMemory { .. } => self.lacks_memory = true,
+            // Nothing runs: whether the device is lost, the end of the pass finds out.
+            _ if self.is_warming_up() => {}
+            _ => {
+                self.death.get_or_insert_with(|| error.to_string());
+            }
         }
         self.fail(error.to_string());
     }
@@ -105,14 +125,40 @@ impl<D: Device> CudaOps<D> {
         self.fault.is_none()
     }
 
-    /// Queues what `launch` queues, unless the step failed or is to be replayed.
+    /// Queues what `launch` queues, unless the step failed, is to be replayed or only planned.
     pub(super) fn run(&mut self, launch: impl FnOnce(&mut D) -> Result<(), LaunchError>) {
+        if self.mode != Mode::Planning {
+            self.run_or_plan(|device, _| launch(device));
+        }
+    }
+
+    /// As `run`, and also where only the library's products are planned.
+    pub(super) fn run_or_plan(
+        &mut self,
+        launch: impl FnOnce(&mut D, &mut Library) -> Result<(), LaunchError>,
+    ) {
         if self.fault.is_some() || matches!(self.mode, Mode::Replaying(_)) {
             return;
         }
-        if let Err(error) = launch(&mut self.device) {
+        if let Err(error) = launch(&mut self.device, &mut self.library) {
             self.fail_with(&error);
         }
+    }
+
+    /// Whether decode steps are padded to the sizes that graphs have.
+    pub(super) fn pads_for_graphs(&self) -> bool {
+        self.options.uses_graphs && !self.gave_graphs_back
+    }
+
+    /// Frees what the driver keeps for graphs; decode steps run as single launches from now on.
+    fn give_graphs_back(&mut self, reason: &str) {
+        self.gave_graphs_back = true;
+        let num_graphs = self.graphs.give_back(&mut self.device);
+        tracing::warn!(
+            reason,
+            num_graphs,
+            "the device ran out of memory in a step; decode steps run without graphs from now on"
+        );
     }
 
     /// Puts `num_rows` rows of `out` in use; `false` where the step failed or fails by it.
@@ -139,7 +185,9 @@ impl<D: Device> CudaOps<D> {
     pub(super) fn begin_step(&mut self, batch: &Batch) {
         self.step_start = Some(Instant::now());
         self.fault.clone_from(&self.death);
+        self.lacks_memory = false;
         self.mode = Mode::Single;
+        self.library.now = Use::None;
         self.step.clear();
         if self.fault.is_some() {
             return;
@@ -165,7 +213,7 @@ impl<D: Device> CudaOps<D> {
             work.slots
                 .reset(&mut self.device, work.upload_bytes, init)?;
         }
-        let pads = self.options.uses_graphs && !self.graphs.is_unsupported;
+        let pads = self.pads_for_graphs();
         let (shape, slots) = (&work.shape, &work.slots);
         let taken = self.step.take(batch, shape, slots, pads, &mut self.blob);
         taken.map_err(StepError::Batch)?;
@@ -176,47 +224,38 @@ impl<D: Device> CudaOps<D> {
             return Err(StepError::Batch(format!("a step of {num_bytes} bytes")));
         }
         self.device.upload(work.blob_at, self.blob.bytes())?;
-        for row in self.step.rows.iter().filter(|row| row.samples) {
-            work.slots.set_drawn(row.slot);
-        }
-        if let Some(key) = &self.step.key {
+        let (rows, masks) = (&batch.rows, &batch.token_masks);
+        work.slots
+            .put_masks(&mut self.device, work.upload_bytes, rows, masks)?;
+        if let Some(key) = self.step.key {
             self.mode = self.graphs.mode(key);
         }
-        if self.mode == Mode::Capturing {
-            let has_room = self.device.memory()?.free_bytes >= MIN_GRAPH_BYTES;
-            if !has_room || !self.device.begin_capture()? {
-                self.graphs.is_unsupported = true;
-                self.mode = Mode::Single;
-            }
+        if !self.step.is_decode {
+            self.library.now = Use::Products;
         }
         if self.step.has_device_tokens || self.step.key.is_some() {
-            let args = ResolveTokens {
-                token_ids: self.step.ids_part.at(work.blob_at),
-                from_slots: self.step.from_slots_part.at(work.blob_at),
-                last_tokens: work.slots.last_tokens,
-                num_tokens: self.step.num_padded as u32,
-                unused: 0,
-            };
-            self.run(|device| args.launch(device));
+            self.resolve_tokens(work);
         }
         Ok(())
+    }
+
+    /// Puts tokens that slots drew in their places.
+    pub(super) fn resolve_tokens(&mut self, work: &Work) {
+        let args = ResolveTokens {
+            token_ids: self.step.ids_part.at(work.blob_at),
+            from_slots: self.step.from_slots_part.at(work.blob_at),
+            last_tokens: work.slots.last_tokens,
+            num_tokens: self.step.num_padded as u32,
+            unused: 0,
+        };
+        self.run(|device| args.launch(device));
     }
 
     /// Ends the part of a step that a graph holds.
     pub(super) fn end_launches(&mut self) -> Result<(), LaunchError> {
         match std::mem::take(&mut self.mode) {
-            Mode::Single => Ok(()),
-            Mode::Replaying(_) if self.fault.is_some() => Ok(()),
-            Mode::Replaying(graph) => self.device.replay(graph),
-            Mode::Capturing => {
-                let graph = self.device.end_capture()?;
-                match (&self.step.key, &self.fault) {
-                    (Some(key), None) => self.graphs.insert(key, graph),
-                    // Half a step: never run.
-                    _ => return Ok(()),
-                }
-                self.device.replay(graph)
-            }
+            Mode::Replaying(graph) if self.fault.is_none() => self.device.replay(graph),
+            _ => Ok(()),
         }
     }
 
@@ -228,14 +267,11 @@ impl<D: Device> CudaOps<D> {
         if self.fault.is_none() && logits.rows.num_rows != self.step.num_logits {
             self.fail("sample: not a row of logits for each one needed");
         }
-        let work = match (&self.fault, &self.work) {
-            (None, Some(work)) => work,
-            (fault, _) => {
-                let what = fault
-                    .clone()
-                    .unwrap_or_else(|| "no step was begun".to_owned());
-                return Err(OpsError::Device(what));
-            }
+        if let Some(what) = self.fault.clone() {
+            return Err(self.failure(what));
+        }
+        let Some(work) = &self.work else {
+            return Err(OpsError::Device("no step was begun".to_owned()));
         };
         let step = &self.step;
         let tops = step.entries.iter().map(|entry| entry.num_top as usize);
@@ -250,6 +286,7 @@ impl<D: Device> CudaOps<D> {
         );
         let mut sampling = Sampling {
             device: &mut self.device,
+            library: &mut self.library,
             space: self.space,
             work,
             step,
@@ -263,16 +300,45 @@ impl<D: Device> CudaOps<D> {
         });
         match queued {
             Ok(ticket) => awaited.ticket = ticket,
+            Err(error @ LaunchError::OutOfMemory { .. }) => {
+                // Some rows may have drawn: the step cannot be tried again.
+                awaited.refuse();
+                self.give_graphs_back(&error.to_string());
+            }
             Err(error) => {
                 self.fail_with(&error);
                 return Err(device_error(&error));
             }
         }
+        self.set_drawn();
         self.awaited.push_back(awaited);
         if let Some(start) = self.step_start.take() {
             self.timings.total_ns += start.elapsed().as_nanos() as u64;
         }
         Ok(())
+    }
+
+    /// A step's failure before anything was drawn.
+    fn failure(&mut self, what: String) -> OpsError {
+        if !self.lacks_memory {
+            return OpsError::Device(what);
+        }
+        self.give_graphs_back(&what);
+        self.library.give_up(&what);
+        OpsError::OutOfMemory {
+            what: "a step",
+            needed_bytes: 0,
+            reason: what,
+        }
+    }
+
+    /// From now on the last token of each row that samples is the device's.
+    fn set_drawn(&mut self) {
+        if let Some(work) = &mut self.work {
+            for row in self.step.rows.iter().filter(|row| row.samples) {
+                work.slots.set_drawn(row.slot);
+            }
+        }
     }
 
     /// Waits for the results of the oldest step.
@@ -282,11 +348,15 @@ impl<D: Device> CudaOps<D> {
             .pop_front()
             .ok_or_else(|| OpsError::Device("no step is under way".to_owned()))?;
         let mut bytes = vec![0; awaited.parts.end];
-        if let Some(ticket) = awaited.ticket.take()
-            && let Err(error) = self.device.finish_read(ticket, &mut bytes)
-        {
-            self.fail_with(&error);
-            return Err(device_error(&error));
+        if let Some(ticket) = awaited.ticket.take() {
+            match self.device.finish_read(ticket, &mut bytes) {
+                Ok(()) => {}
+                Err(LaunchError::OutOfMemory { .. }) => awaited.refuse(),
+                Err(error) => {
+                    self.fail_with(&error);
+                    return Err(device_error(&error));
+                }
+            }
         }
         Ok(awaited.outputs(&bytes))
     }

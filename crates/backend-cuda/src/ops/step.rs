@@ -4,9 +4,10 @@
 //! the buffers. Parts before the block tables lie at places that depend on the step's padded sizes
 //! alone, so that a graph finds them again.
 
-use hotspare_batch::{Batch, Row, TOKEN_FROM_DEVICE};
+use hotspare_batch::{Batch, BlockId, Row, TOKEN_FROM_DEVICE};
 
 use super::blob::{Blob, Part, part_bytes};
+use super::buckets::{GraphKey, padded_rows};
 use super::slots::{LastToken, Slots};
 use crate::attention_plan::{AttentionPlan, PlanShape, Sequence};
 use crate::kernels::{AttentionItem, LogprobsEntry, ResolveTokens, SPLIT_KEYS, SampleRow, Variant};
@@ -28,6 +29,11 @@ pub(super) struct StepShape {
 }
 
 impl StepShape {
+    /// Rows of a decode step at most.
+    pub(super) fn max_decode_rows(&self) -> usize {
+        self.max_num_seqs.min(self.max_num_batched_tokens)
+    }
+
     /// Bytes of the largest step.
     pub(super) fn max_bytes(&self) -> usize {
         let (tokens, seqs) = (self.max_num_batched_tokens, self.max_num_seqs);
@@ -61,14 +67,6 @@ pub(super) struct PlanParts {
     pub(super) num_merges: usize,
 }
 
-/// Padded sizes of a step that a graph can run: the same sizes, the same launches.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct GraphKey {
-    pub(super) num_rows: usize,
-    /// Decode items and merge items of each kind of layer.
-    pub(super) items: Vec<[usize; 2]>,
-}
-
 /// One row that draws a token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SampledRow {
@@ -92,13 +90,16 @@ pub(super) struct Step {
     /// With padding.
     pub(super) num_padded: usize,
     pub(super) has_device_tokens: bool,
+    /// Whether each row is one token that draws the next.
+    pub(super) is_decode: bool,
     pub(super) token_ids: Vec<u32>,
     positions: Vec<u32>,
     kv_slots: Vec<i32>,
     from_slots: Vec<u32>,
     pub(super) logits_tokens: Vec<u32>,
     sequences: Vec<Sequence>,
-    plan: AttentionPlan,
+    /// Of each kind of layer.
+    cuts: Vec<AttentionPlan>,
     slot_seen: Vec<u64>,
     steps: u64,
     pub(super) key: Option<GraphKey>,
@@ -138,7 +139,7 @@ impl Step {
         self.entries.clear();
         self.entry_rows.clear();
         (self.num_tokens, self.num_padded, self.num_logits) = (0, 0, 0);
-        self.has_device_tokens = false;
+        (self.has_device_tokens, self.is_decode) = (false, false);
         self.key = None;
     }
 
@@ -163,24 +164,48 @@ impl Step {
         }
         self.rows.extend_from_slice(&batch.rows);
         self.num_tokens = batch.num_tokens();
-        for row in &batch.rows {
+        let mut masks = 0..;
+        for (index, row) in batch.rows.iter().enumerate() {
             self.add_tokens(batch, row, shape.block_size, slots);
-            self.add_sampling(batch, row, shape.max_logits, slots);
+            // A mask's place is its number among the step's.
+            let mask = batch.token_mask(index).and_then(|_| masks.next());
+            self.add_sampling(batch, (row, mask), shape.max_logits, slots);
         }
-        let is_decode = batch
+        self.is_decode = batch
             .rows
             .iter()
             .all(|row| row.num_tokens() == 1 && row.samples && !row.wants_prompt_logprobs);
-        let pads = pads_for_graphs && is_decode && !batch.rows.is_empty();
+        let pads = pads_for_graphs && self.is_decode && !batch.rows.is_empty();
         self.num_padded = match pads {
-            true => padded_rows(
-                self.num_tokens,
-                shape.max_num_seqs.min(shape.max_num_batched_tokens),
-            ),
+            true => padded_rows(self.num_tokens, shape.max_decode_rows()),
             false => self.num_tokens,
         };
-        self.pack(batch, shape, pads, blob);
+        self.num_logits = match pads {
+            true => self.num_padded,
+            false => self.logits_tokens.len(),
+        };
+        self.cut(shape);
+        if pads {
+            self.key = GraphKey::of(shape, &self.cuts, self.num_padded);
+        }
+        self.pack(shape, &batch.block_tables, blob);
         Ok(())
+    }
+
+    /// A step of padding alone, with as many rows and rows of logits, and the sizes of `key`: for
+    /// launches that are recorded and not run.
+    pub(super) fn take_padding(
+        &mut self,
+        [num_rows, num_logits]: [usize; 2],
+        key: Option<GraphKey>,
+        shape: &StepShape,
+        blob: &mut Blob,
+    ) {
+        self.clear();
+        blob.clear();
+        (self.num_padded, self.num_logits, self.key) = (num_rows, num_logits, key);
+        self.cut(shape);
+        self.pack(shape, &[], blob);
     }
 
     fn check(&mut self, batch: &Batch, b: &StepShape, num_slots: usize) -> Result<(), String> {
@@ -241,7 +266,13 @@ impl Step {
     }
 
     /// What is drawn from, and asked about, the logits of `row`.
-    fn add_sampling(&mut self, batch: &Batch, row: &Row, max_logits: usize, slots: &Slots) {
+    fn add_sampling(
+        &mut self,
+        batch: &Batch,
+        (row, mask): (&Row, Option<u32>),
+        max_logits: usize,
+        slots: &Slots,
+    ) {
         let mut add_entry = |logits_row: usize, token, drawn, num_top| {
             self.entry_rows.push(EntryOf {
                 logits_row,
@@ -277,7 +308,8 @@ impl Step {
             self.sampled.push(SampledRow { logits_row });
             self.sample_index.push((logits_row % max_logits) as u32);
             let position = row.context_len() as u32;
-            self.sample_rows.push(slots.sample_row(row.slot, position));
+            self.sample_rows
+                .push(slots.sample_row(row.slot, position, mask));
         }
     }
 
@@ -295,49 +327,38 @@ impl Step {
         next
     }
 
-    fn pack(&mut self, batch: &Batch, shape: &StepShape, pads: bool, blob: &mut Blob) {
+    /// Cuts the sequences' attention for each kind of layer.
+    fn cut(&mut self, shape: &StepShape) {
+        self.cuts
+            .resize_with(shape.plans.len(), AttentionPlan::default);
+        for (cut, plan) in self.cuts.iter_mut().zip(&shape.plans) {
+            make_plan(cut, &self.sequences, plan, shape.max_partials);
+        }
+    }
+
+    fn pack(&mut self, shape: &StepShape, block_tables: &[BlockId], blob: &mut Blob) {
         let len = self.num_padded;
         self.ids_part = blob.push_padded(&self.token_ids, len, Some(0));
         self.positions_part = blob.push_padded(&self.positions, len, Some(0));
         self.kv_slots_part = blob.push_padded(&self.kv_slots, len, Some(-1));
         let no_slot = Some(ResolveTokens::NO_SLOT);
         self.from_slots_part = blob.push_padded(&self.from_slots, len, no_slot);
-        let num_logits = if pads { len } else { self.logits_tokens.len() };
-        self.num_logits = num_logits;
-        self.logits_part = blob.push_padded(&self.logits_tokens, num_logits, Some(0));
-        let mut items = Vec::new();
-        for plan_shape in &shape.plans {
-            make_plan(
-                &mut self.plan,
-                &self.sequences,
-                plan_shape,
-                shape.max_partials,
-            );
-            let plan = &self.plan;
-            let sizes = [plan.decode.len(), plan.merges.len()];
-            let [num_decode, num_merges] = match pads {
-                true => [
-                    sizes[0].max(len).next_power_of_two(),
-                    if sizes[1] > 0 { len } else { 0 },
-                ],
-                false => sizes,
+        self.logits_part = blob.push_padded(&self.logits_tokens, self.num_logits, Some(0));
+        for (cut, plan) in self.cuts.iter().zip(&shape.plans) {
+            let [num_decode, num_merges] = match self.key {
+                Some(key) => key.items(shape, plan),
+                None => [cut.decode.len(), cut.merges.len()],
             };
-            items.push([num_decode, num_merges]);
             self.plans.push(PlanParts {
-                decode: blob.push_padded(&plan.decode, num_decode, Some(NOTHING)),
+                decode: blob.push_padded(&cut.decode, num_decode, Some(NOTHING)),
                 num_decode,
-                prefill: blob.push(&plan.prefill),
-                num_prefill: plan.prefill.len(),
-                merges: blob.push_padded(&plan.merges, num_merges, Some(NOTHING)),
+                prefill: blob.push(&cut.prefill),
+                num_prefill: cut.prefill.len(),
+                merges: blob.push_padded(&cut.merges, num_merges, Some(NOTHING)),
                 num_merges,
             });
         }
-        let has_prefill = self.plans.iter().any(|plan| plan.num_prefill > 0);
-        self.key = (pads && !has_prefill).then_some(GraphKey {
-            num_rows: len,
-            items,
-        });
-        self.tables_part = blob.push(&batch.block_tables);
+        self.tables_part = blob.push(block_tables);
         self.sample_part = blob.push(&self.sample_rows);
         self.sample_index_part = blob.push(&self.sample_index);
     }
@@ -349,7 +370,7 @@ impl Step {
 }
 
 /// An item of no rows.
-const NOTHING: AttentionItem = AttentionItem {
+pub(super) const NOTHING: AttentionItem = AttentionItem {
     first_token: 0,
     position: 0,
     first_row: 0,
@@ -380,38 +401,9 @@ fn make_plan(
     }
 }
 
-/// Rows of the bucket that `num_rows` decode rows run in: 1, 2, 4, 8, then multiples of eight.
-pub(super) fn padded_rows(num_rows: usize, max_rows: usize) -> usize {
-    let padded = match num_rows {
-        0..=8 => num_rows.next_power_of_two(),
-        _ => num_rows.next_multiple_of(8),
-    };
-    padded.min(max_rows.max(num_rows))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn buckets_of_rows_hold_their_rows_and_no_more_than_there_are() {
-        for (num_rows, max_rows, expected) in [
-            (1, 256, 1),
-            (3, 256, 4),
-            (5, 256, 8),
-            (9, 256, 16),
-            (17, 256, 24),
-            (251, 256, 256),
-            (251, 253, 253),
-            (5, 6, 6),
-        ] {
-            assert_eq!(
-                padded_rows(num_rows, max_rows),
-                expected,
-                "{num_rows} of {max_rows}"
-            );
-        }
-    }
 
     #[test]
     fn splits_stay_together_where_there_is_no_room_for_their_results() {

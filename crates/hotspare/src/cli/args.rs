@@ -220,8 +220,9 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub(crate) gpu_memory_utilization: Option<f64>,
     /// invariant: a result does not depend on who shares a step, so that a stream goes on with the
-    /// same bytes on another engine; fast: libraries may choose their own order on a GPU, which
-    /// none does yet, so that both compute the same [default: invariant].
+    /// same bytes on another engine; fast: on a GPU where cuBLASLt is found it computes the large
+    /// products of prompts, in an order of its own; elsewhere both are the same [default:
+    /// invariant].
     #[arg(long, value_name = "MODE")]
     pub(crate) numerics: Option<Numerics>,
     /// Sequences that run at a time, at most [default: 256].

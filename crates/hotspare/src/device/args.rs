@@ -77,6 +77,9 @@ pub(crate) struct BenchArgs {
     /// As for `serve`.
     #[arg(long, default_value = "bfloat16", value_name = "TYPE")]
     pub(crate) dtype: String,
+    /// As for `serve`.
+    #[arg(long, default_value = "invariant", value_name = "MODE")]
+    pub(crate) numerics: String,
     /// Streams that decode at a time, one measurement each.
     #[arg(long, value_name = "N", num_args = 1.., value_delimiter = ',',
           default_value = "1,16,64")]

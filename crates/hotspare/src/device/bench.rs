@@ -34,7 +34,7 @@ pub(super) fn run(args: &BenchArgs, report: &mut Report) -> Result<(), String> {
             Err(message) => report.result(false, model, &message, json!({})),
         }
     }
-    Ok(())
+    super::bench_products::run(report)
 }
 
 fn bench_model(args: &BenchArgs, model: &str, report: &mut Report) -> Result<(), String> {
@@ -44,6 +44,7 @@ fn bench_model(args: &BenchArgs, model: &str, report: &mut Report) -> Result<(),
         device: report.machine.device.clone(),
         load_format: args.load_format.clone(),
         dtype: args.dtype.clone(),
+        numerics: args.numerics.clone(),
         max_num_seqs: most.max(1),
         max_num_batched_tokens: MAX_NUM_BATCHED_TOKENS,
         max_model_len: Some(max_len(args, most)),

@@ -9,6 +9,7 @@
 
 mod args;
 mod bench;
+mod bench_products;
 mod engine_client;
 mod kernel_tests;
 mod model_tests;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use hotspare_batch::{Batch, RowOutput, StepTimings, TOKEN_FROM_DEVICE};
-use hotspare_sampler::{Scratch, SlotState, sample_row, token_logprobs};
+use hotspare_sampler::{Scratch, SlotState, sample_masked_row, token_logprobs};
 
 use super::naive_math::{dot, gate, gelu_tanh, norm, product, rotate, routes, silu, to_f32};
 use crate::ops::{
@@ -354,7 +354,8 @@ impl Ops for NaiveOps {
                 }
             }
             if is_last && row.samples {
-                match sample_row(logits, slot, position, &mut Scratch::default()) {
+                let mask = self.batch.token_mask(token.row);
+                match sample_masked_row(logits, slot, mask, position, &mut Scratch::default()) {
                     Ok(sampled) => {
                         output.token_ids.push(sampled.token);
                         output.logprobs.extend(sampled.logprobs);
