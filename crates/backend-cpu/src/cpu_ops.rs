@@ -1,7 +1,7 @@
 //! [`CpuOps`]: the operations of a model on this machine's cores.
 //!
-//! A batch that breaks a bound (a block outside the pool, more tokens than the buffers hold) is a
-//! fault of the device, reported by `sample`; until the next `begin` every operation is then empty.
+//! A batch that breaks a bound (a block outside the pool, more tokens than buffers hold) is a fault
+//! of the device, reported by `sample`; until the next `begin` every operation is then empty.
 //!
 //! Invariant: rows in use are equal in all buffers of a step, up to `gather_logits_rows`.
 
@@ -18,7 +18,7 @@ use hotspare_model::weights::{WeightDtype, WeightView};
 use crate::attention::{self, AttentionCall, Item};
 use crate::buffer::CpuBuffer;
 use crate::elementwise::{self, HeadNorm, NormRows};
-use crate::kv_cache::{CpuKvCache, KvPools};
+use crate::kv_cache::{CpuKvCache, KvPlace, KvPools, KvRows};
 use crate::linear::{self, Arithmetic, CpuLinear, PackSpace};
 use crate::moe::{self, CpuExperts, Machine, MoeSpace};
 use crate::options::CpuOptions;
@@ -45,6 +45,7 @@ pub struct CpuOps {
     step: Step,
     sampling: Sampling,
     items: Vec<Item>,
+    kv_places: Vec<KvPlace>,
     pack_space: PackSpace,
     moe_space: MoeSpace,
     timings: StepTimings,
@@ -78,6 +79,7 @@ impl CpuOps {
             num_weights: 0,
             step: Step::default(),
             items: Vec::new(),
+            kv_places: Vec::new(),
             pack_space: PackSpace::default(),
             moe_space: MoeSpace::default(),
             timings: StepTimings::default(),
@@ -353,15 +355,13 @@ impl Ops for CpuOps {
                 };
                 rope::rotate_rows(isa, &args, rows);
             });
-        let (q_len, kv_len) = (
-            spec.num_heads * spec.head_dim,
-            spec.num_kv_heads * spec.head_dim,
-        );
-        let places = self.step.kv_places(self.block_size);
-        for (row, (block, in_block)) in qkv.rows().chunks_exact(width).zip(places) {
-            let (keys, values) = row[q_len..].split_at(kv_len);
-            kv.write(layer, block, in_block, keys, values);
-        }
+        self.step.kv_places(self.block_size, &mut self.kv_places);
+        let rows = KvRows {
+            rows: qkv.rows(),
+            width,
+            keys_at: spec.num_heads * spec.head_dim,
+        };
+        kv.write(&self.workers, layer, &self.kv_places, rows);
         self.timings.attention_ns += elapsed_ns(start);
     }
 

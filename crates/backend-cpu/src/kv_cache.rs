@@ -12,6 +12,8 @@
 //! Invariant: what lies after a sequence's last token is never read into a result.
 
 use bytemuck::Pod;
+mod write;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use hotspare_batch::BlockId;
@@ -21,6 +23,9 @@ use hotspare_model::weights::WeightDtype;
 use crate::kv_copy::{block_bytes, block_bytes_mut};
 use crate::memory::AlignedArray;
 use crate::simd::{LANES, Simd};
+use crate::workers::Workers;
+
+use self::write::PoolPart;
 
 /// Widest head the attention kernel has room for.
 pub(crate) const MAX_HEAD_DIM: usize = 256;
@@ -60,11 +65,15 @@ impl KvElement for f16 {
 
     /// Saturates: an infinite key would turn its whole row into NaN.
     fn round(from: &[f32], to: &mut [Self], _: &mut [f16]) {
-        to.convert_from_f32_slice(from);
-        for x in to {
-            if x.is_infinite() {
-                *x = Self::MAX.copysign(*x);
+        let max = Self::MAX.to_f32();
+        let mut clamped = [0.0; MAX_HEAD_DIM];
+        let pieces = from.chunks(MAX_HEAD_DIM).zip(to.chunks_mut(MAX_HEAD_DIM));
+        for (from, to) in pieces {
+            let clamped = &mut clamped[..from.len()];
+            for (clamped, &x) in clamped.iter_mut().zip(from) {
+                *clamped = x.clamp(-max, max);
             }
+            to.convert_from_f32_slice(clamped);
         }
     }
 }
@@ -127,6 +136,25 @@ pub(crate) struct KvPool<E> {
     values: AlignedArray<E>,
     /// Of K, then of V: `[num_blocks, num_kv_heads, tiles_per_block, scales of a head, 16]`.
     scales: [AlignedArray<f16>; 2],
+}
+
+/// Where a row's keys and values go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KvPlace {
+    pub(crate) block: BlockId,
+    pub(crate) in_block: usize,
+    /// Row of the step.
+    pub(crate) row: usize,
+}
+
+/// Rows in which keys, `[num_kv_heads, head_dim]`, and then values lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KvRows<'a> {
+    pub(crate) rows: &'a [f32],
+    /// Floats of a row.
+    pub(crate) width: usize,
+    /// Where its keys start; values end the row.
+    pub(crate) keys_at: usize,
 }
 
 /// Where a key or value lies in a pool.
@@ -242,21 +270,19 @@ impl CpuKvCache {
         }
     }
 
-    /// Stores one token's keys and values, `[num_kv_heads, head_dim]` each, at offset `in_block` of
-    /// `block`.
+    /// Stores the keys and values of `rows` at `places`, which are in the order of their blocks.
     pub(crate) fn write(
         &mut self,
+        workers: &Workers,
         layer: usize,
-        block: BlockId,
-        in_block: usize,
-        keys: &[f32],
-        values: &[f32],
+        places: &[KvPlace],
+        rows: KvRows<'_>,
     ) {
         let g = &self.geometry;
         match &mut self.pools {
-            KvPools::F32(layers) => layers[layer].write(g, block, in_block, keys, values),
-            KvPools::F16(layers) => layers[layer].write(g, block, in_block, keys, values),
-            KvPools::Q8(layers) => layers[layer].write(g, block, in_block, keys, values),
+            KvPools::F32(layers) => layers[layer].write(g, workers, places, rows),
+            KvPools::F16(layers) => layers[layer].write(g, workers, places, rows),
+            KvPools::Q8(layers) => layers[layer].write(g, workers, places, rows),
         }
     }
 }
@@ -277,47 +303,18 @@ impl<E: KvElement> KvPool<E> {
         (0..num_layers).map(layer).collect()
     }
 
-    fn write(
-        &mut self,
-        g: &KvGeometry,
-        block: BlockId,
-        in_block: usize,
-        keys: &[f32],
-        values: &[f32],
-    ) {
-        let k_block = &mut self.keys[block as usize * g.block_keys_len()..][..g.block_keys_len()];
-        let v_block =
-            &mut self.values[block as usize * g.block_values_len()..][..g.block_values_len()];
-        let heads = keys
-            .chunks_exact(g.head_dim)
-            .zip(values.chunks_exact(g.head_dim));
-        let scales_len = usize::from(E::HAS_SCALES) * g.block_scales_len();
-        let mut scales = self
-            .scales
-            .each_mut()
-            .map(|scales| &mut scales[block as usize * scales_len..][..scales_len]);
-        let mut rounded = [E::zeroed(); MAX_HEAD_DIM];
-        let rounded = &mut rounded[..g.head_dim];
-        for (head, (key, value)) in heads.enumerate() {
-            let mut own = [[f16::ZERO; MAX_SCALES]; 2];
-            E::round(key, rounded, &mut own[0]);
-            let tile = head * g.tiles_per_block + in_block / LANES;
-            let k_tile = &mut k_block[tile * g.tile_len()..][..g.tile_len()];
-            for (lanes, &x) in k_tile.as_chunks_mut::<LANES>().0.iter_mut().zip(&*rounded) {
-                lanes[in_block % LANES] = x;
-            }
-            let row = (head * g.block_size + in_block) * g.padded_head_dim;
-            E::round(value, &mut v_block[row..row + g.head_dim], &mut own[1]);
-            if E::HAS_SCALES {
-                for (scales, own) in scales.iter_mut().zip(&own) {
-                    let (lanes, _) = scales.as_chunks_mut::<LANES>();
-                    let lanes = &mut lanes[tile * g.num_scales..][..g.num_scales];
-                    for (lanes, &scale) in lanes.iter_mut().zip(own) {
-                        lanes[in_block % LANES] = scale;
-                    }
-                }
-            }
-        }
+    fn write(&mut self, g: &KvGeometry, workers: &Workers, places: &[KvPlace], rows: KvRows<'_>) {
+        let part = PoolPart {
+            first_block: 0,
+            places,
+            keys: &mut self.keys,
+            values: &mut self.values,
+            scales: self.scales.each_mut().map(|scales| &mut **scales),
+        };
+        // About a number a nanosecond: a key's lie in as many cache lines as it has.
+        let work_ns = places.len() * 2 * g.num_kv_heads * g.head_dim;
+        let halve = &|part, a, b| PoolPart::halve(part, g, a, b);
+        workers.divide(part, work_ns, halve, &|part| part.write(g, rows));
     }
 
     /// Keys, values and the scales of both, of one block.

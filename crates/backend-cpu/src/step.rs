@@ -6,6 +6,8 @@
 use hotspare_batch::{Batch, BlockId, Row, TOKEN_FROM_DEVICE, TokenId, TokenMask};
 use hotspare_sampler::SlotState;
 
+use crate::kv_cache::KvPlace;
+
 /// The step in work. Vectors are reused from step to step.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
@@ -139,14 +141,21 @@ impl Step {
         &self.logits_tokens
     }
 
-    /// Block and offset in it of each token, in order.
-    pub(crate) fn kv_places(&self, block_size: usize) -> impl Iterator<Item = (BlockId, usize)> {
-        self.rows.iter().flat_map(move |row| {
+    /// Where each token's keys and values go, in the order of blocks.
+    pub(crate) fn kv_places(&self, block_size: usize, places: &mut Vec<KvPlace>) {
+        places.clear();
+        let positions = self.rows.iter().flat_map(|row| {
             let first = row.num_computed_tokens as usize;
-            (first..first + row.num_tokens()).map(move |position| {
-                let block = row.blocks.start as usize + position / block_size;
-                (self.block_tables[block], position % block_size)
-            })
-        })
+            (first..first + row.num_tokens()).map(move |position| (row, position))
+        });
+        places.extend(positions.enumerate().map(|(token, (row, position))| {
+            let block = row.blocks.start as usize + position / block_size;
+            KvPlace {
+                block: self.block_tables[block],
+                in_block: position % block_size,
+                row: token,
+            }
+        }));
+        places.sort_unstable_by_key(|place| place.block);
     }
 }

@@ -132,6 +132,17 @@ impl Workers {
         split_rows(outs, widths, 0, self.num_pieces(work_ns).min(max_pieces), f);
     }
 
+    /// Calls `f` with parts of `task`. `halve(task, a, b)` takes about a/b of it apart, if it can.
+    pub(crate) fn divide<T: Send>(
+        &self,
+        task: T,
+        work_ns: usize,
+        halve: &(impl Fn(T, usize, usize) -> (T, Option<T>) + Sync),
+        f: &(impl Fn(T) + Sync),
+    ) {
+        divide(task, self.num_pieces(work_ns), halve, f);
+    }
+
     /// Calls `f(item, its part of out)` for every item, in runs of about equal cost. Item `i` owns
     /// the `len(i)` floats that follow those of the items before it.
     pub(crate) fn items<T: Send>(
@@ -165,6 +176,27 @@ fn split_range(range: Range<usize>, pieces: usize, f: &(impl Fn(Range<usize>) + 
         || split_range(range.start..middle, left, f),
         || split_range(middle..range.end, pieces - left, f),
     );
+}
+
+fn divide<T: Send>(
+    task: T,
+    pieces: usize,
+    halve: &(impl Fn(T, usize, usize) -> (T, Option<T>) + Sync),
+    f: &(impl Fn(T) + Sync),
+) {
+    if pieces <= 1 {
+        return f(task);
+    }
+    let left = pieces / 2;
+    match halve(task, left, pieces) {
+        (whole, None) => f(whole),
+        (first, Some(second)) => {
+            rayon::join(
+                || divide(first, left, halve, f),
+                || divide(second, pieces - left, halve, f),
+            );
+        }
+    }
 }
 
 fn split_rows(

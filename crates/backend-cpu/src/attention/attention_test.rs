@@ -8,8 +8,10 @@ use hotspare_model::ops::{AttentionSpec, KvCacheSpec, Ops, RopeTable};
 use hotspare_model::weights::WeightDtype;
 use proptest::prelude::*;
 
+use crate::kv_cache::{KvPlace, KvRows};
 use crate::simd::Isa;
 use crate::testing::{Random, RowPlan, attention_spec as spec, batch, bits, buffer, ops, ops_on};
+use crate::workers::Workers;
 use crate::{CpuKvCache, CpuOps};
 
 /// q, k and v of a sequence, and the blocks it lives in.
@@ -92,12 +94,22 @@ impl Setup {
                 dtype: self.dtype,
             })
             .unwrap();
-        let nan = vec![f32::NAN; kv_heads * self.spec.head_dim];
-        for block in 0..self.num_blocks as u32 {
-            for i in 0..self.block_size {
-                kv.write(1, block, i, &nan, &nan);
-            }
-        }
+        let width = 2 * kv_heads * self.spec.head_dim;
+        let rows = KvRows {
+            rows: &vec![f32::NAN; width],
+            width,
+            keys_at: 0,
+        };
+        let in_blocks = 0..self.block_size;
+        let places: Vec<KvPlace> = (0..self.num_blocks as u32)
+            .flat_map(|block| in_blocks.clone().map(move |at| (block, at)))
+            .map(|(block, in_block)| KvPlace {
+                block,
+                in_block,
+                row: 0,
+            })
+            .collect();
+        kv.write(&Workers::new(1), 1, &places, rows);
         kv
     }
 
@@ -315,7 +327,7 @@ proptest! {
             WeightDtype::Q8_0,
         ]),
         window in prop::option::of(1usize..90),
-        lens in prop::collection::vec(1usize..200, 2..4),
+        lens in prop::collection::vec(1usize..200, 2..7),
     ) {
         let mut random = Random(seed);
         let (heads, kv_heads, head_dim) = [(4, 2, 64), (2, 2, 8), (3, 1, 20), (8, 1, 32)][shape];

@@ -132,7 +132,7 @@ struct Work<'a, 't, E> {
     /// Whether no other token of the run passes over the same keys.
     is_alone: bool,
     tiles: &'t [TileRef<'a, E>],
-    /// The next split's, to be brought near meanwhile; none where an earlier token does that.
+    /// Tiles to be brought near meanwhile; none where an earlier token does that.
     ahead: &'t [TileRef<'a, E>],
 }
 
@@ -166,11 +166,17 @@ fn run_any<S: Simd, E: KvElement>(
                 2 | 3 => 2,
                 _ => MAX_HEADS,
             };
-            let first_head = kv_head * group + done;
+            let next_kv_head = kv_head + 1;
+            let heads_of = Heads {
+                kv_head,
+                first_head: kv_head * group + done,
+                next_kv_head: (done + heads == group && item.kv_heads.contains(&next_kv_head))
+                    .then_some(next_kv_head),
+            };
             match heads {
-                1 => run_heads::<S, E, 1>(s, call, item, kv_head, first_head, states),
-                2 => run_heads::<S, E, 2>(s, call, item, kv_head, first_head, states),
-                _ => run_heads::<S, E, MAX_HEADS>(s, call, item, kv_head, first_head, states),
+                1 => run_heads::<S, E, 1>(s, call, item, heads_of, states),
+                2 => run_heads::<S, E, 2>(s, call, item, heads_of, states),
+                _ => run_heads::<S, E, MAX_HEADS>(s, call, item, heads_of, states),
             }
             let at = (nth * group + done) * call.spec.head_dim;
             for (state, row) in states.iter().zip(out.chunks_exact_mut(out_stride)) {
@@ -184,17 +190,27 @@ fn run_any<S: Simd, E: KvElement>(
     }
 }
 
-/// All tokens of the item, `R` heads from `first_head` on.
+/// Heads computed together.
+#[derive(Clone, Copy)]
+struct Heads {
+    /// Whose keys they share.
+    kv_head: usize,
+    first_head: usize,
+    /// Whose keys come next, if other ones do.
+    next_kv_head: Option<usize>,
+}
+
+/// All tokens of the item, `R` heads.
 #[inline(always)]
 fn run_heads<S: Simd, E: KvElement, const R: usize>(
     s: S,
     call: &AttentionCall<'_, E>,
     item: &Item,
-    kv_head: usize,
-    first_head: usize,
+    heads: Heads,
     states: &mut [State],
 ) {
     let g = &call.geometry;
+    let first_head = heads.first_head;
     let num_chunks = g.padded_head_dim / LANES;
     for state in states.iter_mut() {
         state.max = [f32::NEG_INFINITY; MAX_HEADS];
@@ -211,20 +227,26 @@ fn run_heads<S: Simd, E: KvElement, const R: usize>(
     let last = item.position + item.tokens.len() - 1;
     let first_tile = g.tile_of(call.visible(item.position).start);
     let end_tile = g.tile_of(last) + 1;
-    let split_of = |split: usize| {
-        let mut tiles = [TileRef::EMPTY; SPLIT_TILES];
-        let range = split.max(first_tile)..end_tile.min(split + SPLIT_TILES);
-        let num_tiles = range.len();
-        for (slot, tile) in tiles.iter_mut().zip(range) {
-            *slot = TileRef::new(call, blocks, kv_head, tile);
+    // What follows a tile by a split's length, in this head or else in the next.
+    let ahead_of = |tile: usize| {
+        let tile = tile + SPLIT_TILES;
+        if tile < end_tile {
+            return TileRef::new(call, blocks, heads.kv_head, tile);
         }
-        (tiles, num_tiles)
+        match (heads.next_kv_head, first_tile + tile - end_tile) {
+            (Some(kv_head), tile) if tile < end_tile => TileRef::new(call, blocks, kv_head, tile),
+            _ => TileRef::EMPTY,
+        }
     };
     let mut split = first_tile / SPLIT_TILES * SPLIT_TILES;
-    let mut next = split_of(split);
     while split < end_tile {
-        let (tiles, num_tiles) = next;
-        next = split_of(split + SPLIT_TILES);
+        let range = split.max(first_tile)..end_tile.min(split + SPLIT_TILES);
+        let num_tiles = range.len();
+        let (mut tiles, mut ahead) = ([TileRef::EMPTY; SPLIT_TILES], [TileRef::EMPTY; SPLIT_TILES]);
+        for ((slot, ahead), tile) in tiles.iter_mut().zip(&mut ahead).zip(range) {
+            *slot = TileRef::new(call, blocks, heads.kv_head, tile);
+            *ahead = ahead_of(tile);
+        }
         for (i, state) in states.iter_mut().enumerate().take(item.tokens.len()) {
             let work = Work {
                 call,
@@ -233,7 +255,7 @@ fn run_heads<S: Simd, E: KvElement, const R: usize>(
                 first_head,
                 is_alone: item.tokens.len() == 1,
                 tiles: &tiles[..num_tiles],
-                ahead: if i == 0 { &next.0[..next.1] } else { &[] },
+                ahead: if i == 0 { &ahead } else { &[] },
             };
             attend_split::<S, E, R>(s, &work, state);
         }

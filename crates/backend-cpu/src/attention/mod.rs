@@ -1,6 +1,6 @@
 //! Paged, ragged, causal attention with grouped heads: which piece of work goes where.
 //!
-//! A row of decode is one item per K/V head; a prefill chunk is cut into runs of a few tokens that
+//! A row of decode is one item, or one per K/V head where rows are few; a prefill chunk is cut into runs of a few tokens that
 //! pass over the keys together, so that K and V come from the far caches once a run.
 //!
 //! Invariant: a token's bits depend on its own q and on K and V at positions 0 up to its own:
@@ -26,6 +26,9 @@ use crate::workers::{ItemSize, Workers};
 
 /// Tokens of a prefill chunk that pass over the keys together.
 pub(crate) const MAX_RUN_TOKENS: usize = 8;
+
+/// Rows a thread from which on one row's heads are not divided.
+const MIN_ROWS_PER_THREAD: usize = 4;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::new());
@@ -108,7 +111,7 @@ pub(crate) fn attend<E: Element>(
     out: &mut [f32],
 ) {
     let spec = call.spec;
-    plan(call.step, spec.num_kv_heads, items);
+    plan(call.step, spec.num_kv_heads, workers.num_threads(), items);
     let group_len = call.group() * spec.head_dim;
     let size = |item: &Item| ItemSize {
         len: item.tokens.len() * item.kv_heads.len() * group_len,
@@ -123,19 +126,25 @@ pub(crate) fn attend<E: Element>(
     });
 }
 
-/// Items in the order of the output: tokens, then heads.
-fn plan(step: &Step, num_kv_heads: usize, items: &mut Vec<Item>) {
+/// Items in the order of the output: tokens, then heads. Where there are rows enough for all
+/// threads, a token's heads stay together: each brings the next one's keys near.
+fn plan(step: &Step, num_kv_heads: usize, num_threads: usize, items: &mut Vec<Item>) {
+    let heads_together = match step.rows().len() >= MIN_ROWS_PER_THREAD * num_threads {
+        true => num_kv_heads,
+        false => 1,
+    };
     items.clear();
     for row in step.rows() {
         let blocks = row.blocks.start as usize..row.blocks.end as usize;
         let (first, num_tokens) = (row.tokens.start as usize, row.num_tokens());
         let position = row.num_computed_tokens as usize;
         if num_tokens == 1 {
-            items.extend((0..num_kv_heads).map(|head| Item {
+            let heads = (0..num_kv_heads).step_by(heads_together);
+            items.extend(heads.map(|head| Item {
                 tokens: first..first + 1,
                 position,
                 blocks: blocks.clone(),
-                kv_heads: head..head + 1,
+                kv_heads: head..head + heads_together,
             }));
             continue;
         }

@@ -1,8 +1,8 @@
 //! A dense product of one thread: which tiles run, and in what order.
 //!
-//! Sixteen weight rows at a time are read straight from the file and stay in the nearest caches
-//! while all activations pass over them: memory gives each weight once, whatever the number of
-//! rows.
+//! Sixteen weight rows at a time (or forty-eight, [`super::wide`]) are read straight from the file
+//! and stay in the nearest caches while all activations pass over them: memory gives each weight
+//! once, whatever the number of rows.
 //!
 //! Invariant: the order of operations on an output element is that of [`super::tile`].
 
@@ -15,7 +15,7 @@ use super::columns::Columns;
 use super::format::{Bf16, F16, F32, STEP, WeightFormat};
 use super::pack::{PackedRows, TILE_ROWS};
 use super::tile::{self, Ahead, LINE_BYTES, Operands, StepProduct, TILE_WEIGHTS, Tile};
-use super::{blocks, unsupported};
+use super::{blocks, unsupported, wide};
 use crate::simd::{Isa, LANES, Simd, isa_entry};
 
 /// Activations (floats) that pass over a group of weight rows: they should stay in the second
@@ -25,6 +25,8 @@ const MAX_BLOCK_FLOATS: usize = 96 * 1024;
 const MAX_AHEAD_BYTES: usize = 8192;
 /// Matrices of fewer bytes stay in the caches from step to step.
 const MIN_FAR_BYTES: usize = 2 << 20;
+/// Bytes of a page of the file's mapping.
+const PAGE_BYTES: usize = 4096;
 /// Weight rows that are summed over lanes together, and that are never divided between threads.
 pub(super) const GROUP_ROWS: usize = 16;
 
@@ -107,11 +109,48 @@ impl WeightMatrix {
 /// Columns of one matrix's product.
 pub(super) struct Job<'a> {
     pub(super) matrix: &'a WeightMatrix,
+    /// The matrix's: found once.
+    bytes: &'a [u8],
     pub(super) x: PackedRows<'a>,
     /// Column 0 is the matrix's first output.
     pub(super) out: Columns<'a>,
     /// The outputs to compute: they start at a multiple of [`GROUP_ROWS`].
     pub(super) outputs: Range<usize>,
+}
+
+impl<'a> Job<'a> {
+    /// `outputs` of `matrix`, for the rows `x`.
+    pub(super) fn new(
+        matrix: &'a WeightMatrix,
+        x: PackedRows<'a>,
+        out: Columns<'a>,
+        outputs: Range<usize>,
+    ) -> Self {
+        Self {
+            matrix,
+            bytes: matrix.view.bytes(),
+            x,
+            out,
+            outputs,
+        }
+    }
+
+    /// Asks for a line of each page of `num_weights` rows from `start` on, whether or not there are
+    /// as many. Looking up where a page lies takes about as long as memory itself, and a core that
+    /// comes upon a page waits for it; asked for together, they come together.
+    #[inline(always)]
+    pub(super) fn touch_pages<S: Simd, P: StepProduct<S>>(
+        &self,
+        s: S,
+        start: usize,
+        num_weights: usize,
+    ) {
+        let row_bytes = self.matrix.num_inputs * P::SIZE;
+        let from = self.bytes.as_ptr().wrapping_add(start * row_bytes);
+        for page in (0..num_weights * row_bytes).step_by(PAGE_BYTES) {
+            s.prefetch_far(from.wrapping_add(page));
+        }
+    }
 }
 
 /// Runs a job whose matrix is dense; a quantized one is left alone.
@@ -163,6 +202,11 @@ pub(super) fn run_product<S: Simd, P: StepProduct<S>, const WHOLE: bool>(
         let rows = first..num_rows.min(first + block_rows);
         let mut n = job.outputs.start;
         while n < job.outputs.end {
+            if wide::fits::<S, P>(rows.len(), job.outputs.end - n) {
+                wide::group::<S, P, WHOLE>(s, p, job, rows.clone(), n);
+                n += wide::GROUP_ROWS;
+                continue;
+            }
             // The last group starts earlier, where fewer rows are left, and stores only what is
             // new.
             let start = n.min(job.outputs.end.max(GROUP_ROWS) - GROUP_ROWS);
@@ -170,6 +214,7 @@ pub(super) fn run_product<S: Simd, P: StepProduct<S>, const WHOLE: bool>(
                 let (x, num_rows) = job.x.tile(row);
                 let place = Place {
                     start,
+                    num_weights: GROUP_ROWS,
                     skip: n - start,
                     row,
                     pass,
@@ -188,34 +233,41 @@ pub(super) fn run_product<S: Simd, P: StepProduct<S>, const WHOLE: bool>(
     }
 }
 
-/// Where a group of sixteen outputs is.
+/// Where a group of outputs is.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     /// First weight row.
-    start: usize,
+    pub(super) start: usize,
+    /// Weight rows of the group.
+    pub(super) num_weights: usize,
     /// Weight rows that another group computed.
-    skip: usize,
+    pub(super) skip: usize,
     /// First activation row.
-    row: usize,
-    /// How many tiles of activations have passed over these weights, and how many will.
-    pass: usize,
-    num_passes: usize,
+    pub(super) row: usize,
+    /// How many tiles of activations have passed over these weights, and how many will that bring
+    /// others near.
+    pub(super) pass: usize,
+    pub(super) num_passes: usize,
 }
 
 impl Place {
-    /// What the tile of weights `tile` of this group brings near: the next group, divided evenly
-    /// over the first passes, so that memory is never idle. A small matrix that one pass reads is
-    /// in a cache already, and the next tile is enough.
+    /// What tile `tile` of `NW` weight rows of this group brings near: the next group, divided
+    /// evenly over the first passes, so that memory is never idle. A small matrix that one pass
+    /// reads is in a cache already, and the next tile is enough.
     #[inline(always)]
-    fn ahead<S: Simd, P: StepProduct<S>>(&self, job: &Job<'_>, tile: usize) -> Ahead {
+    fn ahead<S: Simd, P: StepProduct<S>, const NW: usize>(
+        &self,
+        job: &Job<'_>,
+        tile: usize,
+    ) -> Ahead {
         let row_bytes = job.matrix.num_inputs * P::SIZE;
         let num_steps = job.matrix.num_inputs / STEP;
-        let lines_a_step = TILE_WEIGHTS * P::STEP_BYTES / LINE_BYTES;
-        let base = job.matrix.view.bytes().as_ptr();
+        let lines_a_step = NW * P::STEP_BYTES / LINE_BYTES;
+        let base = job.bytes.as_ptr();
         let is_small = job.matrix.num_outputs * row_bytes < MIN_FAR_BYTES;
         if self.num_passes == 1 && is_small {
-            let tile_bytes = TILE_WEIGHTS * row_bytes;
-            let at = (self.start + tile * TILE_WEIGHTS) * row_bytes;
+            let tile_bytes = NW * row_bytes;
+            let at = (self.start + tile * NW) * row_bytes;
             return Ahead {
                 from: base.wrapping_add(at + MAX_AHEAD_BYTES.min(tile_bytes)),
                 lines_per_step: lines_a_step,
@@ -224,11 +276,11 @@ impl Place {
         }
         let sharing = self.num_passes.min(lines_a_step);
         let lines_per_step = lines_a_step.div_ceil(sharing);
-        let share = self.pass * (GROUP_ROWS / TILE_WEIGHTS) + tile;
+        let share = self.pass * (self.num_weights / NW) + tile;
         let at = share * lines_per_step * num_steps * LINE_BYTES;
         Ahead {
-            from: base.wrapping_add((self.start + GROUP_ROWS) * row_bytes + at),
-            lines_per_step: match self.pass < sharing {
+            from: base.wrapping_add((self.start + self.num_weights) * row_bytes + at),
+            lines_per_step: match self.pass * lines_per_step < lines_a_step {
                 true => lines_per_step,
                 false => 0,
             },
@@ -240,7 +292,13 @@ impl Place {
 /// Sixteen outputs of `MR` rows, less those to skip. `TILES` tiles of four weight rows give the
 /// sixteen sums that are taken over lanes together.
 #[inline(always)]
-fn group<S: Simd, P: StepProduct<S>, const MR: usize, const TILES: usize, const WHOLE: bool>(
+pub(super) fn group<
+    S: Simd,
+    P: StepProduct<S>,
+    const MR: usize,
+    const TILES: usize,
+    const WHOLE: bool,
+>(
     s: S,
     p: P,
     job: &Job<'_>,
@@ -253,8 +311,8 @@ fn group<S: Simd, P: StepProduct<S>, const MR: usize, const TILES: usize, const 
         // Written out, so that accumulators stay in registers.
         let mut tiles = [[[s.splat(0.0); MR]; TILE_WEIGHTS]; TILES];
         let tile = |t: usize| {
-            let ahead = place.ahead::<S, P>(job, first / TILE_WEIGHTS + t);
-            direct_tile::<S, P, MR, WHOLE>(s, p, job, x, n + t * TILE_WEIGHTS, ahead)
+            let nth = first / TILE_WEIGHTS + t;
+            direct_tile::<S, P, TILE_WEIGHTS, MR, WHOLE>(s, p, job, x, place, nth)
         };
         tiles[0] = tile(0);
         if TILES > 1 {
@@ -288,24 +346,32 @@ fn group<S: Simd, P: StepProduct<S>, const MR: usize, const TILES: usize, const 
     }
 }
 
-/// Four weight rows from `n` on.
+/// The sums of tile `tile` of a group, of `NW` weight rows each.
 #[inline(always)]
-fn direct_tile<S: Simd, P: StepProduct<S>, const MR: usize, const WHOLE: bool>(
+pub(super) fn direct_tile<
+    S: Simd,
+    P: StepProduct<S>,
+    const NW: usize,
+    const MR: usize,
+    const WHOLE: bool,
+>(
     s: S,
     p: P,
     job: &Job<'_>,
     x: &[f32],
-    n: usize,
-    ahead: Ahead,
-) -> Tile<S::F, MR> {
+    place: Place,
+    tile: usize,
+) -> Tile<S::F, NW, MR> {
+    let ahead = place.ahead::<S, P, NW>(job, tile);
+    let n = place.start + tile * NW;
     let row_bytes = job.matrix.num_inputs * P::SIZE;
     let num_steps = job.matrix.num_inputs / STEP;
-    let weights = &job.matrix.view.bytes()[n * row_bytes..(n + TILE_WEIGHTS) * row_bytes];
+    let weights = &job.bytes[n * row_bytes..(n + NW) * row_bytes];
     let x = &x[..job.x.row_len() * MR];
-    let mut tile = [[s.splat(0.0); MR]; TILE_WEIGHTS];
+    let mut tile = [[s.splat(0.0); MR]; NW];
     if !WHOLE {
         let x = x[num_steps * P::PARTS * LANES * MR..].as_ptr();
-        for i in 0..TILE_WEIGHTS {
+        for i in 0..NW {
             let row = &weights[i * row_bytes + num_steps * P::STEP_BYTES..(i + 1) * row_bytes];
             let step = padded_step(row);
             // SAFETY: `step` is as long as the longest step, `x` is the last step of MR rows.
@@ -320,8 +386,8 @@ fn direct_tile<S: Simd, P: StepProduct<S>, const MR: usize, const WHOLE: bool>(
         x_rows: MR,
         num_steps,
     };
-    // SAFETY: `weights` has four rows of k elements, `x` has padded k elements of MR rows.
-    unsafe { tile::accumulate::<S, P, MR>(s, p, operands, &mut tile) };
+    // SAFETY: `weights` has NW rows of k elements, `x` has padded k elements of MR rows.
+    unsafe { tile::accumulate::<S, P, NW, MR>(s, p, operands, &mut tile) };
     tile
 }
 
@@ -345,7 +411,7 @@ fn small_matrix<S: Simd, P: StepProduct<S>>(s: S, p: P, job: &Job<'_>, row: usiz
     );
     let order = (num_steps..num_steps + tail).chain(0..num_steps);
     for n in job.outputs.clone() {
-        let weights = &job.matrix.view.bytes()[n * row_bytes..(n + 1) * row_bytes];
+        let weights = &job.bytes[n * row_bytes..(n + 1) * row_bytes];
         for m in 0..num_rows {
             let mut acc = s.splat(0.0);
             for step in order.clone() {

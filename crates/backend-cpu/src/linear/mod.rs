@@ -18,6 +18,7 @@ mod pairs;
 mod product;
 mod quantized;
 mod tile;
+mod wide;
 
 use hotspare_model::ops::OpsError;
 use hotspare_model::weights::WeightView;

@@ -11,9 +11,9 @@ use std::arch::x86_64::*;
 
 use super::dense::{self, Job};
 use super::format::STEP;
-use super::pack::{Source, TILE_ROWS, bf16_bits};
+use super::pack::{Source, TILE_ROWS};
 use super::tile::StepProduct;
-use crate::simd::{Avx512, Isa, LANES, Simd, intrinsics, isa_entry};
+use crate::simd::{Avx512, Isa, LANES, Simd, intrinsics};
 
 /// Floats in which a step of a row is packed: its thirty-two elements are two bytes each.
 pub(super) const STEP_FLOATS: usize = LANES;
@@ -32,6 +32,7 @@ impl Pairs {
 impl StepProduct<Avx512> for Pairs {
     const PARTS: usize = 1;
     const SIZE: usize = 2;
+    const IS_WIDE: bool = true;
 
     #[inline(always)]
     unsafe fn weights(self, _: Avx512, step: *const u8, _: usize) -> __m512 {
@@ -51,6 +52,9 @@ impl Pairs {
             // The vectors of pairs are 64 bytes like any other.
             let (a, b): (__m512bh, __m512bh) = std::mem::transmute((a, b));
             _mm512_dpbf16_ps(acc, a, b)
+        }
+        fn round(low: __m512, high: __m512) -> __m512 {
+            std::mem::transmute(_mm512_cvtne2ps_pbh(high, low))
         }
     }
 }
@@ -88,14 +92,20 @@ pub(super) fn run(isa: Isa, job: &Job<'_>) {
     }
 }
 
-isa_entry! {
-    /// Packs all rows of the source into `out`, as [`super::pack::pack`] does, with two elements in
-    /// a float's place.
-    pub(super) fn pack(source: &Source<'_>, out: &mut [f32]) = pack_rows
+/// Packs all rows of the source into `out`, as [`super::pack::pack`] does, with two elements in a
+/// float's place.
+pub(super) fn pack(isa: Isa, source: &Source<'_>, out: &mut [f32]) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+    fn entry(s: Avx512, p: Pairs, source: &Source<'_>, out: &mut [f32]) {
+        pack_rows(s, p, source, out);
+    }
+    let Some((s, p)) = proofs(isa) else { return };
+    // SAFETY: the tokens exist only where the CPU has these features.
+    unsafe { entry(s, p, source, out) }
 }
 
 #[inline(always)]
-fn pack_rows<S: Simd>(_: S, source: &Source<'_>, out: &mut [f32]) {
+fn pack_rows(s: Avx512, p: Pairs, source: &Source<'_>, out: &mut [f32]) {
     let k = source.k;
     let row_len = k.div_ceil(STEP) * STEP_FLOATS;
     let tiles = source
@@ -104,19 +114,25 @@ fn pack_rows<S: Simd>(_: S, source: &Source<'_>, out: &mut [f32]) {
         .zip(out.chunks_mut(TILE_ROWS * row_len));
     for (rows, tile) in tiles {
         let num_rows = rows.len() / k;
-        let (vectors, _) = bytemuck::cast_slice_mut(tile).as_chunks_mut::<STEP>();
+        let (vectors, _) = tile.as_chunks_mut::<STEP_FLOATS>();
         for (m, row) in rows.chunks_exact(k).enumerate() {
             let (steps, tail) = row.as_chunks::<STEP>();
             for (i, step) in steps.iter().enumerate() {
-                vectors[i * num_rows + m] = step.map(bf16_bits);
+                pack_step(s, p, step, &mut vectors[i * num_rows + m]);
             }
             if !tail.is_empty() {
-                let mut step = [0; STEP];
-                for (to, &x) in step.iter_mut().zip(tail) {
-                    *to = bf16_bits(x);
-                }
-                vectors[steps.len() * num_rows + m] = step;
+                let mut step = [0.0; STEP];
+                step[..tail.len()].copy_from_slice(tail);
+                pack_step(s, p, &step, &mut vectors[steps.len() * num_rows + m]);
             }
         }
+    }
+}
+
+/// Rounds as [`super::pack::bf16_bits`] does.
+#[inline(always)]
+fn pack_step(s: Avx512, p: Pairs, step: &[f32; STEP], to: &mut [f32; STEP_FLOATS]) {
+    if let ([low, high], _) = step.as_chunks::<LANES>() {
+        s.store(to, p.round(s.load(low), s.load(high)));
     }
 }

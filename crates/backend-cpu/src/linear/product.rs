@@ -19,6 +19,9 @@ use super::{Arithmetic, pairs};
 use crate::simd::Isa;
 use crate::workers::Workers;
 
+/// Matrices of fewer weights stay in the caches from step to step.
+const MIN_FAR_WEIGHTS: usize = 1 << 20;
+
 /// `out[r]` = the concatenation of `part · x[r]` over the parts, for every row of `x`.
 ///
 /// # Errors
@@ -96,10 +99,12 @@ impl Form {
         }
     }
 
-    /// Rows a thread at least, where a product is divided by rows. Each thread then unpacks all
-    /// quantized weights, which many rows have to pay for.
-    fn min_rows_a_thread(self) -> usize {
+    /// Rows a thread at least, where a product of `num_weights` is divided by rows. Each thread then
+    /// unpacks all quantized weights, or reads all of many pairs from memory, which many rows have
+    /// to pay for.
+    fn min_rows_a_thread(self, num_weights: usize) -> usize {
         match self {
+            Self::Pairs if num_weights >= MIN_FAR_WEIGHTS => 32,
             Self::Dense { .. } | Self::Pairs => 8,
             Self::Quantized => 64,
         }
@@ -168,7 +173,7 @@ impl Stacked<'_> {
             let x = &x[first * tile_rows * k..][..packed.len() / row_len * k];
             form.pack(isa, x, k, packed);
         };
-        let min_rows = form.min_rows_a_thread();
+        let min_rows = form.min_rows_a_thread(self.width() * k);
         if num_rows >= min_rows * workers.num_threads() {
             let outs = [packed, out];
             let widths = [tile_rows * row_len, tile_rows * num_outputs];
@@ -233,12 +238,7 @@ fn run_part(
     match form {
         Form::Dense { .. } | Form::Pairs => {
             let x = PackedRows::new(packed, num_rows, row_len);
-            let job = dense::Job {
-                matrix,
-                x,
-                out,
-                outputs,
-            };
+            let job = dense::Job::new(matrix, x, out, outputs);
             match form {
                 Form::Pairs => pairs::run(isa, &job),
                 _ => dense::run(isa, &job),

@@ -15,9 +15,12 @@ use crate::simd::{LANES, Simd};
 
 /// Weight rows of a tile.
 pub(super) const TILE_WEIGHTS: usize = 4;
+/// Weight rows of a wide tile: with four activation rows, as many sums as 32 registers hold beside
+/// their operands. Operands come from the second cache, so that a sum more for each pays.
+pub(super) const WIDE_TILE_WEIGHTS: usize = 6;
 
-/// Accumulators of four weight rows times `MR` activation rows.
-pub(super) type Tile<F, const MR: usize> = [[F; MR]; TILE_WEIGHTS];
+/// Accumulators of `NW` weight rows, an even number, times `MR` activation rows.
+pub(super) type Tile<F, const NW: usize, const MR: usize> = [[F; MR]; NW];
 
 /// How a step of weights, as their bytes lie in the file, meets a step of packed activations.
 pub(super) trait StepProduct<S: Simd>: Copy {
@@ -25,6 +28,8 @@ pub(super) trait StepProduct<S: Simd>: Copy {
     const PARTS: usize;
     /// Bytes of a weight.
     const SIZE: usize;
+    /// Whether wide tiles fit the registers.
+    const IS_WIDE: bool = false;
     /// Bytes of a step of weights.
     const STEP_BYTES: usize = STEP * Self::SIZE;
 
@@ -86,32 +91,33 @@ pub(super) struct Operands {
     pub(super) num_steps: usize,
 }
 
-/// Adds the products over whole steps to `acc`: four weight rows, `MR` activation rows.
+/// Adds the products over whole steps to `acc`: `NW` weight rows, `MR` activation rows.
 ///
-/// # Safety Four weight rows of the format's steps, and `num_steps` steps of packed activations of
-/// at least `MR` rows, are readable.
+/// # Safety
+/// `NW` weight rows of the format's steps, and `num_steps` steps of packed activations of at least
+/// `MR` rows, are readable.
 #[inline(always)]
-pub(super) unsafe fn accumulate<S: Simd, P: StepProduct<S>, const MR: usize>(
+pub(super) unsafe fn accumulate<S: Simd, P: StepProduct<S>, const NW: usize, const MR: usize>(
     s: S,
     p: P,
     o: Operands,
-    acc: &mut Tile<S::F, MR>,
+    acc: &mut Tile<S::F, NW, MR>,
 ) {
     if S::HAS_32_REGISTERS || MR == 1 {
         // SAFETY: the caller's promise.
-        unsafe { accumulate_part::<S, P, TILE_WEIGHTS, MR, MR>(s, p, o, acc, 0, 0) };
+        unsafe { accumulate_part::<S, P, NW, MR, NW, MR>(s, p, o, acc, 0, 0) };
         return;
     }
-    // Quarters, or what is left of them, for which sixteen registers are enough; those that are
-    // done have to leave the registers.
-    for n in (0..TILE_WEIGHTS).step_by(2) {
+    // Parts of two rows by two, or what is left of them, for which sixteen registers are enough;
+    // those that are done have to leave the registers.
+    for n in (0..NW).step_by(2) {
         for m in (0..MR).step_by(2) {
             // SAFETY: parts of the tile the caller promises.
             unsafe {
                 if m + 2 <= MR {
-                    accumulate_part::<S, P, 2, 2, MR>(s, p, o, acc, n, m);
+                    accumulate_part::<S, P, 2, 2, NW, MR>(s, p, o, acc, n, m);
                 } else {
-                    accumulate_part::<S, P, 2, 1, MR>(s, p, o, acc, n, m);
+                    accumulate_part::<S, P, 2, 1, NW, MR>(s, p, o, acc, n, m);
                 }
             }
             black_box(&mut *acc);
@@ -129,20 +135,21 @@ unsafe fn accumulate_part<
     P: StepProduct<S>,
     const NP: usize,
     const MP: usize,
+    const NW: usize,
     const MR: usize,
 >(
     s: S,
     p: P,
     o: Operands,
-    tile: &mut Tile<S::F, MR>,
+    tile: &mut Tile<S::F, NW, MR>,
     n0: usize,
     m0: usize,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         match o.ahead.is_far {
-            true => accumulate_ahead::<S, P, NP, MP, MR, true>(s, p, o, tile, n0, m0),
-            false => accumulate_ahead::<S, P, NP, MP, MR, false>(s, p, o, tile, n0, m0),
+            true => accumulate_ahead::<S, P, NP, MP, NW, MR, true>(s, p, o, tile, n0, m0),
+            false => accumulate_ahead::<S, P, NP, MP, NW, MR, false>(s, p, o, tile, n0, m0),
         }
     }
 }
@@ -157,13 +164,14 @@ unsafe fn accumulate_ahead<
     P: StepProduct<S>,
     const NP: usize,
     const MP: usize,
+    const NW: usize,
     const MR: usize,
     const FAR: bool,
 >(
     s: S,
     p: P,
     o: Operands,
-    tile: &mut Tile<S::F, MR>,
+    tile: &mut Tile<S::F, NW, MR>,
     n0: usize,
     m0: usize,
 ) {
@@ -173,7 +181,7 @@ unsafe fn accumulate_ahead<
             acc[n][m] = tile[n0 + n][m0 + m];
         }
     }
-    // SAFETY: row n0 < 4 of the weights, row m0 of the activations.
+    // SAFETY: row n0 of the weights, row m0 of the activations.
     let (mut w, mut x) = unsafe { (o.weights.add(n0 * o.row_bytes), o.x.add(m0 * LANES)) };
     let mut ahead = o.ahead.from;
     for _ in 0..o.num_steps {
@@ -192,7 +200,7 @@ unsafe fn accumulate_ahead<
         for part in 0..P::PARTS {
             let mut weights = [s.splat(0.0); NP];
             for n in 0..NP {
-                // SAFETY: a step of row n0 + n < 4.
+                // SAFETY: a step of row n0 + n.
                 weights[n] = unsafe { p.weights(s, w.add(n * o.row_bytes), part) };
             }
             for m in 0..MP {
