@@ -86,6 +86,8 @@ mod tests {
     use hotspare_model::weights::WeightDtype;
 
     use super::*;
+    use crate::kv_cache::{KvPlace, KvRows};
+    use crate::workers::Workers;
 
     const SPEC: KvCacheSpec = KvCacheSpec {
         num_layers: 3,
@@ -98,13 +100,22 @@ mod tests {
 
     fn filled(dtype: WeightDtype, offset: f32) -> CpuKvCache {
         let mut cache = CpuKvCache::new(&KvCacheSpec { dtype, ..SPEC }).unwrap();
+        let places: Vec<_> = (0..4 * 16)
+            .map(|token| KvPlace {
+                row: token,
+                block: token as u32 / 16,
+                in_block: token % 16,
+            })
+            .collect();
         for layer in 0..3 {
-            for token in 0..4 * 16 {
-                let value = |i: usize| ((layer * 7919 + token * 80 + i) as f32).sin() + offset;
-                let keys: Vec<f32> = (0..80).map(value).collect();
-                let values: Vec<f32> = (80..160).map(value).collect();
-                cache.write(layer, token as u32 / 16, token % 16, &keys, &values);
-            }
+            let value = |i: usize| ((layer * 7919 + i) as f32).sin() + offset;
+            let rows: Vec<f32> = (0..places.len() * 160).map(value).collect();
+            let rows = KvRows {
+                rows: &rows,
+                width: 160,
+                keys_at: 0,
+            };
+            cache.write(&Workers::new(1), layer, &places, rows);
         }
         cache
     }
