@@ -84,7 +84,7 @@ pub struct EngineOptions {
     /// 4 MiB.
     pub max_kv_save_bytes_per_step: usize,
     /// Bytes of KV blocks of lost engines that are taken in with a step, about; a sequence's come
-    /// together. Default 64 MiB.
+    /// together. Default 8 MiB.
     pub max_kv_load_bytes_per_step: usize,
     /// Threads of the CPU backend. Default: one for each core.
     pub num_threads: Option<usize>,
@@ -146,7 +146,7 @@ impl Default for EngineOptions {
             kv_mirror_path: None,
             kv_mirror_memory_bytes: 1 << 30,
             max_kv_save_bytes_per_step: 4 << 20,
-            max_kv_load_bytes_per_step: 64 << 20,
+            max_kv_load_bytes_per_step: 8 << 20,
             num_threads: None,
             lookahead: true,
             backend: Backend::Model,

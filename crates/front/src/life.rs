@@ -76,14 +76,17 @@ pub(crate) struct Life {
 enum Talk {
     Stopped(Option<Arc<EngineClient>>),
     NotStarted(FrontError),
-    Lost {
-        client: Arc<EngineClient>,
-        served: Duration,
-        reason: String,
-        is_hung: bool,
-        /// What it computed until then is as good as any other engine's.
-        is_sound: bool,
-    },
+    Lost(Lost),
+}
+
+/// An engine that is lost.
+struct Lost {
+    client: Arc<EngineClient>,
+    served: Duration,
+    reason: String,
+    is_hung: bool,
+    /// What it computed until then is as good as any other engine's.
+    is_sound: bool,
 }
 
 /// How service ended.
@@ -137,40 +140,39 @@ impl Life {
                 };
                 self.end(LifeEnd::NotStarted(error)).await;
             }
-            Talk::Lost {
-                client,
-                served,
-                reason,
-                is_hung,
-                is_sound,
-            } => {
-                let mirror = self.kv_mirror.take().filter(|_| is_sound);
-                self.slot.on_disconnect(self.id, &reason, mirror);
-                let exit = match is_hung {
-                    true => None,
-                    false => process.exit_within(self.config.engine_exit_wait()).await,
-                };
-                let cause = exit.as_ref().map_or(LossCause::Own, |exit| exit.cause);
-                self.slot.on_loss(cause);
-                let is_excused = client.close(&loss(cause));
-                let reason = match &exit {
-                    Some(exit) => format!("{reason} ({})", exit.text),
-                    None => reason,
-                };
-                let end = LifeEnd::Died {
-                    served,
-                    reason,
-                    is_excused,
-                };
-                self.tell(LifeEvent::Ended(end)).await;
-                if exit.is_none() {
-                    let exit = process.reap(wait).await;
-                    tracing::info!(pid, life = self.id.0, exit, "The lost engine is gone.");
-                }
-                self.slot.remove(self.id);
-                self.tell(LifeEvent::Gone).await;
-            }
+            Talk::Lost(lost) => self.on_lost(lost, process).await,
         }
+    }
+
+    /// Another engine takes its place; the process is left to end, or is killed.
+    async fn on_lost(mut self, lost: Lost, mut process: EngineProcess) {
+        let Lost { client, reason, .. } = lost;
+        let mirror = self.kv_mirror.take().filter(|_| lost.is_sound);
+        self.slot.on_disconnect(self.id, &reason, mirror);
+        let exit = match lost.is_hung {
+            true => None,
+            false => process.exit_within(self.config.engine_exit_wait()).await,
+        };
+        let cause = exit.as_ref().map_or(LossCause::Own, |exit| exit.cause);
+        self.slot.on_loss(cause);
+        let is_excused = client.close(&loss(cause));
+        let reason = match &exit {
+            Some(exit) => format!("{reason} ({})", exit.text),
+            None => reason,
+        };
+        let end = LifeEnd::Died {
+            served: lost.served,
+            reason,
+            is_excused,
+        };
+        self.tell(LifeEvent::Ended(end)).await;
+        if exit.is_none() {
+            let pid = process.pid();
+            let exit = process.reap(self.config.engine_stop_timeout()).await;
+            tracing::info!(pid, life = self.id.0, exit, "The lost engine is gone.");
+        }
+        self.slot.remove(self.id);
+        self.tell(LifeEvent::Gone).await;
     }
 
     /// Says how it ended once nothing of it is left.
@@ -203,12 +205,14 @@ impl Life {
         self.slot.on_ready(self.id, Arc::clone(&client));
         self.tell(LifeEvent::Ready).await;
         let since = Instant::now();
-        let lost = |client, reason, is_hung, is_sound| Talk::Lost {
-            client,
-            served: since.elapsed(),
-            reason,
-            is_hung,
-            is_sound,
+        let lost = |client, reason, is_hung, is_sound| {
+            Talk::Lost(Lost {
+                client,
+                served: since.elapsed(),
+                reason,
+                is_hung,
+                is_sound,
+            })
         };
         match self.serve(connection, &client).await {
             ServiceEnd::Ordered => Talk::Stopped(Some(client)),

@@ -35,8 +35,8 @@ pub struct SchedulerConfig {
     pub max_num_waiting: usize,
     /// Keep the blocks of ended sequences and give them to sequences that start alike.
     pub enable_prefix_caching: bool,
-    /// Say which blocks are cached ([`Scheduler::take_cached_blocks`](crate::Scheduler)): the caller
-    /// takes them after each commit.
+    /// Say which blocks are cached ([`Scheduler::take_cached_blocks`](crate::Scheduler)): the
+    /// caller takes them after each commit.
     pub reports_cached_blocks: bool,
     /// Tokens of a prefill chunk while other sequences want to run too; 0 means no such limit.
     pub long_prefill_token_threshold: usize,

@@ -1,7 +1,8 @@
 //! Paged, ragged, causal attention with grouped heads: which piece of work goes where.
 //!
-//! A row of decode is one item, or one per K/V head where rows are few; a prefill chunk is cut into runs of a few tokens that
-//! pass over the keys together, so that K and V come from the far caches once a run.
+//! A row of decode is one item, or one per K/V head where rows are few; a prefill chunk is cut into
+//! runs of a few tokens that pass over the keys together, so that K and V come from the far caches
+//! once a run.
 //!
 //! Invariant: a token's bits depend on its own q and on K and V at positions 0 up to its own:
 //! splits of keys are counted from position 0 and merged in order, in decode, prefill and replay

@@ -99,9 +99,9 @@ impl Form {
         }
     }
 
-    /// Rows a thread at least, where a product of `num_weights` is divided by rows. Each thread then
-    /// unpacks all quantized weights, or reads all of many pairs from memory, which many rows have
-    /// to pay for.
+    /// Rows a thread at least, where a product of `num_weights` is divided by rows. Each thread
+    /// then unpacks all quantized weights, or reads all of many pairs from memory, which many rows
+    /// have to pay for.
     fn min_rows_a_thread(self, num_weights: usize) -> usize {
         match self {
             Self::Pairs if num_weights >= MIN_FAR_WEIGHTS => 32,

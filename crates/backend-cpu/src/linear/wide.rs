@@ -72,8 +72,8 @@ pub(super) fn group<S: Simd, P: StepProduct<S>, const WHOLE: bool>(
     }
 }
 
-/// A group's outputs of one whole tile of activations, two tiles of weights at a time: of each, four
-/// rows' sums are taken over lanes at once, then those of the two rows that each has left.
+/// A group's outputs of one whole tile of activations, two tiles of weights at a time: of each,
+/// four rows' sums are taken over lanes at once, then those of the two rows that each has left.
 #[inline(always)]
 fn whole_tiles<S: Simd, P: StepProduct<S>, const WHOLE: bool>(
     s: S,

@@ -131,6 +131,11 @@ impl KvKeeper {
         self.load_bytes = 0;
         batch.kv_loads = std::mem::take(&mut self.loads);
         let mut saved = Vec::new();
+        if !batch.kv_loads.is_empty() {
+            // Streams stand still until the next token of each; what came in is kept afterwards.
+            self.in_flight.push_back(saved);
+            return;
+        }
         let block_bytes = self
             .identity
             .as_ref()

@@ -249,8 +249,8 @@ pub(crate) struct EngineArgs {
     /// 1 GiB].
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) kv_cache_memory_bytes: Option<usize>,
-    /// Memory in which an engine on a CPU keeps its full KV blocks, such as 2G: when it is lost, the
-    /// next one goes on from them and reads nothing again. 0 keeps none [default: 1G].
+    /// Memory in which an engine on a CPU keeps its full KV blocks, such as 2G: when it is lost,
+    /// the next one goes on from them and reads nothing again. 0 keeps none [default: 1G].
     #[arg(long, value_name = "BYTES", value_parser = parse_size_or_zero)]
     pub(crate) kv_mirror_memory_bytes: Option<usize>,
     /// Tokens in a KV block [default: 16].

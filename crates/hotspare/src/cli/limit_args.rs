@@ -132,7 +132,7 @@ pub(crate) struct LinkLimitArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_size, hide_short_help = true)]
     pub(crate) max_kv_save_bytes_per_step: Option<usize>,
     /// Bytes of a lost engine's KV blocks that the next one takes in with a step, about; those of a
-    /// request come together [default: 64M].
+    /// request come together [default: 8M].
     #[arg(long, value_name = "BYTES", value_parser = parse_size, hide_short_help = true)]
     pub(crate) max_kv_load_bytes_per_step: Option<usize>,
     /// Time between two reports of the engine's counters, which /metrics shows [default: 500].
