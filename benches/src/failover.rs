@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use hotspare_testkit::{Server, send_signal, wait_until};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::load::{self, StreamReport};
 use crate::server::{address, counter, start};
@@ -118,7 +118,7 @@ pub(crate) fn run() {
          | greatest ms | heard ms | given ms | token ms | read again, tokens |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
-    let bodies = bodies();
+    let bodies = load::stories(NUM_STREAMS, NUM_TOKENS);
     let uncut = {
         let server = start("spark", &["--disable-log-stats"]);
         load::streams(&address(&server), "/v1/completions", &bodies)
@@ -156,19 +156,6 @@ fn costs(bodies: &[String]) {
         let more = (time / times[0] - 1.0) * 100.0;
         println!("| {name} | {time:.2} | {more:.0} % |");
     }
-}
-
-fn bodies() -> Vec<String> {
-    let body = |index| {
-        json!({
-            "prompt": format!("Once upon a time there were {index} friends"),
-            "max_tokens": NUM_TOKENS, "ignore_eos": true, "stream": true,
-            "temperature": 0.8, "seed": index,
-        })
-    };
-    (0..NUM_STREAMS)
-        .map(|index| body(index).to_string())
-        .collect()
 }
 
 fn one_run(setup: Setup, bodies: &[String], expected: &[String]) {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use memchr::memmem::Finder;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::json;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -104,6 +105,20 @@ impl Stream {
         self.tail.drain(..self.tail.len() - keep);
         num_read == 0
     }
+}
+
+/// Bodies of streamed completions, each of another seed and prompt.
+pub(crate) fn stories(num_streams: usize, num_tokens: usize) -> Vec<String> {
+    let body = |index| {
+        json!({
+            "prompt": format!("Once upon a time there were {index} friends"),
+            "max_tokens": num_tokens, "ignore_eos": true, "stream": true,
+            "temperature": 0.8, "seed": index,
+        })
+    };
+    (0..num_streams)
+        .map(|index| body(index).to_string())
+        .collect()
 }
 
 /// Posts all `bodies` at once and reads the streams to their ends, on this thread: a thread for

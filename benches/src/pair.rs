@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use hotspare_testkit::Server;
 use rustix::process::Signal;
-use serde_json::json;
 
 use crate::failover::{Phases, Random, gap, is_finished, text};
 use crate::load::{self, StreamReport};
@@ -83,7 +82,7 @@ pub(crate) fn run() {
          | heard ms | given ms | token ms | read again, tokens |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|");
-    let bodies = bodies();
+    let bodies = load::stories(NUM_STREAMS, NUM_TOKENS);
     let (expected, took) = {
         let server = start(MODEL, &["--disable-log-stats"]);
         let started = Instant::now();
@@ -133,19 +132,6 @@ fn costs(bodies: &[String]) {
          what two nodes on the same cores cost each other, and two servers do not.",
         (full / off - 1.0) * 100.0
     );
-}
-
-fn bodies() -> Vec<String> {
-    let body = |index| {
-        json!({
-            "prompt": format!("Once upon a time there were {index} friends"),
-            "max_tokens": NUM_TOKENS, "ignore_eos": true, "stream": true,
-            "temperature": 0.8, "seed": index,
-        })
-    };
-    (0..NUM_STREAMS)
-        .map(|index| body(index).to_string())
-        .collect()
 }
 
 /// What was seen in all rounds with a fault.

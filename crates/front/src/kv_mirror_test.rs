@@ -3,13 +3,12 @@
 use futures::StreamExt;
 use hotspare_engine::{EngineOptions, ScriptedOptions};
 use hotspare_link::{EngineMessage, FrontMessage};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::testing::{
-    Puppet, PuppetLauncher, ScriptedLauncher, config, event, hello, job, model_info, scripted,
+    Puppet, PuppetLauncher, ScriptedLauncher, config, event, job, model_info, scripted,
 };
-use crate::testing_streams::{collect, engine_falls_idle, metric, pull, ready};
+use crate::testing_streams::{collect, engine_falls_idle, metric, proved, pull, ready};
 use crate::{Front, FrontConfig, ShadowMode};
 
 const RETENTION: Duration = Duration::from_secs(10);
@@ -50,18 +49,6 @@ fn with_a_spare() -> FrontConfig {
         kv_mirror_retention_ms: 300,
         ..config()
     }
-}
-
-async fn proved(puppets: &mut UnboundedReceiver<Puppet>, engine_id: u64) -> Puppet {
-    let mut puppet = puppets.recv().await.expect("an engine was started");
-    pull(move || {
-        puppet.greet_as(&EngineHello {
-            engine_id,
-            ..hello()
-        });
-        puppet
-    })
-    .await
 }
 
 /// How a puppet's life ends.

@@ -3,14 +3,14 @@
 use futures::StreamExt;
 use hotspare_batch::SequenceEvent;
 use hotspare_engine::{EngineOptions, ScriptedOptions};
-use hotspare_link::{EngineHello, EngineMessage, FrontMessage};
+use hotspare_link::{EngineMessage, FrontMessage};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::testing::{
-    Puppet, PuppetLauncher, ScriptedLauncher, config, event, hello, job, model_info, scripted,
+    Puppet, PuppetLauncher, ScriptedLauncher, config, event, job, model_info, scripted,
 };
-use crate::testing_streams::{collect, metric, pull, ready};
+use crate::testing_streams::{collect, metric, proved, pull, ready};
 use crate::{Front, FrontHandle, GenerationStream};
 
 fn shadowing() -> FrontConfig {
@@ -29,19 +29,6 @@ fn shadowing() -> FrontConfig {
 fn start(config: FrontConfig) -> (FrontHandle, UnboundedReceiver<Puppet>) {
     let (launcher, puppets) = PuppetLauncher::new();
     (Front::start(config, model_info(None), launcher), puppets)
-}
-
-/// The next engine, proved. Its life's name tells it from others.
-async fn proved(puppets: &mut UnboundedReceiver<Puppet>, engine_id: u64) -> Puppet {
-    let mut puppet = puppets.recv().await.expect("an engine was started");
-    pull(move || {
-        puppet.greet_as(&EngineHello {
-            engine_id,
-            ..hello()
-        });
-        puppet
-    })
-    .await
 }
 
 fn prompt(first: u32) -> Vec<u32> {

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use hotspare_batch::TokenId;
 use hotspare_engine::ScriptedOptions;
+use hotspare_link::EngineHello;
 use hotspare_protocol::{FinishReason, StopReason};
+use tokio::sync::mpsc;
 
 use crate::testing::{
-    Puppet, PuppetLauncher, ScriptedLauncher, config, model_info, numbered_text_model, scripted,
+    Puppet, PuppetLauncher, ScriptedLauncher, config, hello, model_info, numbered_text_model,
+    scripted,
 };
 use crate::{ChoiceDelta, EngineState, Front, FrontHandle, GenerateError, GenerationStream};
 
@@ -24,6 +27,22 @@ pub(crate) async fn wait_for(handle: &FrontHandle, wanted: fn(&EngineState) -> b
 pub(crate) async fn ready(handle: &FrontHandle) -> Front {
     wait_for(handle, |state| *state == EngineState::Ready).await;
     handle.front().clone()
+}
+
+/// The next engine, proved. Its life's name tells it from others.
+pub(crate) async fn proved(
+    puppets: &mut mpsc::UnboundedReceiver<Puppet>,
+    engine_id: u64,
+) -> Puppet {
+    let mut puppet = puppets.recv().await.expect("an engine was started");
+    pull(move || {
+        puppet.greet_as(&EngineHello {
+            engine_id,
+            ..hello()
+        });
+        puppet
+    })
+    .await
 }
 
 /// What a choice consisted of.
