@@ -6,7 +6,10 @@
 //!
 //! Invariant: an element's bits are those that [`super::tile`] says, as in any other group.
 // Indices over constant bounds keep small arrays in registers, and say which operand is which.
-#![allow(clippy::needless_range_loop)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "constant bounds unroll, and keep the sums in registers"
+)]
 
 use std::ops::Range;
 
