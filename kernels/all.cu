@@ -3,6 +3,7 @@
 // Invariant: each file keeps to a namespace of its own.
 #include "attention.cu"
 #include "attention_merge.cu"
+#include "conversions.cu"
 #include "embed.cu"
 #include "gated.cu"
 #include "head_rms_norm.cu"

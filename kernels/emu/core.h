@@ -168,4 +168,25 @@ struct Registration {
     const Registration* next;
 };
 
+/// The kernels, one behind the other.
+const Registration* first_registration();
+
+/// A launch, as the test harness or the emulated driver describes it.
+struct Launch {
+    const char* kernel;
+    const void* args;
+    size_t args_len;
+    uint32_t grid[3];
+    uint32_t num_threads;
+    uint32_t shared_bytes;
+    uint64_t seed;
+    const Region* regions;
+    size_t num_regions;
+    char* error;
+    size_t error_len;
+};
+
 }  // namespace emu
+
+/// Runs a launch; 0, or 1 with a message.
+extern "C" int hotspare_emu_launch(const emu::Launch* launch);

@@ -22,6 +22,8 @@ static const Registration*& registrations() {
     return first;
 }
 
+const Registration* first_registration() { return registrations(); }
+
 Registration::Registration(const char* name, void (*entry)(const void*), size_t args_len,
                            int max_threads)
     : name(name), entry(entry), args_len(args_len), max_threads(max_threads),
@@ -207,22 +209,7 @@ static std::unique_ptr<Context> new_context() {
 
 }  // namespace emu
 
-/// A launch, as the test harness describes it.
-struct EmuLaunch {
-    const char* kernel;
-    const void* args;
-    size_t args_len;
-    uint32_t grid[3];
-    uint32_t num_threads;
-    uint32_t shared_bytes;
-    uint64_t seed;
-    const emu::Region* regions;
-    size_t num_regions;
-    char* error;
-    size_t error_len;
-};
-
-static std::string check_launch(const EmuLaunch& launch, const emu::Registration* kernel) {
+static std::string check_launch(const emu::Launch& launch, const emu::Registration* kernel) {
     if (kernel == nullptr) {
         return "no such kernel";
     }
@@ -246,7 +233,7 @@ static std::string check_launch(const EmuLaunch& launch, const emu::Registration
     return "";
 }
 
-static std::string run_grid(const EmuLaunch& launch, const emu::Registration* kernel) {
+static std::string run_grid(const emu::Launch& launch, const emu::Registration* kernel) {
     thread_local std::unique_ptr<emu::Context> context = emu::new_context();
     emu::Context& c = *context;
     emu::current = &c;
@@ -278,9 +265,8 @@ static std::string run_grid(const EmuLaunch& launch, const emu::Registration* ke
     return c.error;
 }
 
-/// Runs a launch; 0, or 1 with a message.
-extern "C" int hotspare_emu_launch(const EmuLaunch* launch) {
-    const emu::Registration* kernel = emu::registrations();
+extern "C" int hotspare_emu_launch(const emu::Launch* launch) {
+    const emu::Registration* kernel = emu::first_registration();
     while (kernel != nullptr && strcmp(kernel->name, launch->kernel) != 0) {
         kernel = kernel->next;
     }
@@ -293,4 +279,14 @@ extern "C" int hotspare_emu_launch(const EmuLaunch* launch) {
     }
     snprintf(launch->error, launch->error_len, "%s", error.c_str());
     return 1;
+}
+
+/// The name of kernel number `index` in no particular order; null after the last.
+extern "C" const char* hotspare_emu_kernel_name(size_t index) {
+    const emu::Registration* kernel = emu::first_registration();
+    while (kernel != nullptr && index > 0) {
+        kernel = kernel->next;
+        index -= 1;
+    }
+    return kernel == nullptr ? nullptr : kernel->name;
 }

@@ -9,6 +9,10 @@
 
 mod api;
 mod bad_input;
+#[cfg(feature = "cuda")]
+mod card;
+#[cfg(feature = "cuda")]
+mod card_faults;
 mod chat;
 mod cli;
 mod clients;

@@ -4,7 +4,7 @@
 //! as long as was asked for, so that an access one byte behind it is found.
 
 use std::alloc::{Layout, alloc, dealloc};
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::NonNull;
 
 use crate::emulator_device::Queue;
@@ -16,7 +16,7 @@ const ALIGNMENT: usize = 256;
 /// What fresh memory holds: NaN in every float format.
 const POISON: u8 = 0xFF;
 
-/// `EmuLaunch` of kernels/emu/launch.cpp.
+/// `Launch` of kernels/emu/core.h.
 #[repr(C)]
 struct EmuLaunch {
     kernel: *const c_char,
@@ -43,6 +43,7 @@ struct Region {
 
 unsafe extern "C" {
     fn hotspare_emu_launch(launch: *const EmuLaunch) -> i32;
+    fn hotspare_emu_kernel_name(index: usize) -> *const c_char;
 }
 
 #[derive(Debug)]
@@ -89,6 +90,18 @@ impl Emulator {
         let mut emulator = Self::new(seed);
         emulator.memory_bytes = memory_bytes;
         emulator
+    }
+
+    /// The names of all kernels that were compiled for the emulator, those of its own tests among
+    /// them.
+    pub fn kernel_names() -> impl Iterator<Item = &'static str> {
+        (0..).map_while(|index| {
+            // SAFETY: any index has an answer.
+            let name = unsafe { hotspare_emu_kernel_name(index) };
+            // SAFETY: a string of the program's own, or null.
+            let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) });
+            name?.to_str().ok()
+        })
     }
 
     /// Makes a write of any kernel to the allocation at `address` an error.

@@ -114,20 +114,44 @@ fn check_images(images: &[Image<'_>]) {
     assert_eq!(kinds(ImageKind::Ptx), [80]);
 }
 
+/// The text of the fatbin's PTX.
+fn ptx(fatbin: &[u8]) -> String {
+    let images = images(fatbin).expect("nvcc's container");
+    let mut ptx = images.iter().filter(|image| image.kind == ImageKind::Ptx);
+    String::from_utf8_lossy(ptx.next().expect("it holds PTX").bytes).into_owned()
+}
+
+/// Name and text of every kernel in `ptx`.
+fn entries(ptx: &str) -> impl Iterator<Item = (&str, &str)> {
+    let entries = ptx.split(".entry ").skip(1);
+    entries.map(|entry| (entry.split('(').next().unwrap_or_default().trim(), entry))
+}
+
+/// What runs in the emulator and is not in the fatbin would be missed on the first card alone.
+#[cfg(emulator)]
+#[test]
+fn the_fatbin_holds_the_kernels_that_were_tested_and_no_others() {
+    use std::collections::BTreeSet;
+
+    let Some((fatbin, _)) = build() else {
+        return;
+    };
+    let text = ptx(&fatbin);
+    let in_fatbin: BTreeSet<&str> = entries(&text).map(|(name, _)| name).collect();
+    let tested: BTreeSet<&str> = crate::Emulator::kernel_names()
+        .filter(|name| !name.starts_with("mistake_"))
+        .collect();
+    assert_eq!(in_fatbin, tested);
+}
+
 #[test]
 fn products_and_attention_use_matrix_units_and_asynchronous_copies() {
     let Some((fatbin, _)) = build() else {
         return;
     };
-    let images = images(&fatbin).expect("nvcc's container");
-    let ptx = images
-        .iter()
-        .find(|image| image.kind == ImageKind::Ptx)
-        .expect("it holds PTX");
-    let text = String::from_utf8_lossy(ptx.bytes);
+    let text = ptx(&fatbin);
     let mut num_checked = 0;
-    for entry in text.split(".entry ").skip(1) {
-        let name = entry.split('(').next().unwrap_or_default().trim();
+    for (name, entry) in entries(&text) {
         let is_product = name.starts_with("linear_skinny") || name.starts_with("linear_tile");
         let is_attention = name.starts_with("attention_") && name != "attention_merge";
         if is_product || is_attention {

@@ -27,31 +27,40 @@ const GGUF: [[&str; 3]; 10] = [
     ["qwen3-tiny", "q4_k_m", "Q4_K_M"],
 ];
 
-/// Runs all checks on devices that `new_device` opens, with the test data in `assets`; `each` gets
-/// every check's name and, where it passed, what it compared.
+/// Runs the checks whose name contains `only` on devices that `new_device` opens, with the test data
+/// in `assets`; `each` gets every check's name and, where it passed, what it compared.
 ///
 /// # Errors
 /// What `new_device` says.
 pub fn run_all<D: Device>(
     mut new_device: impl FnMut() -> Result<D, LaunchError>,
     assets: &Path,
+    only: &str,
     each: &mut dyn FnMut(&str, Result<Report, CheckError>),
 ) -> Result<(), LaunchError> {
+    let mut run = |name: String, check: &mut dyn FnMut(D) -> Result<Report, CheckError>| {
+        if name.contains(only) {
+            each(&name, check(new_device()?));
+        }
+        Ok(())
+    };
     for family in FAMILIES {
         let path = assets.join("tiny").join(family);
         for dtype in Dtype::ALL {
             let settings = Settings::new(dtype);
-            let report = check_family(new_device()?, &path, settings, NUM_NEW);
-            each(&format!("{family} in {}", dtype.suffix()), report);
+            run(format!("{family} in {}", dtype.suffix()), &mut |device| {
+                check_family(device, &path, settings, NUM_NEW)
+            })?;
         }
     }
+    let folder = assets.join("gguf");
     for names in GGUF {
         for dtype in Dtype::HALVES {
-            let settings = Settings::new(dtype);
-            let folder = assets.join("gguf");
-            let report = check_gguf(new_device()?, &folder, names, settings, NUM_NEW);
             let [model, file, _] = names;
-            each(&format!("{model}.{file} in {}", dtype.suffix()), report);
+            run(
+                format!("{model}.{file} in {}", dtype.suffix()),
+                &mut |device| check_gguf(device, &folder, names, Settings::new(dtype), NUM_NEW),
+            )?;
         }
     }
     let path = assets.join("tiny/llama");
@@ -60,25 +69,32 @@ pub fn run_all<D: Device>(
             max_num_seqs: 4,
             ..Settings::new(dtype)
         };
-        let num_held = check_sampling(new_device()?, &path, settings, NUM_NEW);
-        let report = num_held.map(|num_held| Report {
-            num_held,
-            ..Report::default()
-        });
-        each(&format!("sampling in {}", dtype.suffix()), report);
-        let checked = check_long_context(new_device()?, &path, settings);
-        let report = checked.map(|()| Report::default());
-        each(&format!("a long context in {}", dtype.suffix()), report);
-        let checked = check_refusals(new_device()?, &path, settings);
-        let report = checked.map(|()| Report::default());
-        each(&format!("refusals in {}", dtype.suffix()), report);
-        let devices = [new_device()?, new_device()?, new_device()?];
-        let checked = check_lookahead(devices, &path, settings, NUM_NEW, |_| {});
-        let report = checked.map(|()| Report::default());
-        each(
-            &format!("look-ahead and graphs in {}", dtype.suffix()),
-            report,
-        );
+        let name = |what: &str| format!("{what} in {}", dtype.suffix());
+        run(name("sampling"), &mut |device| {
+            let num_held = check_sampling(device, &path, settings, NUM_NEW)?;
+            Ok(Report {
+                num_held,
+                ..Report::default()
+            })
+        })?;
+        run(name("a long context"), &mut |device| {
+            check_long_context(device, &path, settings).map(|()| Report::default())
+        })?;
+        run(name("refusals"), &mut |device| {
+            check_refusals(device, &path, settings).map(|()| Report::default())
+        })?;
+    }
+    for dtype in Dtype::ALL {
+        let settings = Settings {
+            max_num_seqs: 4,
+            ..Settings::new(dtype)
+        };
+        let name = format!("look-ahead and graphs in {}", dtype.suffix());
+        if name.contains(only) {
+            let devices = [new_device()?, new_device()?, new_device()?];
+            let checked = check_lookahead(devices, &path, settings, NUM_NEW, |_| {});
+            each(&name, checked.map(|()| Report::default()));
+        }
     }
     Ok(())
 }

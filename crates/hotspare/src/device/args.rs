@@ -49,6 +49,9 @@ pub(crate) struct ModelTestsArgs {
     /// card, whose cache has sixteen bits].
     #[arg(long, value_name = "LOGIT")]
     pub(crate) min_margin: Option<f64>,
+    /// Run only the families and checks whose name contains this.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub(crate) only: String,
 }
 
 /// Arguments of `hotspare server-tests`.
@@ -56,9 +59,18 @@ pub(crate) struct ModelTestsArgs {
 pub(crate) struct ServerTestsArgs {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
+    /// As for `serve`.
+    #[arg(long, default_value = "spark", value_name = "MODEL")]
+    pub(crate) model: String,
     /// Clients at a time.
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) clients: usize,
+    /// Tokens of a stream.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) tokens: usize,
+    /// Tokens of the stream whose engine is killed.
+    #[arg(long, default_value_t = 600, value_name = "N")]
+    pub(crate) long_tokens: usize,
 }
 
 /// Arguments of `hotspare bench`.

@@ -30,6 +30,9 @@ pub(super) fn run(args: &ModelTestsArgs, report: &mut Report) -> Result<(), Stri
     families.sort();
     for family in &families {
         let name = family.file_name().unwrap_or_default().to_string_lossy();
+        if !name.contains(&args.only) {
+            continue;
+        }
         match test(&device, family, min_margin) {
             Ok((num_compared, num_cases)) => {
                 let note = format!("{num_compared} of {num_cases} cases have the margin, equal");
@@ -69,10 +72,15 @@ fn on_the_card(args: &ModelTestsArgs, report: &mut Report) -> Result<(), String>
         let card = Card::open(driver, ordinal, FaultCell::default());
         card.map_err(|error| LaunchError::Misuse(error.to_string()))
     };
-    let done = run_all(open, &args.assets, &mut |name, result| match result {
-        Ok(compared) => report.result(true, name, &format!("{compared:?}"), json!({})),
-        Err(error) => report.result(false, name, &error.to_string(), json!({})),
-    });
+    let done = run_all(
+        open,
+        &args.assets,
+        &args.only,
+        &mut |name, result| match result {
+            Ok(compared) => report.result(true, name, &format!("{compared:?}"), json!({})),
+            Err(error) => report.result(false, name, &error.to_string(), json!({})),
+        },
+    );
     done.map_err(|error| error.to_string())
 }
 

@@ -13,21 +13,18 @@ use super::args::ServerTestsArgs;
 use super::report::Report;
 use super::server_process::{ServerProcess, stream};
 
-const NUM_TOKENS: usize = 64;
 /// Tests one thing of a running server; gives what it saw, or what is wrong.
 type Test = fn(&ServerProcess, &ServerTestsArgs) -> Result<String, String>;
 
-/// Of the stream whose engine is killed.
-const NUM_LONG_TOKENS: usize = 600;
-/// Chunks that it has had by then.
-const NUM_CHUNKS_BEFORE: usize = 40;
+/// Of the tokens of the stream whose engine is killed, it has had one in so many by then.
+const TOKENS_PER_CHUNK_BEFORE: usize = 15;
 const WAIT: Duration = Duration::from_secs(20);
 /// Less than any card has left for a cache.
 const TINY_SHARE: &str = "0.0001";
 
 pub(super) fn run(args: &ServerTestsArgs, report: &mut Report) -> Result<(), String> {
     let device = report.machine.device.clone();
-    let server = ServerProcess::start(&["spark", "--device", &device])?;
+    let server = ServerProcess::start(&[&args.model, "--device", &device])?;
     let ran_on = server.engine("device")?;
     let is_there = ran_on.as_str() == Some(device.as_str());
     report.result(is_there, "starts", &format!("on {ran_on}"), json!({}));
@@ -45,7 +42,7 @@ pub(super) fn run(args: &ServerTestsArgs, report: &mut Report) -> Result<(), Str
     }
     drop(server);
     if device != "cpu" {
-        memory_budget(&device, report);
+        memory_budget(&device, args, report);
     }
     Ok(())
 }
@@ -54,10 +51,10 @@ fn prompt(client: usize) -> String {
     format!("Once there were {client} friends")
 }
 
-fn one_stream(server: &ServerProcess, _: &ServerTestsArgs) -> Result<String, String> {
+fn one_stream(server: &ServerProcess, args: &ServerTestsArgs) -> Result<String, String> {
     let start = Instant::now();
-    let text = stream(server.url(), &prompt(0), NUM_TOKENS, |_| true)?;
-    let again = stream(server.url(), &prompt(0), NUM_TOKENS, |_| true)?;
+    let text = stream(server.url(), &prompt(0), args.tokens, |_| true)?;
+    let again = stream(server.url(), &prompt(0), args.tokens, |_| true)?;
     match text == again {
         true => Ok(format!(
             "twice the same text, {:.2} s",
@@ -73,7 +70,7 @@ fn many_clients(server: &ServerProcess, args: &ServerTestsArgs) -> Result<String
     let start = Instant::now();
     let together: Vec<Result<String, String>> = std::thread::scope(|scope| {
         let clients = (0..args.clients)
-            .map(|client| scope.spawn(move || stream(url, &prompt(client), NUM_TOKENS, |_| true)));
+            .map(|client| scope.spawn(move || stream(url, &prompt(client), args.tokens, |_| true)));
         let clients: Vec<_> = clients.collect();
         let joined = clients.into_iter().map(|client| client.join());
         joined
@@ -84,7 +81,7 @@ fn many_clients(server: &ServerProcess, args: &ServerTestsArgs) -> Result<String
     for (client, text) in together.iter().enumerate() {
         let text = text.as_ref().map_err(|e| format!("client {client}: {e}"))?;
         if client % 8 == 0 {
-            let alone = stream(url, &prompt(client), NUM_TOKENS, |_| true)?;
+            let alone = stream(url, &prompt(client), args.tokens, |_| true)?;
             if *text != alone {
                 return Err(format!(
                     "client {client}: {text:?} together, {alone:?} alone"
@@ -92,7 +89,7 @@ fn many_clients(server: &ServerProcess, args: &ServerTestsArgs) -> Result<String
             }
         }
     }
-    let rate = (args.clients * NUM_TOKENS) as f64 / seconds;
+    let rate = (args.clients * args.tokens) as f64 / seconds;
     Ok(format!(
         "{} at once: {rate:.0} tokens/s, same texts as alone",
         args.clients
@@ -100,8 +97,8 @@ fn many_clients(server: &ServerProcess, args: &ServerTestsArgs) -> Result<String
 }
 
 /// What it asked for is not computed to the end.
-fn a_client_goes_away(server: &ServerProcess, _: &ServerTestsArgs) -> Result<String, String> {
-    stream(server.url(), &prompt(1), 2 * NUM_LONG_TOKENS, |chunks| {
+fn a_client_goes_away(server: &ServerProcess, args: &ServerTestsArgs) -> Result<String, String> {
+    stream(server.url(), &prompt(1), 2 * args.long_tokens, |chunks| {
         chunks < 3
     })?;
     let end = Instant::now() + WAIT;
@@ -115,8 +112,8 @@ fn a_client_goes_away(server: &ServerProcess, _: &ServerTestsArgs) -> Result<Str
 }
 
 /// The stream that ran goes on, and has the text of one that was left alone.
-fn the_engine_is_killed(server: &ServerProcess, _: &ServerTestsArgs) -> Result<String, String> {
-    let whole = stream(server.url(), &prompt(2), NUM_LONG_TOKENS, |_| true)?;
+fn the_engine_is_killed(server: &ServerProcess, args: &ServerTestsArgs) -> Result<String, String> {
+    let whole = stream(server.url(), &prompt(2), args.long_tokens, |_| true)?;
     let pid = server
         .engine("pid")?
         .as_i64()
@@ -126,8 +123,8 @@ fn the_engine_is_killed(server: &ServerProcess, _: &ServerTestsArgs) -> Result<S
         .and_then(Pid::from_raw)
         .ok_or("no pid")?;
     let mut killed = None;
-    let cut = stream(server.url(), &prompt(2), NUM_LONG_TOKENS, |chunks| {
-        if chunks == NUM_CHUNKS_BEFORE {
+    let cut = stream(server.url(), &prompt(2), args.long_tokens, |chunks| {
+        if chunks == args.long_tokens / TOKENS_PER_CHUNK_BEFORE {
             killed = Some(kill_process(pid, Signal::KILL));
         }
         true
@@ -148,9 +145,9 @@ fn the_engine_is_killed(server: &ServerProcess, _: &ServerTestsArgs) -> Result<S
 }
 
 /// Half of the card serves; what holds no cache is refused with the flag that helps.
-fn memory_budget(device: &str, report: &mut Report) {
+fn memory_budget(device: &str, args: &ServerTestsArgs, report: &mut Report) {
     let half = [
-        "spark",
+        &args.model,
         "--device",
         device,
         "--gpu-memory-utilization",
@@ -158,7 +155,7 @@ fn memory_budget(device: &str, report: &mut Report) {
     ];
     match ServerProcess::start(&half) {
         Ok(server) => {
-            let text = stream(server.url(), &prompt(0), NUM_TOKENS, |_| true);
+            let text = stream(server.url(), &prompt(0), args.tokens, |_| true);
             let note = text
                 .as_ref()
                 .map_or_else(String::clone, |_| "serves".to_owned());
@@ -167,7 +164,7 @@ fn memory_budget(device: &str, report: &mut Report) {
         Err(message) => report.result(false, "half of the memory", &message, json!({})),
     }
     let too_little = [
-        "spark",
+        &args.model,
         "--device",
         device,
         "--gpu-memory-utilization",

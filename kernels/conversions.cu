@@ -2,7 +2,7 @@
 // implementations on the host and on the card.
 //
 // Invariant: one element a thread; nothing but the conversion.
-#include "../device.cuh"
+#include "device.cuh"
 
 namespace conversions {
 

@@ -1,0 +1,213 @@
+//! What goes wrong with a card, on the emulated one: no driver that can be used, no memory, errors
+//! that end a context, captures that fail.
+//!
+//! Invariant: a stream ends with the text of an untroubled one, or the server says why it cannot.
+
+use std::process::{Command, Stdio};
+
+use hotspare_testkit::Server;
+use serde_json::json;
+
+use crate::card::{CARD, assert_no_complaint_of, driver, options, serve, text};
+use crate::support::{binary, metric};
+
+const PROMPT: &str = "Once upon a time";
+const NUM_TOKENS: u64 = 24;
+/// Of the emulated card number 0.
+const UUID: &str = "GPU-e0e1e2e3-e4e5-e6e7-e8e9-eaebecedee00";
+
+/// The text on a card that works.
+fn untroubled(folder: &str) -> String {
+    let server = serve(folder, CARD, &[]);
+    let text = text(&server, PROMPT, NUM_TOKENS);
+    assert_no_complaint_of(&server);
+    text
+}
+
+fn has_line(server: &Server, parts: &[&str]) -> bool {
+    let lines = server.log_lines();
+    lines
+        .iter()
+        .any(|line| parts.iter().all(|part| line.contains(part)))
+}
+
+/// What the log of a server says that cannot start.
+fn refusal(folder: &str, card: &str, args: &[&str]) -> String {
+    let options = options(folder, card, args);
+    let output = Command::new(binary())
+        .arg("serve")
+        .args(&options.model)
+        .args(["--port", "0"])
+        .args(&options.args)
+        .envs(options.envs.iter().cloned())
+        .stdout(Stdio::null())
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    log
+}
+
+#[test]
+fn what_cannot_be_used_is_said_and_auto_runs_on_the_cpu() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    let cases: [(&str, &[&str]); 3] = [
+        ("cuda=12080", &["too old", "CUDA 12.8", "driver 580"]),
+        ("sm=75", &["compute capability 7.5", "8.0 or newer"]),
+        ("cards=0", &["finds no GPU"]),
+    ];
+    for (fault, words) in cases {
+        let card = format!("{CARD},{fault}");
+        let log = refusal(folder, &card, &["--device=cuda:0"]);
+        let all = ["--device cuda:0"].iter().chain(words);
+        for word in all {
+            assert!(log.contains(word), "{fault}: no {word} in {log}");
+        }
+        let server = serve(folder, &card, &["--device=auto"]);
+        assert_eq!(server.main_engine()["device"], "cpu");
+        assert!(
+            has_line(&server, &["WARN", "no GPU can be used", words[0]]),
+            "{fault}"
+        );
+        assert!(!text(&server, PROMPT, 4).is_empty());
+        assert_no_complaint_of(&server);
+    }
+    let log = refusal(folder, CARD, &["--device=cuda:3"]);
+    assert!(log.contains("there is no cuda:3"), "{log}");
+}
+
+#[test]
+fn what_does_not_fit_at_the_start_is_said_with_what_helps() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    // Too little for weights; for buffers; for a cache.
+    for (card, words) in [
+        ("memory_mb=1", ["a weight", "bytes", "quantized"]),
+        (
+            "memory_mb=24",
+            ["needs", "are free", "--max-num-batched-tokens"],
+        ),
+    ] {
+        let log = refusal(folder, card, &[]);
+        for word in words {
+            assert!(log.contains(word), "{card}: no {word} in {log}");
+        }
+    }
+    let log = refusal(folder, CARD, &["--kv-cache-memory-bytes=64K"]);
+    assert!(log.contains("--kv-cache-memory-bytes"), "{log}");
+}
+
+#[test]
+fn an_error_that_ends_the_context_ends_the_engine_and_no_stream() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    let expected = untroubled(folder);
+    let marks = tempfile::tempdir().unwrap();
+    for (code, name) in [
+        (700, "ILLEGAL_ADDRESS"),
+        (214, "ECC_UNCORRECTABLE"),
+        (719, "LAUNCH_FAILED"),
+    ] {
+        let once = marks.path().join(name);
+        let card = format!("{CARD},launch_error=800:{code},once={}", once.display());
+        let server = serve(folder, &card, &[]);
+        // The start's own step and some of this one's tokens come first.
+        let seen = text(&server, PROMPT, NUM_TOKENS);
+        assert!(once.exists(), "{name}: nothing went wrong");
+        assert_eq!(seen, expected, "{name}");
+        assert_eq!(server.main_engine()["restarts"], 1);
+        let error = format!("CUDA_ERROR_{name}");
+        let lost = ["ERROR", "context is lost", "kernel=", &error, UUID];
+        assert!(has_line(&server, &lost), "{:?}", server.log_lines());
+        let ended = ["The engine failed", &error, "exit status: 7"];
+        assert!(has_line(&server, &ended), "{:?}", server.log_lines());
+    }
+}
+
+#[test]
+fn memory_that_runs_out_in_a_step_costs_the_graphs_and_no_stream() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    let expected = untroubled(folder);
+    for fault in [
+        "cuGraphLaunch@9:2",
+        "cuGraphLaunch@2:2",
+        "cuMemcpyDtoHAsync@12:2",
+    ] {
+        let server = serve(folder, &format!("{CARD},fail={fault}"), &[]);
+        assert_eq!(text(&server, PROMPT, NUM_TOKENS), expected, "{fault}");
+        assert_eq!(server.main_engine()["restarts"], 0, "{fault}");
+        let gave_back = ["ran out of memory in a step", "without graphs"];
+        assert!(
+            has_line(&server, &gave_back),
+            "{fault}: {:?}",
+            server.log_lines()
+        );
+        // And it goes on so.
+        assert_eq!(text(&server, PROMPT, NUM_TOKENS), expected, "{fault}");
+        assert_no_complaint_of(&server);
+    }
+}
+
+#[test]
+fn a_capture_that_fails_costs_its_graph_and_nothing_else() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    let expected = untroubled(folder);
+    for fault in [
+        "cuStreamBeginCapture@1:1",
+        "cuGraphInstantiate@2:2",
+        "cuGraphUpload@3:1",
+    ] {
+        let server = serve(folder, &format!("{CARD},fail={fault}"), &[]);
+        assert!(
+            has_line(&server, &["WARN", "without a graph"]),
+            "{:?}",
+            server.log_lines()
+        );
+        assert!(
+            has_line(&server, &["decode steps are captured"]),
+            "{:?}",
+            server.log_lines()
+        );
+        assert_eq!(text(&server, PROMPT, NUM_TOKENS), expected, "{fault}");
+        assert_no_complaint_of(&server);
+    }
+}
+
+#[test]
+fn a_spare_on_the_same_card_takes_over() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    let expected = untroubled(folder);
+    let marks = tempfile::tempdir().unwrap();
+    let once = marks.path().join("once");
+    let card = format!("{CARD},launch_error=800:700,once={}", once.display());
+    let args = ["--spare-engines=1", "--spare-start-delay-ms=0"];
+    let server = serve(folder, &card, &args);
+    hotspare_testkit::wait_until("the spare is ready", crate::support::PATIENCE, || {
+        let status = server.status();
+        let engines = status["engines"].as_array().cloned().unwrap_or_default();
+        engines
+            .iter()
+            .filter(|engine| engine["state"] == "ready")
+            .count()
+            == 2
+    });
+    // Enough steps that one of the two comes to the fault.
+    for _ in 0..4 {
+        assert_eq!(text(&server, PROMPT, NUM_TOKENS), expected);
+    }
+    assert!(once.exists(), "nothing went wrong");
+    let body = json!({"prompt": PROMPT, "max_tokens": 2});
+    assert_eq!(server.client().post("/v1/completions", &body).status, 200);
+    assert!(metric(&server, "vllm:generation_tokens_total") >= 4.0 * NUM_TOKENS as f64);
+}
