@@ -23,17 +23,15 @@ if command -v flock >/dev/null; then
   flock 9
 fi
 
-# The sources, this script, and the compiler: the one that toolkit.sh names, or the user's.
+# nvcc obeys these, and they are not among what is hashed.
+unset NVCC_APPEND_FLAGS NVCC_PREPEND_FLAGS
+nvcc="$("$here/toolkit.sh")"
+# The sources, this script, and the compiler to the last digit: it enters the bits of results.
 hash_sources() {
   (
     cd "$here"
-    sha256sum -- *.cu *.cuh build.sh toolkit.sh
-    for nvcc in "${CUDA_HOME:-/nonexistent}/bin/nvcc" "$(command -v nvcc || true)"; do
-      if [ -n "$nvcc" ] && [ -x "$nvcc" ]; then
-        "$nvcc" --version | tail -2
-        break
-      fi
-    done
+    sha256sum -- *.cu *.cuh build.sh
+    "$nvcc" --version | tail -2
   ) | sha256sum | cut -c1-16
 }
 hash="$(LC_ALL=C hash_sources)"
@@ -42,7 +40,6 @@ if [ -f "$fatbin" ] && [ -f "$packed" ] && [ "$(cat "$folder/kernels.hash" 2>/de
   exit 0
 fi
 
-nvcc="$("$here/toolkit.sh")"
 targets=()
 images=("--image3=kind=ptx,sm=80,file=$folder/keep/all.compute_80.ptx")
 for sm in 80 86 89 90 120; do

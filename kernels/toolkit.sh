@@ -9,24 +9,30 @@ set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 folder="${1:-$root/target/cuda-toolkit}"
 
-if [ -n "${CUDA_HOME:-}" ] && [ -x "$CUDA_HOME/bin/nvcc" ]; then
-  echo "$CUDA_HOME/bin/nvcc"
-  exit 0
-fi
-if command -v nvcc >/dev/null; then
-  command -v nvcc
-  exit 0
-fi
+# Whether it is of CUDA 13: an older one does not know every card, and the next one drops some.
+is_usable() {
+  [ -x "$1" ] || return 1
+  "$1" --version 2>/dev/null | grep -q 'release 13\.' && return 0
+  echo "$1 is not of CUDA 13: not used" >&2
+  return 1
+}
+for nvcc in "${CUDA_HOME:-/nonexistent}/bin/nvcc" "$(command -v nvcc || true)"; do
+  if [ -n "$nvcc" ] && is_usable "$nvcc"; then
+    echo "$nvcc"
+    exit 0
+  fi
+done
 nvcc="$folder/nvidia/cu13/bin/nvcc"
 if [ ! -x "$nvcc" ]; then
   command -v python3 >/dev/null || {
     echo "no nvcc in CUDA_HOME or PATH, and no python3 to install one with" >&2
     exit 1
   }
-  # Everything of one release: nvcc refuses headers and a compiler that do not fit.
+  # Everything of one release: nvcc refuses headers and a compiler that do not fit. To the last
+  # digit, so that two builds of one commit give the same results.
   python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$folder" \
-    'nvidia-cuda-nvcc==13.0.*' 'nvidia-cuda-crt==13.0.*' 'nvidia-nvvm==13.0.*' \
-    'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cccl==13.0.*' >&2 || {
+    'nvidia-cuda-nvcc==13.0.88' 'nvidia-cuda-crt==13.0.88' 'nvidia-nvvm==13.0.88' \
+    'nvidia-cuda-runtime==13.0.96' 'nvidia-cuda-cccl==13.0.85' >&2 || {
     echo "could not install the CUDA compiler's wheels; set CUDA_HOME to a CUDA 13 toolkit" >&2
     exit 1
   }

@@ -94,8 +94,8 @@ stage_kernels() {
 # memcheck and racecheck over one seed of every kernel. A card that the tool does not accept, or a
 # machine without the tool, is said and is no failure of the kernels; without a card it is one.
 stage_sanitize() {
-  local tool="" candidate mode status=0
-  run "$binary" kernel-tests --device "$device" --seeds 1 --only conversions || return "$?"
+  local tool="" candidate mode code status=0
+  limit_s=20 run "$binary" kernel-tests --device "$device" --seeds 1 --only conversions || return "$?"
   for candidate in "$(command -v compute-sanitizer)" "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer" \
     "$here/compute-sanitizer/compute-sanitizer"; do
     if [ -n "$candidate" ] && [ -x "$candidate" ]; then
@@ -108,14 +108,18 @@ stage_sanitize() {
     return 77
   fi
   for mode in memcheck racecheck; do
-    limit_s=230 run "$tool" --tool "$mode" --error-exitcode 9 --launch-timeout 60 \
-      "$binary" kernel-tests --device "$device" --seeds 1 --time-limit-s 220 \
+    # A log a mode: what one says of the device is not the other's.
+    limit_s=220 run "$tool" --tool "$mode" --error-exitcode 9 --launch-timeout 60 \
+      --log-file "$out/sanitize-$mode.tool.log" \
+      "$binary" kernel-tests --device "$device" --seeds 1 --time-limit-s 210 \
       --json "$out/sanitize-$mode.jsonl"
-    case "$?" in
+    code="$?"
+    cat "$out/sanitize-$mode.tool.log" >>"$out/$stage.log" 2>/dev/null
+    case "$code" in
       0) ;;
       9) status=1 ;;
       *)
-        if grep -qiE 'device not supported|unsupported' "$out/$stage.log"; then
+        if grep -qiE 'device (is )?not supported|unsupported (device|gpu)' "$out/sanitize-$mode.tool.log" 2>/dev/null; then
           echo "$mode does not accept this device: not run" | tee -a "$out/$stage.log"
           [ "$status" -ne 0 ] || status=77
         else
@@ -176,7 +180,7 @@ for stage in "${stages[@]}"; do
     "${machine:-null}" "$json" >"$out/summary.json"
 done
 for file in "$out"/bench.log; do
-  [ -s "$file" ] && grep -E ' (start|decode|prefill) | product [0-9]+x' "$file" >>"$out/summary.txt"
+  [ -s "$file" ] && grep -E '^(ok|FAILED) .* (start|decode|prefill) |^(ok|FAILED) .* product [0-9]+x' "$file" >>"$out/summary.txt"
 done
 echo "results are in $out"
 exit "$failed"

@@ -3,13 +3,11 @@
 //!
 //! Invariant: a stream ends with the text of an untroubled one, or the server says why it cannot.
 
-use std::process::{Command, Stdio};
-
 use hotspare_testkit::Server;
 use serde_json::json;
 
 use crate::card::{CARD, assert_no_complaint_of, driver, options, serve, text};
-use crate::support::{binary, metric};
+use crate::support::{PATIENCE, binary, metric};
 
 const PROMPT: &str = "Once upon a time";
 const NUM_TOKENS: u64 = 24;
@@ -34,17 +32,10 @@ fn has_line(server: &Server, parts: &[&str]) -> bool {
 /// What the log of a server says that cannot start.
 fn refusal(folder: &str, card: &str, args: &[&str]) -> String {
     let options = options(folder, card, args);
-    let output = Command::new(binary())
-        .arg("serve")
-        .args(&options.model)
-        .args(["--port", "0"])
-        .args(&options.args)
-        .envs(options.envs.iter().cloned())
-        .stdout(Stdio::null())
-        .output()
-        .unwrap();
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{log}");
+    let mut server = Server::start_unready(binary(), &options);
+    let status = server.wait_exit(PATIENCE);
+    let log = server.log_lines().join("\n");
+    assert_eq!(status.code(), Some(1), "{log}");
     assert!(!log.contains("panicked"), "{log}");
     log
 }
@@ -193,7 +184,7 @@ fn a_spare_on_the_same_card_takes_over() {
     let card = format!("{CARD},launch_error=800:700,once={}", once.display());
     let args = ["--spare-engines=1", "--spare-start-delay-ms=0"];
     let server = serve(folder, &card, &args);
-    hotspare_testkit::wait_until("the spare is ready", crate::support::PATIENCE, || {
+    hotspare_testkit::wait_until("the spare is ready", PATIENCE, || {
         let status = server.status();
         let engines = status["engines"].as_array().cloned().unwrap_or_default();
         engines
@@ -210,4 +201,78 @@ fn a_spare_on_the_same_card_takes_over() {
     let body = json!({"prompt": PROMPT, "max_tokens": 2});
     assert_eq!(server.client().post("/v1/completions", &body).status, 200);
     assert!(metric(&server, "vllm:generation_tokens_total") >= 4.0 * NUM_TOKENS as f64);
+}
+
+#[test]
+fn a_start_waits_for_the_memory_of_an_engine_that_just_ended() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    // No cache of a given size: the share counts.
+    let by_share = |card: &str, args: &[&str]| {
+        let mut options = options(folder, card, args);
+        options
+            .args
+            .retain(|arg| !arg.starts_with("--kv-cache-memory-bytes"));
+        options
+    };
+    let server = Server::start(binary(), &by_share("memory_mb=256,others_mb=200:4", &[]));
+    assert!(has_line(
+        &server,
+        &["waiting for what an ended process gives back"]
+    ));
+    assert_eq!(text(&server, PROMPT, 4).is_empty(), false);
+    // Who stays is named.
+    let stays = by_share(
+        "memory_mb=256,others_mb=200:1000000",
+        &["--gpu-memory-wait-ms=200"],
+    );
+    let mut server = Server::start_unready(binary(), &stays);
+    assert_eq!(server.wait_exit(PATIENCE).code(), Some(1));
+    let words = [
+        "free memory on",
+        "56 of 256 MiB",
+        "--gpu-memory-utilization 0.9",
+    ];
+    assert!(has_line(&server, &words), "{:?}", server.log_lines());
+    // What is left to it is enough where less is asked for.
+    let half = ["--gpu-memory-utilization=0.2", "--gpu-memory-wait-ms=0"];
+    let server = Server::start(
+        binary(),
+        &by_share("memory_mb=256,others_mb=200:1000000", &half),
+    );
+    assert!(!text(&server, PROMPT, 4).is_empty());
+}
+
+#[test]
+fn without_look_ahead_too_a_lost_context_is_told_by_the_status() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    let marks = tempfile::tempdir().unwrap();
+    let once = marks.path().join("once");
+    let card = format!("{CARD},launch_error=400:700,once={}", once.display());
+    let server = serve(folder, &card, &["--async-scheduling=false"]);
+    assert!(!text(&server, PROMPT, NUM_TOKENS).is_empty());
+    assert!(once.exists(), "nothing went wrong");
+    assert!(
+        has_line(&server, &["exit status: 7"]),
+        "{:?}",
+        server.log_lines()
+    );
+}
+
+#[test]
+fn auto_does_not_leave_a_card_that_is_only_full() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    let marks = tempfile::tempdir().unwrap();
+    let once = marks.path().join("once");
+    let fault = "fail=cuDevicePrimaryCtxRetain@1:2";
+    let card = format!("{CARD},{fault},once={}", once.display());
+    let server = serve(folder, &card, &["--device=auto"]);
+    assert!(once.exists(), "nothing went wrong");
+    assert_eq!(server.main_engine()["device"], "cuda:0");
+    assert!(has_line(&server, &["no memory left for another process"]));
 }

@@ -5,12 +5,14 @@
 //!
 //! Invariant: an error that ends the card's context ends the engine with a status of its own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hotspare_backend_cuda::card::{Card, FaultCell};
 use hotspare_backend_cuda::ops::CudaOps;
-use hotspare_backend_cuda::{CudaBackend, CudaOptions, Device, Dtype, KvBudget, Numerics};
-use hotspare_batch::{Batch, Executor, ExecutorError, ExecutorInfo, StepOutput};
+use hotspare_backend_cuda::{
+    CudaBackend, CudaOptions, Device, DeviceMemory, Dtype, KvBudget, Numerics,
+};
+use hotspare_batch::{Batch, Executor, ExecutorError, ExecutorInfo, StepOutput, StepRunner};
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{LoadOptions, ModelConfig, PipelinedRunner};
 
@@ -18,6 +20,9 @@ use crate::backend::{AnyExecutor, Loaded};
 use crate::model_backend::{Prepared, from_model, quantization, stage_name};
 use crate::progress::ProgressReporter;
 use crate::{EngineError, EngineOptions, Faults};
+
+/// How often free memory is looked at while it grows.
+const MEMORY_POLL: Duration = Duration::from_millis(100);
 
 /// Loads what was prepared onto `card`, which leaves the error that ends it in `fault`.
 pub(crate) fn load(
@@ -79,7 +84,13 @@ pub(crate) fn load(
             fault,
             slow_step: faults.slow_step,
         })),
-        false => AnyExecutor::new(runner.into_runner(), options, faults)?,
+        false => {
+            let runner = NamedRunner {
+                runner: runner.into_runner(),
+                fault,
+            };
+            AnyExecutor::new(runner, options, faults)?
+        }
     };
     Ok(Loaded {
         executor,
@@ -91,21 +102,36 @@ pub(crate) fn load(
     })
 }
 
+/// What an error is, if it ended the context.
+fn name(fault: &FaultCell, error: ExecutorError) -> ExecutorError {
+    match fault.get() {
+        Some(fault) => ExecutorError::ContextLost(fault.to_string()),
+        None => error,
+    }
+}
+
+/// A runner on a card: each step is waited for.
+struct NamedRunner<R> {
+    runner: R,
+    fault: FaultCell,
+}
+
+impl<R: StepRunner> StepRunner for NamedRunner<R> {
+    fn info(&self) -> ExecutorInfo {
+        self.runner.info()
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<StepOutput, ExecutorError> {
+        let output = self.runner.run(batch);
+        output.map_err(|error| name(&self.fault, error))
+    }
+}
+
 /// Steps on a card.
 pub(crate) struct CardExecutor {
     runner: PipelinedRunner<CudaOps<Card>>,
     fault: FaultCell,
     slow_step: Duration,
-}
-
-impl CardExecutor {
-    /// What the error is, if it ended the context.
-    fn name(&self, error: ExecutorError) -> ExecutorError {
-        match self.fault.get() {
-            Some(fault) => ExecutorError::ContextLost(fault.to_string()),
-            None => error,
-        }
-    }
 }
 
 impl Executor for CardExecutor {
@@ -115,7 +141,7 @@ impl Executor for CardExecutor {
 
     fn submit(&mut self, batch: Batch) -> Result<(), ExecutorError> {
         let submitted = self.runner.submit(batch);
-        submitted.map_err(|error| self.name(error))
+        submitted.map_err(|error| name(&self.fault, error))
     }
 
     fn wait(&mut self) -> Result<StepOutput, ExecutorError> {
@@ -123,7 +149,7 @@ impl Executor for CardExecutor {
             std::thread::sleep(self.slow_step);
         }
         let output = self.runner.wait();
-        output.map_err(|error| self.name(error))
+        output.map_err(|error| name(&self.fault, error))
     }
 }
 
@@ -160,8 +186,8 @@ fn kv_dtype(options: &EngineOptions, dtype: Dtype) -> Result<WeightDtype, Engine
     }
 }
 
-/// What the KV cache may take. As in vLLM the share is of the whole card, and what others use of it
-/// counts.
+/// What the KV cache may take. As in vLLM the share is of the whole card, for this engine alone, and
+/// must be free when it starts.
 fn kv_budget(options: &EngineOptions, card: &Card) -> Result<KvBudget, EngineError> {
     if options.num_kv_blocks_override.is_some() {
         return Ok(KvBudget::Exact);
@@ -169,27 +195,55 @@ fn kv_budget(options: &EngineOptions, card: &Card) -> Result<KvBudget, EngineErr
     if let Some(bytes) = options.kv_cache_memory_bytes {
         return Ok(KvBudget::Bytes(bytes));
     }
-    let memory = card.memory();
-    let memory = memory.map_err(|error| ExecutorError::Device(error.to_string()))?;
     let share = options.gpu_memory_utilization;
-    share_of_free(share, memory.free_bytes, memory.total_bytes)
+    let memory = await_share(
+        share,
+        Duration::from_millis(options.gpu_memory_wait_ms),
+        card,
+    )?;
+    share_of_free(share, memory)
         .map(KvBudget::Utilization)
         .ok_or_else(|| {
+            let mib = |bytes: usize| bytes >> 20;
             EngineError::Options(format!(
-                "--gpu-memory-utilization {share}: others use {} of the {} bytes of {} already; \
-                 raise it, or see with nvidia-smi what they are",
-                memory.total_bytes - memory.free_bytes,
-                memory.total_bytes,
-                card.description()
+                "free memory on {} is {} of {} MiB, less than the {:.0} MiB of \
+                 --gpu-memory-utilization {share}: lower it, or see with nvidia-smi what else uses \
+                 the card",
+                card.description(),
+                mib(memory.free_bytes),
+                mib(memory.total_bytes),
+                memory.total_bytes as f64 * share / f64::from(1 << 20),
             ))
         })
 }
 
-/// The share of what is free that makes `share` of all; `None` where others use more.
-fn share_of_free(share: f64, free_bytes: usize, total_bytes: usize) -> Option<f64> {
-    let used = total_bytes.saturating_sub(free_bytes) as f64;
-    let allowed = total_bytes as f64 * share - used;
-    (allowed > 0.0 && free_bytes > 0).then(|| (allowed / free_bytes as f64).min(1.0))
+/// Waits until `share` of the card is free, `limit` at most: what an engine held that just ended
+/// comes back a moment after it is gone.
+fn await_share(share: f64, limit: Duration, card: &Card) -> Result<DeviceMemory, EngineError> {
+    let start = Instant::now();
+    let mut is_said = false;
+    loop {
+        let memory = card.memory();
+        let memory = memory.map_err(|error| ExecutorError::Device(error.to_string()))?;
+        if share_of_free(share, memory).is_some() || start.elapsed() >= limit {
+            return Ok(memory);
+        }
+        if !std::mem::replace(&mut is_said, true) {
+            tracing::info!(
+                free_bytes = memory.free_bytes,
+                total_bytes = memory.total_bytes,
+                "others use the card; waiting for what an ended process gives back"
+            );
+        }
+        std::thread::sleep(MEMORY_POLL);
+    }
+}
+
+/// The share of what is free that makes `share` of all; `None` where less is free.
+fn share_of_free(share: f64, memory: DeviceMemory) -> Option<f64> {
+    let allowed = memory.total_bytes as f64 * share;
+    let free = memory.free_bytes as f64;
+    (allowed > 0.0 && allowed <= free).then(|| allowed / free)
 }
 
 #[cfg(test)]
@@ -197,14 +251,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_share_is_of_the_whole_card() {
-        let share = |share, free, total| share_of_free(share, free, total).unwrap();
-        assert!((share(0.9, 1000, 1000) - 0.9).abs() < 1e-9);
-        // Others have 400 of 1000: of 900 are 500 left, five sixths of what is free.
-        assert!((share(0.9, 600, 1000) - 5.0 / 6.0).abs() < 1e-9);
-        assert!((share(1.0, 600, 1000) - 1.0).abs() < 1e-9);
-        assert_eq!(share_of_free(0.4, 600, 1000), None);
-        assert_eq!(share_of_free(0.9, 0, 1000), None);
+    fn the_share_is_of_the_whole_card_and_must_be_free() {
+        let share = |share, free_bytes, total_bytes| {
+            let memory = DeviceMemory {
+                free_bytes,
+                total_bytes,
+            };
+            share_of_free(share, memory)
+        };
+        assert!((share(0.9, 1000, 1000).unwrap() - 0.9).abs() < 1e-9);
+        // Another engine has 400 of 1000: half of the card is five sixths of what is free.
+        assert!((share(0.5, 600, 1000).unwrap() - 5.0 / 6.0).abs() < 1e-9);
+        assert!((share(0.6, 600, 1000).unwrap() - 1.0).abs() < 1e-9);
+        assert_eq!(share(0.61, 600, 1000), None);
+        assert_eq!(share(0.9, 0, 1000), None);
     }
 
     #[test]

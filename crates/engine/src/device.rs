@@ -6,6 +6,9 @@
 //!
 //! Invariant: the driver is looked for in the engine process only; the front never touches it.
 
+#[cfg(feature = "cuda")]
+use hotspare_batch::ExecutorError;
+
 use crate::EngineError;
 
 /// Whether this build can run on a card.
@@ -31,7 +34,7 @@ pub(crate) fn find(name: &str) -> Result<Place, EngineError> {
     let unknown = || EngineError::Options(format!("--device {name}: there are {DEVICES}"));
     match name {
         "cpu" => Ok(Place::Cpu),
-        "auto" => Ok(find_any()),
+        "auto" => find_any(),
         _ => {
             let ordinal = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
             find_card(name, ordinal.ok_or_else(unknown)?)
@@ -47,8 +50,9 @@ const DEVICES: &str = if HAS_CUDA {
 };
 
 #[cfg(not(feature = "cuda"))]
-fn find_any() -> Place {
-    Place::Cpu
+#[allow(clippy::unnecessary_wraps, reason = "as in the build with CUDA")]
+fn find_any() -> Result<Place, EngineError> {
+    Ok(Place::Cpu)
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -59,7 +63,7 @@ fn find_card(name: &str, _ordinal: usize) -> Result<Place, EngineError> {
 }
 
 #[cfg(feature = "cuda")]
-fn find_any() -> Place {
+fn find_any() -> Result<Place, EngineError> {
     use hotspare_backend_cuda::card::{CardError, Driver};
 
     let found = Driver::load().and_then(|driver| {
@@ -69,16 +73,24 @@ fn find_any() -> Place {
                 Ok(place) => return Ok(place),
                 Err(error) => {
                     tracing::warn!(device = format!("cuda:{ordinal}"), "not used: {error}");
-                    last = error;
+                    // A card that may work at the next try says more than one that never will.
+                    if last.is_lasting() {
+                        last = error;
+                    }
                 }
             }
         }
         Err(last)
     });
-    found.unwrap_or_else(|error| {
-        tracing::warn!("no GPU can be used, the model runs on the CPU: {error}");
-        Place::Cpu
-    })
+    match found {
+        Ok(place) => Ok(place),
+        Err(error) if error.is_lasting() => {
+            tracing::warn!("no GPU can be used, the model runs on the CPU: {error}");
+            Ok(Place::Cpu)
+        }
+        // A large model would be far too slow on the CPU, and its numbers others: tried again.
+        Err(error) => Err(ExecutorError::Device(error.to_string()).into()),
+    }
 }
 
 #[cfg(feature = "cuda")]

@@ -38,5 +38,5 @@ pub use faults::{FAULTS_VARIABLE, Faults, FaultsError, LIFE_VARIABLE, TokenFault
 pub use model_backend::check_on_cpu;
 pub use model_backend::{is_quantization, quantization_names};
 pub use options::{Backend, EngineOptions};
-pub use process::{KV_MIRROR_VARIABLE, run_process, spawn_in_process};
+pub use process::{KV_MIRROR_VARIABLE, run_process, spawn_in_process, spawn_to_be_joined};
 pub use scripted::{ScriptedOptions, ScriptedRunner};

@@ -30,9 +30,12 @@ pub struct EngineOptions {
     /// `auto` (a card where there is one that the kernels run on), `cpu`, or `cuda:N`. Default
     /// `auto`.
     pub device: String,
-    /// Share of a card's memory that this engine may use, others' use included; above 0, at most 1.
-    /// Default 0.9.
+    /// Share of a card's memory that this engine may use, which must be free when it starts; above
+    /// 0, at most 1. Default 0.9.
     pub gpu_memory_utilization: f64,
+    /// How long a start waits until that share is free: what an engine held that just ended comes
+    /// back a moment after it is gone. Default 10,000.
+    pub gpu_memory_wait_ms: u64,
     /// `invariant` (a result does not depend on who shares the step) or `fast` (libraries may
     /// choose their own order on a card). Default `invariant`.
     pub numerics: String,
@@ -126,6 +129,7 @@ impl Default for EngineOptions {
             model: "spark".to_owned(),
             device: "auto".to_owned(),
             gpu_memory_utilization: 0.9,
+            gpu_memory_wait_ms: 10_000,
             numerics: "invariant".to_owned(),
             load_format: "auto".to_owned(),
             dummy_seed: 0,

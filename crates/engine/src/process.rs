@@ -56,13 +56,24 @@ pub fn run_process(mut options: EngineOptions) -> ExitCode {
 /// # Errors
 /// No socket or no thread can be had.
 pub fn spawn_in_process(options: EngineOptions) -> io::Result<UnixStream> {
+    spawn_to_be_joined(options).map(|(front, _)| front)
+}
+
+/// As [`spawn_in_process`]; the thread has ended once all that the engine held is given back, the
+/// memory of a card above all.
+///
+/// # Errors
+/// No socket or no thread can be had.
+pub fn spawn_to_be_joined(
+    options: EngineOptions,
+) -> io::Result<(UnixStream, thread::JoinHandle<()>)> {
     let (front, engine) = UnixStream::pair()?;
     let builder = thread::Builder::new().name("engine".to_owned());
-    builder.spawn(move || {
+    let thread = builder.spawn(move || {
         // The front hears of the reason by `Fatal`, and of the end by the socket's.
         drop(run(&options, engine, OnLoss::CloseInbox));
     })?;
-    Ok(front)
+    Ok((front, thread))
 }
 
 /// Standard input as a socket.

@@ -108,6 +108,11 @@ struct Settings {
     /// `launch_error=N:CODE`: the N-th kernel that runs ends the context with a code.
     uint64_t launch_error_at = 0;
     int launch_error_code = 0;
+    /// `others_mb=N:CALLS`: other processes use N megabytes until `cuMemGetInfo` was called so often.
+    size_t others_bytes = 0;
+    uint64_t others_until = 0;
+    /// `allocates_once=1`: memory that is asked for after the first replay of a graph is a wrong use.
+    bool allocates_once = false;
     /// `once=FILE`: a fault happens in the one process that can make the file.
     std::string once;
 };
@@ -127,6 +132,7 @@ struct State {
     std::map<Executable*, std::shared_ptr<Executable>> executables;
     std::map<void*, std::vector<std::unique_ptr<Function>>> modules;
     size_t used_bytes = 0;
+    bool has_replayed = false;
     uint64_t random = 1;
     uint64_t num_launches = 0;
     std::map<std::string, uint64_t> num_calls;
@@ -152,6 +158,8 @@ void queue(Stream& stream, std::function<int()> work);
 int run_until(Stream& stream, uint64_t last);
 int run_all();
 Stream* find_stream(void* handle);
+/// Bytes of the card that nobody uses.
+size_t free_bytes();
 /// Runs one kernel.
 int run_node(const Node& node);
 /// Whether `len` bytes from `at` on lie in one allocation of `of`.

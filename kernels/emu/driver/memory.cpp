@@ -30,7 +30,10 @@ EMULATED int cuMemAlloc_v2(uint64_t* address, size_t num_bytes) {
     if (num_bytes == 0) {
         return wrong("cuMemAlloc", INVALID_VALUE, "0 bytes");
     }
-    if (num_bytes > s.settings.memory_bytes - s.used_bytes) {
+    if (s.settings.allocates_once && s.has_replayed) {
+        return wrong("cuMemAlloc", INVALID_VALUE, "%zu bytes in a step", num_bytes);
+    }
+    if (num_bytes > free_bytes()) {
         return OUT_OF_MEMORY;
     }
     void* memory = new_memory(num_bytes);
@@ -59,17 +62,20 @@ EMULATED int cuMemFree_v2(uint64_t address) {
     return SUCCESS;
 }
 
-EMULATED int cuMemGetInfo_v2(size_t* free_bytes, size_t* total_bytes) {
+EMULATED int cuMemGetInfo_v2(size_t* num_free, size_t* total_bytes) {
     LOCK;
     TRY(enter("cuMemGetInfo"));
     *total_bytes = state().settings.memory_bytes;
-    *free_bytes = state().settings.memory_bytes - state().used_bytes;
+    *num_free = free_bytes();
     return SUCCESS;
 }
 
 EMULATED int cuMemHostAlloc(void** memory, size_t num_bytes, unsigned) {
     LOCK;
     TRY(enter_uncaptured("cuMemHostAlloc"));
+    if (state().settings.allocates_once && state().has_replayed) {
+        return wrong("cuMemHostAlloc", INVALID_VALUE, "%zu bytes in a step", num_bytes);
+    }
     *memory = new_memory(num_bytes);
     if (num_bytes == 0 || *memory == nullptr) {
         return num_bytes == 0 ? INVALID_VALUE : OUT_OF_MEMORY;
@@ -101,7 +107,7 @@ static int begin_copy(const char* call, uint64_t device, size_t num_bytes, void*
         (*stream)->is_invalid = true;
         return wrong(call, CAPTURE_UNSUPPORTED, "copies are not captured here");
     }
-    if (!holds(state().allocations, device, num_bytes)) {
+    if (num_bytes == 0 || !holds(state().allocations, device, num_bytes)) {
         return wrong(call, INVALID_VALUE, "%zu bytes that are no allocation's", num_bytes);
     }
     return SUCCESS;

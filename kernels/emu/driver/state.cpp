@@ -59,6 +59,13 @@ static void apply_setting(Settings& s, const std::string& setting) {
         pair_of(setting, value.substr(at + 1), s.fail_at, s.fail_code);
     } else if (key == "launch_error") {
         pair_of(setting, value, s.launch_error_at, s.launch_error_code);
+    } else if (key == "others_mb") {
+        int until = 0;
+        pair_of(setting, value, number, until);
+        s.others_bytes = size_t(number) << 20;
+        s.others_until = uint64_t(until);
+    } else if (key == "allocates_once") {
+        s.allocates_once = number != 0;
     } else if (key == "once") {
         s.once = value;
     } else {
@@ -180,6 +187,13 @@ int run_node(const Node& node) {
     bool is_outside = strstr(error, "out of bounds") != nullptr;
     int code = is_misaligned ? MISALIGNED_ADDRESS : is_outside ? ILLEGAL_ADDRESS : LAUNCH_FAILED;
     return wrong(kernel.name, code, "%s", error);
+}
+
+size_t free_bytes() {
+    State& s = state();
+    bool others_live = s.num_calls["cuMemGetInfo"] < s.settings.others_until;
+    size_t used = s.used_bytes + (others_live ? s.settings.others_bytes : 0);
+    return used < s.settings.memory_bytes ? s.settings.memory_bytes - used : 0;
 }
 
 bool holds(const std::map<uint64_t, size_t>& of, uint64_t at, size_t len) {

@@ -217,7 +217,7 @@ EMULATED int cuGraphInstantiateWithFlags(void** executable, void* handle, unsign
     }
     const std::vector<Node>& nodes = graph->second->nodes;
     size_t num_bytes = nodes.size() * s.settings.graph_node_bytes;
-    if (num_bytes > s.settings.memory_bytes - s.used_bytes) {
+    if (num_bytes > free_bytes()) {
         return OUT_OF_MEMORY;
     }
     auto made = std::make_shared<Executable>(nodes, num_bytes);
@@ -253,6 +253,7 @@ EMULATED int cuGraphLaunch(void* handle, void* stream_handle) {
     if (executable == nullptr || stream == nullptr) {
         return wrong("cuGraphLaunch", INVALID_HANDLE, "no graph or no stream");
     }
+    state().has_replayed = true;
     queue(*stream, [executable] {
         for (const Node& node : executable->nodes) {
             int code = run_node(node);

@@ -26,6 +26,9 @@ use crate::{
 /// Shared memory, declared and dynamic, that a launch may use without asking for more.
 const DEFAULT_MAX_SHARED_BYTES: u32 = 48 << 10;
 
+/// What stands for the kernels of a graph in messages.
+const REPLAYED: &str = "(one of a captured step)";
+
 /// A kernel of the module.
 struct Kernel {
     function: sys::CUfunction,
@@ -54,6 +57,8 @@ pub struct Card {
     is_capturing: bool,
     /// For messages: errors of kernels show at later calls.
     pub(super) last_kernel: String,
+    /// Whether a graph was launched since the last upload.
+    has_replayed: bool,
     fault: FaultCell,
 }
 
@@ -87,6 +92,7 @@ impl Card {
             library: None,
             is_capturing: false,
             last_kernel: "none".to_owned(),
+            has_replayed: false,
             fault,
         };
         card.bind().map_err(CardError::call("cuCtxSetCurrent"))?;
@@ -245,6 +251,9 @@ impl Launcher for Card {
     fn write(&mut self, to: Address, bytes: &[u8]) -> Result<(), LaunchError> {
         self.check_range(to, bytes.len())?;
         self.begin("write")?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
         // SAFETY: the range is an allocation's; `bytes` live until the copy is over, below.
         unsafe { result::memcpy_htod_async(to.0, bytes, self.stream) }
             .map_err(|error| self.failed("cuMemcpyHtoDAsync", error))?;
@@ -255,6 +264,9 @@ impl Launcher for Card {
     fn read(&mut self, from: Address, bytes: &mut [u8]) -> Result<(), LaunchError> {
         self.check_range(from, bytes.len())?;
         self.begin("read")?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
         // SAFETY: as in `write`.
         unsafe { result::memcpy_dtoh_async(bytes, from.0, self.stream) }
             .map_err(|error| self.failed("cuMemcpyDtoHAsync", error))?;
@@ -284,6 +296,10 @@ impl Launcher for Card {
             return misuse(format!("{} takes {is} bytes, not {was}", launch.kernel));
         }
         self.last_kernel.clear();
+        if self.has_replayed {
+            self.last_kernel.push_str(REPLAYED);
+            self.last_kernel.push_str(", then ");
+        }
         self.last_kernel.push_str(launch.kernel);
         if launch.shared_bytes > kernel.max_shared_bytes {
             use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -360,6 +376,7 @@ impl Device for Card {
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<(), LaunchError> {
         self.check_range(to, bytes.len())?;
         self.begin("upload")?;
+        self.has_replayed = false;
         let done = staging(&mut self.staging)?.upload(self.stream, to.0, bytes);
         done.map_err(|error| self.staging_failed(error))
     }
@@ -418,7 +435,8 @@ impl Device for Card {
             return Err(LaunchError::Misuse(format!("{graph:?} was never captured")));
         };
         self.last_kernel.clear();
-        self.last_kernel.push_str("(one of a captured step)");
+        self.last_kernel.push_str(REPLAYED);
+        self.has_replayed = true;
         // SAFETY: graph and stream are this card's own.
         unsafe { result::graph::launch(executable, self.stream) }
             .map_err(|error| self.failed("cuGraphLaunch", error))

@@ -3,6 +3,7 @@
 //! Invariant: every message says what a person can do about it.
 
 use cudarc::driver::result::DriverError;
+use cudarc::driver::sys::CUresult;
 
 use super::Capability;
 use super::fault::name_of;
@@ -51,6 +52,16 @@ pub enum CardError {
         /// What it has.
         capability: Capability,
     },
+    /// Not even room for the driver's own part of a process.
+    #[error(
+        "{call}: the card has no memory left for another process, which takes some hundred MB \
+         before any weight: nvidia-smi shows what uses it; a smaller --gpu-memory-utilization of \
+         the others helps"
+    )]
+    NoMemory {
+        /// The function.
+        call: &'static str,
+    },
     /// The driver refused.
     #[error("{call}: {error}")]
     Call {
@@ -63,10 +74,18 @@ pub enum CardError {
 
 impl CardError {
     pub(super) fn call(call: &'static str) -> impl FnOnce(DriverError) -> Self {
-        move |error| Self::Call {
-            call,
-            error: name_of(error),
+        move |error| match error.0 {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => Self::NoMemory { call },
+            _ => Self::Call {
+                call,
+                error: name_of(error),
+            },
         }
+    }
+
+    /// Whether another try finds the same: what is installed, not what happens just now.
+    pub fn is_lasting(&self) -> bool {
+        !matches!(self, Self::Call { .. } | Self::NoMemory { .. })
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! After some errors every later call fails too and nothing on the card can be trusted: an address
 //! that is no memory, an uncorrectable bit, a hang. Kernels run behind the host, so the one that is
-//! named is the last that was queued when the error was seen; `CUDA_LAUNCH_BLOCKING=1` makes it the
-//! very one.
+//! named is the last that was queued when the error was seen, and a captured step is one; with
+//! `CUDA_LAUNCH_BLOCKING=1` and without graphs it is the very one.
 //!
 //! Invariant: the first such error is kept; what follows it is its echo.
 

@@ -216,9 +216,12 @@ pub(crate) struct EngineArgs {
     /// cuda:N [default: auto].
     #[arg(long)]
     pub(crate) device: Option<String>,
-    /// Share of the GPU's memory that the engine takes, others' use included [default: 0.9].
+    /// Share of the GPU's memory that an engine takes; so much must be free [default: 0.9].
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub(crate) gpu_memory_utilization: Option<f64>,
+    /// How long a start waits until that share is free, after another engine ended [default: 10000].
+    #[arg(long, value_name = "MS")]
+    pub(crate) gpu_memory_wait_ms: Option<u64>,
     /// invariant: a result does not depend on who shares a step, so that a stream goes on with the
     /// same bytes on another engine; fast: on a GPU where cuBLASLt is found it computes the large
     /// products of prompts, in an order of its own; elsewhere both are the same [default:
@@ -432,6 +435,7 @@ impl EngineArgs {
             lower,
             device,
             gpu_memory_utilization,
+            gpu_memory_wait_ms,
             numerics,
             max_num_seqs,
             max_num_batched_tokens,

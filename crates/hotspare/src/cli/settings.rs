@@ -247,6 +247,9 @@ fn engine_options(
         gpu_memory_utilization: engine
             .gpu_memory_utilization
             .unwrap_or(defaults.gpu_memory_utilization),
+        gpu_memory_wait_ms: engine
+            .gpu_memory_wait_ms
+            .unwrap_or(defaults.gpu_memory_wait_ms),
         numerics: match engine.numerics {
             Some(Numerics::Fast) => "fast".to_owned(),
             _ => defaults.numerics,

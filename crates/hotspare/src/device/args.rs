@@ -108,6 +108,9 @@ pub(crate) struct BenchArgs {
     /// Measurements of each kind; the best and the median are reported.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) repeats: usize,
+    /// Leaves out the dense products of the 8B shape.
+    #[arg(long)]
+    pub(crate) skip_products: bool,
     /// Seconds in which a model must be loaded.
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub(crate) start_timeout_s: u64,

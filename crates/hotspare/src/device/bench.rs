@@ -34,7 +34,10 @@ pub(super) fn run(args: &BenchArgs, report: &mut Report) -> Result<(), String> {
             Err(message) => report.result(false, model, &message, json!({})),
         }
     }
-    super::bench_products::run(report)
+    match args.skip_products {
+        true => Ok(()),
+        false => super::bench_products::run(report),
+    }
 }
 
 fn bench_model(args: &BenchArgs, model: &str, report: &mut Report) -> Result<(), String> {

@@ -1,22 +1,43 @@
 //! An engine on threads of this process, spoken to as a front would.
 //!
-//! Invariant: nothing waits for ever: an engine that is silent for too long is an error.
+//! Invariant: nothing waits for ever: an engine that is silent for too long is an error. When the
+//! value is gone, so is what the engine held of a card.
 
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hotspare_batch::{Generate, RequestId, SamplingParams, SequenceEvent, StopParams, TokenId};
-use hotspare_engine::{EngineOptions, spawn_in_process};
+use hotspare_engine::{EngineOptions, spawn_to_be_joined};
 use hotspare_link::{
     EngineHello, EngineMessage, FrameReader, FrameWriter, FrontMessage, ProtocolRange,
 };
 
 const MAX_FRAME_BYTES: usize = 64 << 20;
 
+/// An engine's thread and the socket that ends it.
+struct EngineThread {
+    stream: UnixStream,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for EngineThread {
+    fn drop(&mut self) {
+        // It fails where the engine closed it first.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            // The next engine is to find the card empty. A panic was printed.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// A running engine.
 pub(super) struct EngineClient {
     reader: FrameReader<UnixStream>,
     writer: FrameWriter<UnixStream>,
+    _engine: EngineThread,
     pub(super) hello: EngineHello,
     /// From nothing to ready.
     pub(super) start_s: f64,
@@ -27,7 +48,12 @@ impl EngineClient {
     /// Starts an engine and waits until it is ready.
     pub(super) fn start(options: EngineOptions, timeout: Duration) -> Result<Self, String> {
         let start = Instant::now();
-        let stream = spawn_in_process(options).map_err(|error| error.to_string())?;
+        let spawned = spawn_to_be_joined(options).map_err(|error| error.to_string())?;
+        let (stream, thread) = spawned;
+        let engine = EngineThread {
+            stream: stream.try_clone().map_err(|error| error.to_string())?,
+            thread: Some(thread),
+        };
         let limit = stream.set_read_timeout(Some(timeout));
         limit.map_err(|error| error.to_string())?;
         let other = stream.try_clone().map_err(|error| error.to_string())?;
@@ -47,6 +73,7 @@ impl EngineClient {
         Ok(Self {
             reader,
             writer,
+            _engine: engine,
             hello,
             start_s: start.elapsed().as_secs_f64(),
             num_requests: 0,

@@ -1,15 +1,18 @@
 //! A server of this very program, and what a client does with it.
 //!
-//! Invariant: the server ends with the value; every request has a time limit.
+//! Invariant: the server and its engine end with the value; every request has a time limit.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};
 
 const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Giving a large card's memory back takes a while.
+const ENGINE_END_TIMEOUT: Duration = Duration::from_secs(20);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// What the server says once its port is bound.
 const LISTENING: &str = "listening on ";
@@ -116,9 +119,15 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        // Its engine ends with it.
+        let pid = self.engine("pid").ok().and_then(|pid| pid.as_i64());
+        let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Its engine ends with it, a little later; the next one is to find the card empty.
+        let end = Instant::now() + ENGINE_END_TIMEOUT;
+        while pid.is_some_and(|pid| test_kill_process(pid).is_ok()) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
