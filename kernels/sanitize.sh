@@ -15,4 +15,8 @@ triple="$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')"
 # The tests alone, not cargo, are run with the sanitizer's runtime, which has to come first. Rust's
 # own leaks at exit are not this suite's.
 export "CARGO_TARGET_${triple}_RUNNER=env LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0"
-HOTSPARE_SANITIZE=address exec cargo test -p hotspare-backend-cuda --lib "$@" -- --skip fatbin_test
+export HOTSPARE_SANITIZE=address
+cargo test -p hotspare-backend-cuda --lib --no-run "$@"
+start="$(date +%s)"
+cargo test -p hotspare-backend-cuda --lib "$@" -- --skip fatbin_test
+echo "every kernel under AddressSanitizer: $(($(date +%s) - start)) s"

@@ -25,7 +25,7 @@ done
 nvcc="$folder/nvidia/cu13/bin/nvcc"
 if [ ! -x "$nvcc" ]; then
   command -v python3 >/dev/null || {
-    echo "no nvcc in CUDA_HOME or PATH, and no python3 to install one with" >&2
+    echo "no nvcc of CUDA 13 in CUDA_HOME or PATH, and no python3 to install one with" >&2
     exit 1
   }
   # Everything of one release: nvcc refuses headers and a compiler that do not fit. To the last

@@ -92,7 +92,7 @@ pub(crate) fn assert_no_complaint_of(server: &Server) {
     assert_no_complaint(lines.iter().map(String::as_str));
 }
 
-fn run(folder: &str, card: &str, args: &[&str]) -> String {
+pub(crate) fn run(folder: &str, card: &str, args: &[&str]) -> String {
     let mut command = Command::new(binary());
     command
         .env("LD_LIBRARY_PATH", folder)
@@ -125,7 +125,7 @@ fn models_pass_their_checks_whenever_the_card_comes_to_its_work() {
         return;
     };
     let assets = path.parent().unwrap().to_str().unwrap();
-    for (seed, only, num_passed) in [(2, "look-ahead", 3), (3, "q4_k_m", 6), (4, "qwen3_moe", 4)] {
+    for (seed, only, num_passed) in [(2, "look-ahead", 3), (3, "q4_k_m", 6), (4, "moe", 4)] {
         let card = format!("{CARD},seed={seed}");
         let args = ["model-tests", "--assets", assets, "--only", only];
         let text = run(folder, &card, &args);

@@ -13,6 +13,8 @@ mod bad_input;
 mod card;
 #[cfg(feature = "cuda")]
 mod card_faults;
+#[cfg(feature = "cuda")]
+mod card_products;
 mod chat;
 mod cli;
 mod clients;

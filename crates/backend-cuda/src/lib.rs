@@ -34,6 +34,8 @@ pub mod model_checks;
 pub mod ops;
 mod options;
 pub mod planes;
+#[cfg(test)]
+mod toolkit_test;
 
 pub use backend::CudaBackend;
 pub use dense::{DenseProduct, PlanId, ProductShape};

@@ -65,7 +65,10 @@ pub(crate) fn load(
     });
     let runner = runner.map_err(|error| match fault.get() {
         Some(fault) => ExecutorError::ContextLost(fault.to_string()).into(),
-        None => from_model(error),
+        None => match from_model(error) {
+            EngineError::OutOfMemory(error) => EngineError::CardOutOfMemory(error),
+            error => error,
+        },
     })?;
     progress.finish()?;
     let numerics_id = runner.numerics_id();

@@ -88,7 +88,7 @@ fn find_any() -> Result<Place, EngineError> {
             tracing::warn!("no GPU can be used, the model runs on the CPU: {error}");
             Ok(Place::Cpu)
         }
-        // A large model would be far too slow on the CPU, and its numbers others: tried again.
+        // A large model would be far too slow on the CPU, and its numbers others.
         Err(error) => Err(ExecutorError::Device(error.to_string()).into()),
     }
 }

@@ -40,6 +40,9 @@ pub enum EngineError {
          --max-num-batched-tokens or --max-model-len"
     )]
     OutOfMemory(OpsError),
+    /// A card has not enough memory; what helps is part of the reason.
+    #[error("not enough memory: {0}")]
+    CardOutOfMemory(OpsError),
     /// The KV cache is too small for one sequence.
     #[error(
         "a KV cache of {available_bytes} bytes does not hold one sequence of {max_model_len} \

@@ -25,6 +25,9 @@
 
 namespace driver {
 
+// What follows is used by the library for products too, which is another file.
+#pragma GCC visibility push(default)
+
 /// `CUresult`, by its published numbers.
 enum Result : int {
     SUCCESS = 0,
@@ -164,6 +167,8 @@ size_t free_bytes();
 int run_node(const Node& node);
 /// Whether `len` bytes from `at` on lie in one allocation of `of`.
 bool holds(const std::map<uint64_t, size_t>& of, uint64_t at, size_t len);
+
+#pragma GCC visibility pop
 
 }  // namespace driver
 
