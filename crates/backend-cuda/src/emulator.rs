@@ -61,6 +61,10 @@ pub struct Emulator {
     pub(crate) memory_bytes: usize,
     pub(crate) used_bytes: usize,
     pub(crate) queue: Queue,
+    /// What a graph takes for each of its launches: nothing, unless a test says so.
+    pub graph_bytes_per_launch: usize,
+    /// Pieces in which memory is taken for graphs; above 0.
+    pub graph_chunk_bytes: usize,
     /// Its library for dense products: none, unless a test puts it there.
     pub library: EmulatedLibrary,
 }
@@ -80,6 +84,8 @@ impl Emulator {
             memory_bytes: Self::MEMORY_BYTES,
             used_bytes: 0,
             queue: Queue::default(),
+            graph_bytes_per_launch: 0,
+            graph_chunk_bytes: 1,
             library: EmulatedLibrary::default(),
         }
     }
@@ -98,6 +104,13 @@ impl Emulator {
                 allocation.is_writable = false;
             }
         }
+    }
+
+    /// What neither allocations nor graphs hold.
+    pub(crate) fn free_bytes(&self) -> usize {
+        let graphs = self.queue.graph_bytes();
+        let graphs = graphs.next_multiple_of(self.graph_chunk_bytes.max(1));
+        self.memory_bytes.saturating_sub(self.used_bytes + graphs)
     }
 
     /// The bytes of `len` from `address` on, if they are all in one allocation.
@@ -124,7 +137,7 @@ impl Launcher for Emulator {
             needed_bytes: num_bytes,
             reason: reason.to_owned(),
         };
-        if num_bytes > self.memory_bytes - self.used_bytes {
+        if num_bytes > self.free_bytes() {
             return Err(out_of_memory("there is no more"));
         }
         let layout = Layout::from_size_align(num_bytes.max(1), ALIGNMENT)

@@ -46,4 +46,4 @@ pub use launch::{
     Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT,
     ReadTicket,
 };
-pub use options::{CudaOptions, KvBudget, Numerics};
+pub use options::{CudaOptions, DEFAULT_MAX_GRAPH_BYTES, KvBudget, Numerics};

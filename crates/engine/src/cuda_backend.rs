@@ -11,6 +11,7 @@ use hotspare_backend_cuda::card::{Card, FaultCell};
 use hotspare_backend_cuda::ops::CudaOps;
 use hotspare_backend_cuda::{CudaBackend, CudaOptions, Device, Dtype, KvBudget, Numerics};
 use hotspare_batch::{Batch, Executor, ExecutorError, ExecutorInfo, StepOutput};
+use hotspare_model::ops::StepLimits;
 use hotspare_model::weights::WeightDtype;
 use hotspare_model::{LoadOptions, ModelConfig, PipelinedRunner};
 
@@ -39,9 +40,7 @@ pub(crate) fn load(
     let device = card.description();
     let cuda_options = CudaOptions {
         kv_budget: kv_budget(options, &card)?,
-        numerics: numerics(options),
-        uses_graphs: options.lookahead,
-        ..CudaOptions::new(limits.clone(), dtype)
+        ..cuda_options(options, &limits, dtype)
     };
     let quantization = quantization(options, num_threads)?;
     let load_options = LoadOptions {
@@ -89,6 +88,16 @@ pub(crate) fn load(
         device: format!("cuda:{ordinal}"),
         num_eager_blocks: usize::MAX,
     })
+}
+
+/// All but the memory of the KV cache.
+fn cuda_options(options: &EngineOptions, limits: &StepLimits, dtype: Dtype) -> CudaOptions {
+    CudaOptions {
+        numerics: numerics(options),
+        uses_graphs: options.lookahead,
+        max_graph_bytes: options.max_cuda_graph_memory_bytes,
+        ..CudaOptions::new(limits.clone(), dtype)
+    }
 }
 
 /// Steps on a card.
@@ -194,6 +203,8 @@ fn share_of_free(share: f64, free_bytes: usize, total_bytes: usize) -> Option<f6
 
 #[cfg(test)]
 mod tests {
+    use hotspare_backend_cuda::DEFAULT_MAX_GRAPH_BYTES;
+
     use super::*;
 
     #[test]
@@ -205,6 +216,23 @@ mod tests {
         assert!((share(1.0, 600, 1000) - 1.0).abs() < 1e-9);
         assert_eq!(share_of_free(0.4, 600, 1000), None);
         assert_eq!(share_of_free(0.9, 0, 1000), None);
+    }
+
+    #[test]
+    fn graphs_have_the_bound_that_was_given() {
+        let limits = StepLimits {
+            max_num_batched_tokens: 2048,
+            max_num_seqs: 256,
+            max_model_len: 4096,
+        };
+        let options = EngineOptions {
+            max_cuda_graph_memory_bytes: 77,
+            ..EngineOptions::default()
+        };
+        let given = cuda_options(&options, &limits, Dtype::Bf16);
+        assert_eq!((given.max_graph_bytes, given.uses_graphs), (77, true));
+        let default = cuda_options(&EngineOptions::default(), &limits, Dtype::Bf16);
+        assert_eq!(default.max_graph_bytes, DEFAULT_MAX_GRAPH_BYTES);
     }
 
     #[test]

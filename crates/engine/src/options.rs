@@ -33,6 +33,8 @@ pub struct EngineOptions {
     /// Share of a card's memory that this engine may use, others' use included; above 0, at most 1.
     /// Default 0.9.
     pub gpu_memory_utilization: f64,
+    /// Memory that captured decode steps may hold on a card; 0 for none of them. Default 512 MiB.
+    pub max_cuda_graph_memory_bytes: usize,
     /// `invariant` (a result does not depend on who shares the step) or `fast` (libraries may
     /// choose their own order on a card). Default `invariant`.
     pub numerics: String,
@@ -126,6 +128,7 @@ impl Default for EngineOptions {
             model: "spark".to_owned(),
             device: "auto".to_owned(),
             gpu_memory_utilization: 0.9,
+            max_cuda_graph_memory_bytes: 512 << 20,
             numerics: "invariant".to_owned(),
             load_format: "auto".to_owned(),
             dummy_seed: 0,

@@ -36,6 +36,11 @@ pub(super) struct Failing {
     /// Launches, uploads, replays and starts of reads so far.
     pub(super) num_calls: usize,
     pub(super) is_capturing: bool,
+    /// Of these when a graph was last given back: at load, when those that show what graphs take
+    /// are.
+    pub(super) num_calls_at_drop: usize,
+    /// What a launch of a graph takes from then on, where that is something else.
+    pub(super) later_graph_bytes_per_launch: Option<usize>,
 }
 
 impl Failing {
@@ -47,6 +52,8 @@ impl Failing {
             num_fails: usize::MAX,
             num_calls: 0,
             is_capturing: false,
+            num_calls_at_drop: 0,
+            later_graph_bytes_per_launch: None,
         }
     }
 
@@ -151,6 +158,10 @@ impl Device for Failing {
 
     fn drop_graph(&mut self, graph: GraphId) {
         self.inner.drop_graph(graph);
+        self.num_calls_at_drop = self.num_calls;
+        if let Some(num_bytes) = self.later_graph_bytes_per_launch {
+            self.inner.graph_bytes_per_launch = num_bytes;
+        }
     }
 
     fn open_products(&mut self) -> Result<Option<String>, LaunchError> {

@@ -15,6 +15,7 @@ use hotspare_model::ops::OpsError;
 
 use super::blob::Blob;
 use super::buffer::CudaBuffer;
+use super::graph_budget::GraphBudget;
 use super::graphs::{Graphs, Mode};
 use super::layers::Layers;
 use super::library::{Library, Use};
@@ -49,6 +50,10 @@ pub struct CudaOps<D: Device> {
     awaited: VecDeque<Awaited>,
     pub(super) library: Library,
     pub(super) graphs: Graphs,
+    /// What graphs may take; known once workspaces are there.
+    pub(super) graph_budget: GraphBudget,
+    /// Launches of a decode step, about, as the layers and weights that were loaded have them.
+    pub(super) num_step_launches: usize,
     /// Whether decode steps have no graphs: they were given back.
     gave_graphs_back: bool,
     /// What is done at load; `None` before.
@@ -86,6 +91,8 @@ impl<D: Device> CudaOps<D> {
             blob: Blob::default(),
             awaited: VecDeque::new(),
             graphs: Graphs::default(),
+            graph_budget: GraphBudget::default(),
+            num_step_launches: 0,
             gave_graphs_back: false,
             warm_up: None,
             mode: Mode::Single,
