@@ -176,7 +176,7 @@ for stage in "${stages[@]}"; do
     "${machine:-null}" "$json" >"$out/summary.json"
 done
 for file in "$out"/bench.log; do
-  [ -s "$file" ] && grep -E ' (start|decode|prefill) | product [0-9]+x' "$file" >>"$out/summary.txt"
+  [ -s "$file" ] && grep -E ' (start|decode|prefill|profile) | product [0-9]+x' "$file" >>"$out/summary.txt"
 done
 echo "results are in $out"
 exit "$failed"

@@ -9,7 +9,9 @@ use std::ptr::NonNull;
 
 use crate::emulator_device::Queue;
 use crate::emulator_library::EmulatedLibrary;
+use crate::emulator_profile::EmulatedProfile;
 use crate::launch::{Address, Launch, LaunchError, Launcher};
+use crate::profile::Operation;
 
 /// As cudaMalloc aligns.
 const ALIGNMENT: usize = 256;
@@ -61,6 +63,7 @@ pub struct Emulator {
     pub(crate) memory_bytes: usize,
     pub(crate) used_bytes: usize,
     pub(crate) queue: Queue,
+    pub(crate) profile: Option<EmulatedProfile>,
     /// What a graph takes for each of its launches: nothing, unless a test says so.
     pub graph_bytes_per_launch: usize,
     /// Pieces in which memory is taken for graphs; above 0.
@@ -84,6 +87,7 @@ impl Emulator {
             memory_bytes: Self::MEMORY_BYTES,
             used_bytes: 0,
             queue: Queue::default(),
+            profile: None,
             graph_bytes_per_launch: 0,
             graph_chunk_bytes: 1,
             library: EmulatedLibrary::default(),
@@ -187,6 +191,12 @@ impl Launcher for Emulator {
         if self.queue.records(launch) {
             return Ok(());
         }
+        self.timed(|| Operation::of(launch), |emulator| emulator.run(launch))
+    }
+}
+
+impl Emulator {
+    fn run(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError> {
         let kernel_error = |reason: String| LaunchError::Kernel {
             kernel: launch.kernel.to_owned(),
             reason,

@@ -10,10 +10,12 @@ use std::collections::VecDeque;
 
 use crate::dense::{DenseProduct, PlanId, ProductShape};
 use crate::emulator::Emulator;
+use crate::emulator_profile::EmulatedProfile;
 use crate::launch::{
     Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT,
     ReadTicket,
 };
+use crate::profile::{LaunchTime, Operation};
 
 /// A launch that was recorded.
 #[derive(Clone, Debug)]
@@ -159,6 +161,9 @@ impl Device for Emulator {
         if self.queue.capturing.is_some() {
             return Err(misuse("capturing already"));
         }
+        if self.profile.is_some() {
+            return Err(misuse("a capture while timing"));
+        }
         self.queue.capturing = Some(Vec::new());
         Ok(true)
     }
@@ -201,6 +206,19 @@ impl Device for Emulator {
         }
     }
 
+    fn begin_profile(&mut self, max_num_launches: usize) -> Result<bool, LaunchError> {
+        if self.profile.is_some() || self.queue.capturing.is_some() {
+            return Err(misuse("timing or capturing already"));
+        }
+        self.profile = Some(EmulatedProfile::new(max_num_launches));
+        Ok(true)
+    }
+
+    fn end_profile(&mut self) -> Result<Vec<LaunchTime>, LaunchError> {
+        let profile = self.profile.take();
+        profile.ok_or_else(|| misuse("timing nothing"))?.end()
+    }
+
     fn open_products(&mut self) -> Result<Option<String>, LaunchError> {
         self.open_library()
     }
@@ -213,6 +231,9 @@ impl Device for Emulator {
         if self.queue.capturing.is_some() {
             return Err(misuse("a product of a library while capturing"));
         }
-        self.run_on_library(plan, product)
+        self.timed(
+            || Operation::of_product(&product.shape),
+            |emulator| emulator.run_on_library(plan, product),
+        )
     }
 }

@@ -23,6 +23,8 @@ mod emulator;
 mod emulator_device;
 #[cfg(emulator)]
 mod emulator_library;
+#[cfg(emulator)]
+mod emulator_profile;
 #[cfg(test)]
 mod emulator_test;
 pub mod fatbin;
@@ -34,6 +36,10 @@ pub mod model_checks;
 pub mod ops;
 mod options;
 pub mod planes;
+pub mod profile;
+pub mod profile_steps;
+#[cfg(all(test, emulator))]
+mod profile_test;
 
 pub use backend::CudaBackend;
 pub use dense::{DenseProduct, PlanId, ProductShape};

@@ -16,8 +16,10 @@ use cudarc::driver::sys;
 
 use super::cublaslt::CublasLt;
 use super::fault::{is_sticky, name_of};
+use super::profile::Profile;
 use super::staging::{Staging, StagingError};
 use super::{CardError, CardFault, CardInfo, Code, Driver, FATBIN, FaultCell, KERNELS_HASH};
+use crate::profile::{LaunchTime, Operation};
 use crate::{
     Address, DenseProduct, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, PlanId,
     ProductShape, ReadTicket,
@@ -52,6 +54,8 @@ pub struct Card {
     /// cuBLASLt, once it was asked for.
     pub(super) library: Option<CublasLt>,
     is_capturing: bool,
+    /// Launches that are timed, where that was asked for.
+    pub(super) profile: Option<Profile>,
     /// For messages: errors of kernels show at later calls.
     pub(super) last_kernel: String,
     fault: FaultCell,
@@ -86,6 +90,7 @@ impl Card {
             graphs: Vec::new(),
             library: None,
             is_capturing: false,
+            profile: None,
             last_kernel: "none".to_owned(),
             fault,
         };
@@ -124,7 +129,7 @@ impl Card {
     }
 
     /// The error of a call, and the end of the card where it is one.
-    fn failed(&self, call: &str, error: DriverError) -> LaunchError {
+    pub(super) fn failed(&self, call: &str, error: DriverError) -> LaunchError {
         let name = name_of(error);
         if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             return LaunchError::OutOfMemory {
@@ -273,6 +278,12 @@ impl Launcher for Card {
     }
 
     fn launch(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError> {
+        self.timed(|| Operation::of(launch), |card| card.queue(launch))
+    }
+}
+
+impl Card {
+    fn queue(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError> {
         self.bind()
             .map_err(|error| self.failed("cuCtxSetCurrent", error))?;
         let misuse = |what: String| Err(LaunchError::Misuse(what));
@@ -379,6 +390,9 @@ impl Device for Card {
 
     fn begin_capture(&mut self) -> Result<bool, LaunchError> {
         self.begin("begin_capture")?;
+        if self.profile.is_some() {
+            return Err(LaunchError::Misuse("a capture while timing".to_owned()));
+        }
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is this card's own.
         unsafe { result::stream::begin_capture(self.stream, mode) }
@@ -434,6 +448,14 @@ impl Device for Card {
         }
     }
 
+    fn begin_profile(&mut self, max_num_launches: usize) -> Result<bool, LaunchError> {
+        self.start_profile(max_num_launches)
+    }
+
+    fn end_profile(&mut self) -> Result<Vec<LaunchTime>, LaunchError> {
+        self.finish_profile()
+    }
+
     fn open_products(&mut self) -> Result<Option<String>, LaunchError> {
         self.open_library()
     }
@@ -443,7 +465,8 @@ impl Device for Card {
     }
 
     fn run_product(&mut self, plan: PlanId, product: &DenseProduct) -> Result<bool, LaunchError> {
-        self.run_on_library(plan, product)
+        let operation = || Operation::of_product(&product.shape);
+        self.timed(operation, |card| card.run_on_library(plan, product))
     }
 }
 
@@ -457,7 +480,7 @@ impl Drop for Card {
     fn drop(&mut self) {
         self.is_capturing = false;
         self.free_all();
-        self.staging = None;
+        (self.staging, self.profile) = (None, None);
         // SAFETY: all are this card's own and nothing is queued; null ones were never made. After a
         // fault the driver refuses, and the process ends anyway.
         unsafe {

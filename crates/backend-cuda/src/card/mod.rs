@@ -14,6 +14,7 @@ mod driver;
 mod error;
 mod fault;
 mod products;
+mod profile;
 mod staging;
 
 pub use capability::{Capability, Code};

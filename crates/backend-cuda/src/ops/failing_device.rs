@@ -10,6 +10,7 @@ use super::CudaOps;
 use crate::dense::{DenseProduct, PlanId, ProductShape};
 use crate::model_checks::Settings;
 use crate::model_checks::harness::load;
+use crate::profile::LaunchTime;
 use crate::{
     Address, Device, DeviceMemory, Emulator, GraphId, Launch, LaunchError, Launcher, ReadTicket,
 };
@@ -162,6 +163,14 @@ impl Device for Failing {
         if let Some(num_bytes) = self.later_graph_bytes_per_launch {
             self.inner.graph_bytes_per_launch = num_bytes;
         }
+    }
+
+    fn begin_profile(&mut self, max_num_launches: usize) -> Result<bool, LaunchError> {
+        self.inner.begin_profile(max_num_launches)
+    }
+
+    fn end_profile(&mut self) -> Result<Vec<LaunchTime>, LaunchError> {
+        self.inner.end_profile()
     }
 
     fn open_products(&mut self) -> Result<Option<String>, LaunchError> {

@@ -28,6 +28,7 @@ mod load;
 mod memory;
 mod moe;
 mod product;
+mod profile;
 mod results;
 mod sampling;
 mod slots;

@@ -59,6 +59,8 @@ pub struct CudaOps<D: Device> {
     /// What is done at load; `None` before.
     pub(super) warm_up: Option<WarmUps>,
     pub(super) mode: Mode,
+    /// Whether launches are timed, and therefore made one by one.
+    pub(super) is_profiled: bool,
     pub(super) fault: Option<String>,
     /// Whether `fault` is that the driver has no memory left.
     pub(super) lacks_memory: bool,
@@ -96,6 +98,7 @@ impl<D: Device> CudaOps<D> {
             gave_graphs_back: false,
             warm_up: None,
             mode: Mode::Single,
+            is_profiled: false,
             fault: None,
             lacks_memory: false,
             death: None,
@@ -234,7 +237,9 @@ impl<D: Device> CudaOps<D> {
         let (rows, masks) = (&batch.rows, &batch.token_masks);
         work.slots
             .put_masks(&mut self.device, work.upload_bytes, rows, masks)?;
-        if let Some(key) = self.step.key {
+        if let Some(key) = self.step.key
+            && !self.is_profiled
+        {
             self.mode = self.graphs.mode(key);
         }
         if !self.step.is_decode {
