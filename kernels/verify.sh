@@ -180,7 +180,7 @@ for stage in "${stages[@]}"; do
     "${machine:-null}" "$json" >"$out/summary.json"
 done
 for file in "$out"/bench.log; do
-  [ -s "$file" ] && grep -E '^(ok|FAILED) .* (start|decode|prefill) |^(ok|FAILED) .* product [0-9]+x' "$file" >>"$out/summary.txt"
+  [ -s "$file" ] && grep -E '^(ok|FAILED) .* (start|decode|prefill|profile) |^(ok|FAILED) .* product [0-9]+x' "$file" >>"$out/summary.txt"
 done
 echo "results are in $out"
 exit "$failed"

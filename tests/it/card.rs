@@ -1,5 +1,5 @@
-//! The real binary on a card that is none: kernels/emu/driver is a CUDA driver that runs them on the
-//! emulator, so that all that talks to a driver is run, and what a card does wrong can be had.
+//! The real binary on a card that is none: kernels/emu/driver is a CUDA driver that runs them on
+//! the emulator, so that all that talks to a driver is run, and what a card does wrong can be had.
 //!
 //! The driver runs work late, in an order that a seed chooses, and refuses what a driver refuses; a
 //! wrong use of it stands in the log.

@@ -234,7 +234,7 @@ fn a_start_waits_for_the_memory_of_an_engine_that_just_ended() {
         &server,
         &["waiting for what an ended process gives back"]
     ));
-    assert_eq!(text(&server, PROMPT, 4).is_empty(), false);
+    assert!(!text(&server, PROMPT, 4).is_empty());
     // Who stays is named.
     let stays = by_share(
         "memory_mb=256,others_mb=200:1000000",

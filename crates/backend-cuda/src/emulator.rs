@@ -9,7 +9,9 @@ use std::ptr::NonNull;
 
 use crate::emulator_device::Queue;
 use crate::emulator_library::EmulatedLibrary;
+use crate::emulator_profile::EmulatedProfile;
 use crate::launch::{Address, Launch, LaunchError, Launcher};
+use crate::profile::Operation;
 
 /// As cudaMalloc aligns.
 const ALIGNMENT: usize = 256;
@@ -62,6 +64,11 @@ pub struct Emulator {
     pub(crate) memory_bytes: usize,
     pub(crate) used_bytes: usize,
     pub(crate) queue: Queue,
+    pub(crate) profile: Option<EmulatedProfile>,
+    /// What a graph takes for each of its launches: nothing, unless a test says so.
+    pub graph_bytes_per_launch: usize,
+    /// Pieces in which memory is taken for graphs; above 0.
+    pub graph_chunk_bytes: usize,
     /// Its library for dense products: none, unless a test puts it there.
     pub library: EmulatedLibrary,
 }
@@ -81,6 +88,9 @@ impl Emulator {
             memory_bytes: Self::MEMORY_BYTES,
             used_bytes: 0,
             queue: Queue::default(),
+            profile: None,
+            graph_bytes_per_launch: 0,
+            graph_chunk_bytes: 1,
             library: EmulatedLibrary::default(),
         }
     }
@@ -113,6 +123,13 @@ impl Emulator {
         }
     }
 
+    /// What neither allocations nor graphs hold.
+    pub(crate) fn free_bytes(&self) -> usize {
+        let graphs = self.queue.graph_bytes();
+        let graphs = graphs.next_multiple_of(self.graph_chunk_bytes.max(1));
+        self.memory_bytes.saturating_sub(self.used_bytes + graphs)
+    }
+
     /// The bytes of `len` from `address` on, if they are all in one allocation.
     fn find(&self, address: Address, len: usize) -> Result<*mut u8, LaunchError> {
         let found = self.allocations.iter().find_map(|allocation| {
@@ -137,7 +154,7 @@ impl Launcher for Emulator {
             needed_bytes: num_bytes,
             reason: reason.to_owned(),
         };
-        if num_bytes > self.memory_bytes - self.used_bytes {
+        if num_bytes > self.free_bytes() {
             return Err(out_of_memory("there is no more"));
         }
         let layout = Layout::from_size_align(num_bytes.max(1), ALIGNMENT)
@@ -187,6 +204,12 @@ impl Launcher for Emulator {
         if self.queue.records(launch) {
             return Ok(());
         }
+        self.timed(|| Operation::of(launch), |emulator| emulator.run(launch))
+    }
+}
+
+impl Emulator {
+    fn run(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError> {
         let kernel_error = |reason: String| LaunchError::Kernel {
             kernel: launch.kernel.to_owned(),
             reason,

@@ -1,7 +1,7 @@
 //! The emulator as a [`Device`]: uploads, reads and graphs that behave as if they were queued.
 //!
 //! Everything runs at once; what a read copied is handed out when it is finished, and a graph is a
-//! list of launches.
+//! list of launches, which holds memory where a test says how much.
 //!
 //! Invariant: what would be an error on a card, as more reads than may be under way or a copy while
 //! capturing, is one here.
@@ -10,10 +10,12 @@ use std::collections::VecDeque;
 
 use crate::dense::{DenseProduct, PlanId, ProductShape};
 use crate::emulator::Emulator;
+use crate::emulator_profile::EmulatedProfile;
 use crate::launch::{
     Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT,
     ReadTicket,
 };
+use crate::profile::{LaunchTime, Operation};
 
 /// A launch that was recorded.
 #[derive(Clone, Debug)]
@@ -34,8 +36,8 @@ pub(crate) struct Queue {
     reads: VecDeque<(u64, Vec<u8>)>,
     num_reads: u64,
     capturing: Option<Vec<Recorded>>,
-    /// `None`: given back.
-    graphs: Vec<Option<Vec<Recorded>>>,
+    /// With the bytes that each holds; `None`: given back.
+    graphs: Vec<Option<(usize, Vec<Recorded>)>>,
     num_replays: usize,
 }
 
@@ -53,6 +55,12 @@ impl Queue {
             args: launch.args.to_vec(),
         });
         true
+    }
+
+    /// Bytes that graphs hold.
+    pub(crate) fn graph_bytes(&self) -> usize {
+        let graphs = self.graphs.iter().flatten();
+        graphs.map(|(num_bytes, _)| num_bytes).sum()
     }
 
     /// Whether copies of `num_bytes` are possible now.
@@ -78,6 +86,15 @@ impl Emulator {
         self.queue.graphs.iter().flatten().count()
     }
 
+    /// Launches of the graph that has most.
+    pub fn max_graph_launches(&self) -> usize {
+        let graphs = self.queue.graphs.iter().flatten();
+        graphs
+            .map(|(_, launches)| launches.len())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// How often a graph was replayed.
     pub fn num_replays(&self) -> usize {
         self.queue.num_replays
@@ -95,7 +112,7 @@ impl Device for Emulator {
 
     fn memory(&self) -> Result<DeviceMemory, LaunchError> {
         Ok(DeviceMemory {
-            free_bytes: self.memory_bytes - self.used_bytes,
+            free_bytes: self.free_bytes(),
             total_bytes: self.memory_bytes,
         })
     }
@@ -144,6 +161,9 @@ impl Device for Emulator {
         if self.queue.capturing.is_some() {
             return Err(misuse("capturing already"));
         }
+        if self.profile.is_some() {
+            return Err(misuse("a capture while timing"));
+        }
         self.queue.capturing = Some(Vec::new());
         Ok(true)
     }
@@ -151,13 +171,20 @@ impl Device for Emulator {
     fn end_capture(&mut self) -> Result<GraphId, LaunchError> {
         let captured = self.queue.capturing.take();
         let captured = captured.ok_or_else(|| misuse("capturing nothing"))?;
-        self.queue.graphs.push(Some(captured));
+        let num_bytes = captured.len() * self.graph_bytes_per_launch;
+        if num_bytes > self.free_bytes() {
+            return Err(LaunchError::OutOfMemory {
+                needed_bytes: num_bytes,
+                reason: "a graph".to_owned(),
+            });
+        }
+        self.queue.graphs.push(Some((num_bytes, captured)));
         Ok(GraphId(self.queue.graphs.len() as u32 - 1))
     }
 
     fn replay(&mut self, graph: GraphId) -> Result<(), LaunchError> {
         let launches = self.queue.graphs.get(graph.0 as usize).cloned();
-        let launches = launches
+        let (_, launches) = launches
             .flatten()
             .ok_or_else(|| misuse("a graph that is not there"))?;
         self.queue.num_replays += 1;
@@ -179,6 +206,19 @@ impl Device for Emulator {
         }
     }
 
+    fn begin_profile(&mut self, max_num_launches: usize) -> Result<bool, LaunchError> {
+        if self.profile.is_some() || self.queue.capturing.is_some() {
+            return Err(misuse("timing or capturing already"));
+        }
+        self.profile = Some(EmulatedProfile::new(max_num_launches));
+        Ok(true)
+    }
+
+    fn end_profile(&mut self) -> Result<Vec<LaunchTime>, LaunchError> {
+        let profile = self.profile.take();
+        profile.ok_or_else(|| misuse("timing nothing"))?.end()
+    }
+
     fn open_products(&mut self) -> Result<Option<String>, LaunchError> {
         self.open_library()
     }
@@ -191,6 +231,9 @@ impl Device for Emulator {
         if self.queue.capturing.is_some() {
             return Err(misuse("a product of a library while capturing"));
         }
-        self.run_on_library(plan, product)
+        self.timed(
+            || Operation::of_product(&product.shape),
+            |emulator| emulator.run_on_library(plan, product),
+        )
     }
 }

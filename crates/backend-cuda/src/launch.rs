@@ -6,6 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::dense::{DenseProduct, PlanId, ProductShape};
+use crate::profile::LaunchTime;
 
 /// Where something lies on the device: what a kernel sees as a pointer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
@@ -196,6 +197,23 @@ pub trait Device: Launcher + Send + 'static {
 
     /// Gives back what a graph takes; it is not replayed again.
     fn drop_graph(&mut self, _graph: GraphId) {}
+
+    /// Times each launch and each product of the library from now on, `max_num_launches` of them;
+    /// `false` where the device cannot. Nothing is captured meanwhile.
+    ///
+    /// # Errors
+    /// Timing already, or capturing; what the device says.
+    fn begin_profile(&mut self, _max_num_launches: usize) -> Result<bool, LaunchError> {
+        Ok(false)
+    }
+
+    /// Ends timing: waits for what was queued, and says what each launch took, in order.
+    ///
+    /// # Errors
+    /// Not timing; more launches than there was room for; what the device says.
+    fn end_profile(&mut self) -> Result<Vec<LaunchTime>, LaunchError> {
+        Err(LaunchError::Misuse("this device times nothing".into()))
+    }
 
     /// Sets up the library that computes large dense products: its handle and its workspace. Called
     /// at most once, at start-up. Returns its name without spaces, which enters `numerics_id`, as

@@ -23,6 +23,8 @@ mod emulator;
 mod emulator_device;
 #[cfg(emulator)]
 mod emulator_library;
+#[cfg(emulator)]
+mod emulator_profile;
 #[cfg(test)]
 mod emulator_test;
 pub mod fatbin;
@@ -34,6 +36,10 @@ pub mod model_checks;
 pub mod ops;
 mod options;
 pub mod planes;
+pub mod profile;
+pub mod profile_steps;
+#[cfg(all(test, emulator))]
+mod profile_test;
 #[cfg(test)]
 mod toolkit_test;
 
@@ -48,4 +54,4 @@ pub use launch::{
     Address, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, MAX_READS_IN_FLIGHT,
     ReadTicket,
 };
-pub use options::{CudaOptions, KvBudget, Numerics};
+pub use options::{CudaOptions, DEFAULT_MAX_GRAPH_BYTES, KvBudget, Numerics};

@@ -14,8 +14,8 @@ pub enum KvBudget {
     Exact,
     /// So many bytes.
     Bytes(usize),
-    /// What weights and workspaces leave of this share of the memory that was free at the start:
-    /// `--gpu-memory-utilization`.
+    /// What weights, workspaces and graphs leave of this share of the memory that was free at the
+    /// start: `--gpu-memory-utilization`.
     Utilization(f64),
 }
 
@@ -42,7 +42,12 @@ pub struct CudaOptions {
     pub numerics: Numerics,
     /// Replay decode steps as graphs, where the device can.
     pub uses_graphs: bool,
+    /// Memory that graphs may hold at most; 0 for none: `--max-cuda-graph-memory-bytes`.
+    pub max_graph_bytes: usize,
 }
+
+/// Memory that graphs may hold, unless another bound is given.
+pub const DEFAULT_MAX_GRAPH_BYTES: usize = 512 << 20;
 
 impl CudaOptions {
     /// With nine tenths of the free memory, and graphs.
@@ -53,6 +58,7 @@ impl CudaOptions {
             kv_budget: KvBudget::Utilization(0.9),
             numerics: Numerics::Invariant,
             uses_graphs: true,
+            max_graph_bytes: DEFAULT_MAX_GRAPH_BYTES,
         }
     }
 }

@@ -5,24 +5,21 @@
 //!
 //! Invariant: an error that ends the card's context ends the engine with a status of its own.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hotspare_backend_cuda::card::{Card, FaultCell};
 use hotspare_backend_cuda::ops::CudaOps;
-use hotspare_backend_cuda::{
-    CudaBackend, CudaOptions, Device, DeviceMemory, Dtype, KvBudget, Numerics,
-};
+use hotspare_backend_cuda::{CudaBackend, CudaOptions, Device, Dtype, Numerics};
 use hotspare_batch::{Batch, Executor, ExecutorError, ExecutorInfo, StepOutput, StepRunner};
+use hotspare_model::ops::StepLimits;
 use hotspare_model::weights::WeightDtype;
-use hotspare_model::{LoadOptions, ModelConfig, PipelinedRunner};
+use hotspare_model::{LoadOptions, ModelConfig, ModelError, PipelinedRunner};
 
 use crate::backend::{AnyExecutor, Loaded};
+use crate::card_memory::kv_budget;
 use crate::model_backend::{Prepared, from_model, quantization, stage_name};
 use crate::progress::ProgressReporter;
 use crate::{EngineError, EngineOptions, Faults};
-
-/// How often free memory is looked at while it grows.
-const MEMORY_POLL: Duration = Duration::from_millis(100);
 
 /// Loads what was prepared onto `card`, which leaves the error that ends it in `fault`.
 pub(crate) fn load(
@@ -44,9 +41,7 @@ pub(crate) fn load(
     let device = card.description();
     let cuda_options = CudaOptions {
         kv_budget: kv_budget(options, &card)?,
-        numerics: numerics(options),
-        uses_graphs: options.lookahead,
-        ..CudaOptions::new(limits.clone(), dtype)
+        ..cuda_options(options, &limits, dtype)
     };
     let quantization = quantization(options, num_threads)?;
     let load_options = LoadOptions {
@@ -63,13 +58,7 @@ pub(crate) fn load(
     let runner = CudaBackend::load(card, cuda_options, &files, &load_options, &mut |at| {
         progress.report(stage_name(at.stage, is_quantizing), at.done, at.total);
     });
-    let runner = runner.map_err(|error| match fault.get() {
-        Some(fault) => ExecutorError::ContextLost(fault.to_string()).into(),
-        None => match from_model(error) {
-            EngineError::OutOfMemory(error) => EngineError::CardOutOfMemory(error),
-            error => error,
-        },
-    })?;
+    let runner = runner.map_err(|error| load_error(&fault, error))?;
     progress.finish()?;
     let numerics_id = runner.numerics_id();
     tracing::info!(
@@ -81,28 +70,55 @@ pub(crate) fn load(
         numerics_id,
         "the model is loaded"
     );
-    let executor = match options.lookahead {
-        true => AnyExecutor::Card(Box::new(CardExecutor {
-            runner,
-            fault,
-            slow_step: faults.slow_step,
-        })),
-        false => {
-            let runner = NamedRunner {
-                runner: runner.into_runner(),
-                fault,
-            };
-            AnyExecutor::new(runner, options, faults)?
-        }
-    };
     Ok(Loaded {
-        executor,
+        executor: executor(runner, fault, options, faults)?,
         max_model_len: load_options.limits.max_model_len,
         model_hash,
         numerics_id,
         device: format!("cuda:{ordinal}"),
         num_eager_blocks: usize::MAX,
     })
+}
+
+/// Why the model is not on the card.
+fn load_error(fault: &FaultCell, error: ModelError) -> EngineError {
+    match (fault.get(), from_model(error)) {
+        (Some(fault), _) => ExecutorError::ContextLost(fault.to_string()).into(),
+        (None, EngineError::OutOfMemory(error)) => EngineError::CardOutOfMemory(error),
+        (None, error) => error,
+    }
+}
+
+/// With look-ahead the card works by itself; without it each step is waited for.
+fn executor(
+    runner: PipelinedRunner<CudaOps<Card>>,
+    fault: FaultCell,
+    options: &EngineOptions,
+    faults: &Faults,
+) -> Result<AnyExecutor, EngineError> {
+    if options.lookahead {
+        let slow_step = faults.slow_step;
+        return Ok(AnyExecutor::Card(Box::new(CardExecutor {
+            runner,
+            fault,
+            slow_step,
+        })));
+    }
+    let runner = NamedRunner {
+        runner: runner.into_runner(),
+        fault,
+    };
+    AnyExecutor::new(runner, options, faults)
+}
+
+/// All but the memory of the KV cache.
+fn cuda_options(options: &EngineOptions, limits: &StepLimits, dtype: Dtype) -> CudaOptions {
+    CudaOptions {
+        numerics: numerics(options),
+        uses_graphs: options.lookahead,
+        max_graph_bytes: options.max_cuda_graph_memory_bytes,
+        ..CudaOptions::new(limits.clone(), dtype)
+    }
 }
 
 /// What an error is, if it ended the context.
@@ -189,85 +205,27 @@ fn kv_dtype(options: &EngineOptions, dtype: Dtype) -> Result<WeightDtype, Engine
     }
 }
 
-/// What the KV cache may take. As in vLLM the share is of the whole card, for this engine alone, and
-/// must be free when it starts.
-fn kv_budget(options: &EngineOptions, card: &Card) -> Result<KvBudget, EngineError> {
-    if options.num_kv_blocks_override.is_some() {
-        return Ok(KvBudget::Exact);
-    }
-    if let Some(bytes) = options.kv_cache_memory_bytes {
-        return Ok(KvBudget::Bytes(bytes));
-    }
-    let share = options.gpu_memory_utilization;
-    let memory = await_share(
-        share,
-        Duration::from_millis(options.gpu_memory_wait_ms),
-        card,
-    )?;
-    share_of_free(share, memory)
-        .map(KvBudget::Utilization)
-        .ok_or_else(|| {
-            let mib = |bytes: usize| bytes >> 20;
-            EngineError::Options(format!(
-                "free memory on {} is {} of {} MiB, less than the {:.0} MiB of \
-                 --gpu-memory-utilization {share}: lower it, or see with nvidia-smi what else uses \
-                 the card",
-                card.description(),
-                mib(memory.free_bytes),
-                mib(memory.total_bytes),
-                memory.total_bytes as f64 * share / f64::from(1 << 20),
-            ))
-        })
-}
-
-/// Waits until `share` of the card is free, `limit` at most: what an engine held that just ended
-/// comes back a moment after it is gone.
-fn await_share(share: f64, limit: Duration, card: &Card) -> Result<DeviceMemory, EngineError> {
-    let start = Instant::now();
-    let mut is_said = false;
-    loop {
-        let memory = card.memory();
-        let memory = memory.map_err(|error| ExecutorError::Device(error.to_string()))?;
-        if share_of_free(share, memory).is_some() || start.elapsed() >= limit {
-            return Ok(memory);
-        }
-        if !std::mem::replace(&mut is_said, true) {
-            tracing::info!(
-                free_bytes = memory.free_bytes,
-                total_bytes = memory.total_bytes,
-                "others use the card; waiting for what an ended process gives back"
-            );
-        }
-        std::thread::sleep(MEMORY_POLL);
-    }
-}
-
-/// The share of what is free that makes `share` of all; `None` where less is free.
-fn share_of_free(share: f64, memory: DeviceMemory) -> Option<f64> {
-    let allowed = memory.total_bytes as f64 * share;
-    let free = memory.free_bytes as f64;
-    (allowed > 0.0 && allowed <= free).then(|| allowed / free)
-}
-
 #[cfg(test)]
 mod tests {
+    use hotspare_backend_cuda::DEFAULT_MAX_GRAPH_BYTES;
+
     use super::*;
 
     #[test]
-    fn the_share_is_of_the_whole_card_and_must_be_free() {
-        let share = |share, free_bytes, total_bytes| {
-            let memory = DeviceMemory {
-                free_bytes,
-                total_bytes,
-            };
-            share_of_free(share, memory)
+    fn graphs_have_the_bound_that_was_given() {
+        let limits = StepLimits {
+            max_num_batched_tokens: 2048,
+            max_num_seqs: 256,
+            max_model_len: 4096,
         };
-        assert!((share(0.9, 1000, 1000).unwrap() - 0.9).abs() < 1e-9);
-        // Another engine has 400 of 1000: half of the card is five sixths of what is free.
-        assert!((share(0.5, 600, 1000).unwrap() - 5.0 / 6.0).abs() < 1e-9);
-        assert!((share(0.6, 600, 1000).unwrap() - 1.0).abs() < 1e-9);
-        assert_eq!(share(0.61, 600, 1000), None);
-        assert_eq!(share(0.9, 0, 1000), None);
+        let options = EngineOptions {
+            max_cuda_graph_memory_bytes: 77,
+            ..EngineOptions::default()
+        };
+        let given = cuda_options(&options, &limits, Dtype::Bf16);
+        assert_eq!((given.max_graph_bytes, given.uses_graphs), (77, true));
+        let default = cuda_options(&EngineOptions::default(), &limits, Dtype::Bf16);
+        assert_eq!(default.max_graph_bytes, DEFAULT_MAX_GRAPH_BYTES);
     }
 
     #[test]

@@ -9,6 +9,8 @@
 mod admission;
 mod backend;
 #[cfg(feature = "cuda")]
+mod card_memory;
+#[cfg(feature = "cuda")]
 mod cuda_backend;
 mod device;
 mod device_thread;

@@ -36,6 +36,8 @@ pub struct EngineOptions {
     /// How long a start waits until that share is free: what an engine held that just ended comes
     /// back a moment after it is gone. Default 10,000.
     pub gpu_memory_wait_ms: u64,
+    /// Memory that captured decode steps may hold on a card; 0 for none of them. Default 512 MiB.
+    pub max_cuda_graph_memory_bytes: usize,
     /// `invariant` (a result does not depend on who shares the step) or `fast` (libraries may
     /// choose their own order on a card). Default `invariant`.
     pub numerics: String,
@@ -130,6 +132,7 @@ impl Default for EngineOptions {
             device: "auto".to_owned(),
             gpu_memory_utilization: 0.9,
             gpu_memory_wait_ms: 10_000,
+            max_cuda_graph_memory_bytes: 512 << 20,
             numerics: "invariant".to_owned(),
             load_format: "auto".to_owned(),
             dummy_seed: 0,

@@ -117,8 +117,8 @@ fn run(options: &EngineOptions, stream: UnixStream, on_loss: OnLoss) -> Result<(
     let result = faults
         .map_err(EngineError::from)
         .and_then(|faults| load_and_serve(options, &faults, &inbox, &mut outbox));
-    // From here on the end is our own: the front closes the socket as soon as it hears of a failure,
-    // and our reader would take that for the front's end and its status.
+    // From here on the end is our own: the front closes the socket as soon as it hears of a
+    // failure, and our reader would take that for the front's end and its status.
     inbox.close(Closed::Ended);
     if let Err(error) = &result {
         end(error, &mut outbox);

@@ -53,6 +53,7 @@ mod tensor_list;
 mod testing;
 mod weight_store;
 pub mod weights;
+mod work;
 
 pub use config::{
     Activation, Architecture, DecoderConfig, LayerConfig, LayerRope, ModelConfig, MoeConfig,
@@ -73,3 +74,4 @@ pub use shapes::Shape;
 pub use source::{ConfigSource, LoadFormat, ModelSource};
 pub use tensor_list::{TensorKind, TensorSpec};
 pub use weight_store::WeightStore;
+pub use work::{KernelWork, StepWork, WorkShape};

@@ -8,7 +8,7 @@
 //! card is opened, so that no launch loads one while a graph is captured.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::c_void;
 use std::ptr;
 
 use cudarc::driver::result::{self, DriverError};
@@ -16,27 +16,18 @@ use cudarc::driver::sys;
 
 use super::cublaslt::CublasLt;
 use super::fault::{is_sticky, name_of};
+use super::functions::{Kernel, load_kernels};
+use super::profile::Profile;
 use super::staging::{Staging, StagingError};
 use super::{CardError, CardFault, CardInfo, Code, Driver, FATBIN, FaultCell, KERNELS_HASH};
+use crate::profile::{LaunchTime, Operation};
 use crate::{
     Address, DenseProduct, Device, DeviceMemory, GraphId, Launch, LaunchError, Launcher, PlanId,
     ProductShape, ReadTicket,
 };
 
-/// Shared memory, declared and dynamic, that a launch may use without asking for more.
-const DEFAULT_MAX_SHARED_BYTES: u32 = 48 << 10;
-
 /// What stands for the kernels of a graph in messages.
 const REPLAYED: &str = "(one of a captured step)";
-
-/// A kernel of the module.
-struct Kernel {
-    function: sys::CUfunction,
-    /// Bytes of its one argument.
-    args_len: usize,
-    /// Dynamic shared memory that it may use now.
-    max_shared_bytes: u32,
-}
 
 /// A card that runs kernels.
 pub struct Card {
@@ -55,6 +46,8 @@ pub struct Card {
     /// cuBLASLt, once it was asked for.
     pub(super) library: Option<CublasLt>,
     is_capturing: bool,
+    /// Launches that are timed, where that was asked for.
+    pub(super) profile: Option<Profile>,
     /// For messages: errors of kernels show at later calls.
     pub(super) last_kernel: String,
     /// Whether a graph was launched since the last upload.
@@ -91,6 +84,7 @@ impl Card {
             graphs: Vec::new(),
             library: None,
             is_capturing: false,
+            profile: None,
             last_kernel: "none".to_owned(),
             has_replayed: false,
             fault,
@@ -130,7 +124,7 @@ impl Card {
     }
 
     /// The error of a call, and the end of the card where it is one.
-    fn failed(&self, call: &str, error: DriverError) -> LaunchError {
+    pub(super) fn failed(&self, call: &str, error: DriverError) -> LaunchError {
         let name = name_of(error);
         if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             return LaunchError::OutOfMemory {
@@ -184,45 +178,6 @@ impl Card {
         self.bind()
             .map_err(|error| self.failed("cuCtxSetCurrent", error))
     }
-}
-
-/// All functions of `module` by name, loaded.
-///
-/// # Safety
-/// The module is live.
-unsafe fn load_kernels(module: sys::CUmodule) -> Result<HashMap<String, Kernel>, DriverError> {
-    let mut count = 0;
-    // SAFETY: the pointer is to a local.
-    unsafe { sys::cuModuleGetFunctionCount(&raw mut count, module) }.result()?;
-    let mut functions: Vec<sys::CUfunction> = vec![ptr::null_mut(); count as usize];
-    // SAFETY: the vector has `count` elements.
-    unsafe { sys::cuModuleEnumerateFunctions(functions.as_mut_ptr(), count, module) }.result()?;
-    let mut kernels = HashMap::new();
-    for function in functions {
-        let mut name: *const c_char = ptr::null();
-        let (mut offset, mut args_len) = (0, 0);
-        // SAFETY: pointers to locals; the function is the module's.
-        unsafe {
-            sys::cuFuncGetName(&raw mut name, function).result()?;
-            sys::cuFuncLoad(function).result()?;
-            sys::cuFuncGetParamInfo(function, 0, &raw mut offset, &raw mut args_len).result()?;
-        }
-        use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
-        // SAFETY: as above.
-        let declared_bytes = unsafe {
-            result::function::get_function_attribute(function, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)
-        }?;
-        let declared_bytes = u32::try_from(declared_bytes).unwrap_or(0);
-        // SAFETY: the driver gave a string that lives as long as the module.
-        let name = unsafe { CStr::from_ptr(name) };
-        let kernel = Kernel {
-            function,
-            args_len,
-            max_shared_bytes: DEFAULT_MAX_SHARED_BYTES.saturating_sub(declared_bytes),
-        };
-        kernels.insert(name.to_string_lossy().into_owned(), kernel);
-    }
-    Ok(kernels)
 }
 
 impl Launcher for Card {
@@ -285,6 +240,12 @@ impl Launcher for Card {
     }
 
     fn launch(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError> {
+        self.timed(|| Operation::of(launch), |card| card.queue(launch))
+    }
+}
+
+impl Card {
+    fn queue(&mut self, launch: &Launch<'_>) -> Result<(), LaunchError> {
         self.bind()
             .map_err(|error| self.failed("cuCtxSetCurrent", error))?;
         let misuse = |what: String| Err(LaunchError::Misuse(what));
@@ -396,6 +357,9 @@ impl Device for Card {
 
     fn begin_capture(&mut self) -> Result<bool, LaunchError> {
         self.begin("begin_capture")?;
+        if self.profile.is_some() {
+            return Err(LaunchError::Misuse("a capture while timing".to_owned()));
+        }
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is this card's own.
         unsafe { result::stream::begin_capture(self.stream, mode) }
@@ -452,6 +416,14 @@ impl Device for Card {
         }
     }
 
+    fn begin_profile(&mut self, max_num_launches: usize) -> Result<bool, LaunchError> {
+        self.start_profile(max_num_launches)
+    }
+
+    fn end_profile(&mut self) -> Result<Vec<LaunchTime>, LaunchError> {
+        self.finish_profile()
+    }
+
     fn open_products(&mut self) -> Result<Option<String>, LaunchError> {
         self.open_library()
     }
@@ -461,7 +433,8 @@ impl Device for Card {
     }
 
     fn run_product(&mut self, plan: PlanId, product: &DenseProduct) -> Result<bool, LaunchError> {
-        self.run_on_library(plan, product)
+        let operation = || Operation::of_product(&product.shape);
+        self.timed(operation, |card| card.run_on_library(plan, product))
     }
 }
 
@@ -475,7 +448,7 @@ impl Drop for Card {
     fn drop(&mut self) {
         self.is_capturing = false;
         self.free_all();
-        self.staging = None;
+        (self.staging, self.profile) = (None, None);
         // SAFETY: all are this card's own and nothing is queued; null ones were never made. After a
         // fault the driver refuses, and the process ends anyway.
         unsafe {

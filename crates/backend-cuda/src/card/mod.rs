@@ -13,7 +13,9 @@ mod device;
 mod driver;
 mod error;
 mod fault;
+mod functions;
 mod products;
+mod profile;
 mod staging;
 
 pub use capability::{Capability, Code};

@@ -18,7 +18,7 @@ use hotspare_sampler::{Scratch, SlotState, sample_masked_row, token_logprobs};
 
 use super::CheckError;
 use crate::ops::CudaOps;
-use crate::{CudaBackend, CudaOptions, Device, Dtype, KvBudget, Numerics};
+use crate::{CudaBackend, CudaOptions, DEFAULT_MAX_GRAPH_BYTES, Device, Dtype, KvBudget, Numerics};
 
 pub(super) const BLOCK_SIZE: usize = 16;
 const NUM_BLOCKS: usize = 96;
@@ -35,6 +35,8 @@ pub struct Settings {
     pub max_num_seqs: usize,
     /// Whether decode steps run as graphs.
     pub uses_graphs: bool,
+    /// What these may hold.
+    pub max_graph_bytes: usize,
     /// Of the cache; 96 blocks at most.
     pub kv_budget: KvBudget,
     /// Whether a library may compute products.
@@ -52,6 +54,7 @@ impl Settings {
             },
             max_num_seqs: 8,
             uses_graphs: false,
+            max_graph_bytes: DEFAULT_MAX_GRAPH_BYTES,
             kv_budget: KvBudget::Exact,
             numerics: Numerics::Invariant,
         }
@@ -125,6 +128,7 @@ pub(crate) fn load<D: Device>(
         dtype: settings.dtype,
         kv_budget: settings.kv_budget,
         uses_graphs: settings.uses_graphs,
+        max_graph_bytes: settings.max_graph_bytes,
         numerics: settings.numerics,
     };
     let load_options = LoadOptions {

@@ -27,8 +27,8 @@ const GGUF: [[&str; 3]; 10] = [
     ["qwen3-tiny", "q4_k_m", "Q4_K_M"],
 ];
 
-/// Runs the checks whose name contains `only` on devices that `new_device` opens, with the test data
-/// in `assets`; `each` gets every check's name and, where it passed, what it compared.
+/// Runs the checks whose name contains `only` on devices that `new_device` opens, with the test
+/// data in `assets`; `each` gets every check's name and, where it passed, what it compared.
 ///
 /// # Errors
 /// What `new_device` says.

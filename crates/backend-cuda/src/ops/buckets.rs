@@ -38,6 +38,11 @@ impl GraphKey {
         levels.map(|level| Self { num_rows, level }).find(holds)
     }
 
+    /// Less is more important: short contexts before long ones, few rows before many.
+    pub(super) fn importance(&self) -> (u32, usize) {
+        (self.level, self.num_rows)
+    }
+
     /// Decode items and merge items of layers of `plan`.
     pub(super) fn items(&self, shape: &StepShape, plan: &PlanShape) -> [usize; 2] {
         let rows = self.num_rows;

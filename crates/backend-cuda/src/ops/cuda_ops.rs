@@ -21,6 +21,11 @@ use super::weights::{CudaExperts, CudaLinear, CudaVector};
 use crate::kernels::{Activation, Embed, HeadRmsNorm, Moe, RopeKvWrite, Rowwise, Sample, Variant};
 use crate::{Address, Device, Dtype};
 
+/// Of a decode step beside products and norms: rotation, attention, its merge, the activation.
+const LAUNCHES_PER_LAYER: usize = 4;
+/// Routes, the sorting by expert, two products, the activation, the weighted sum.
+const LAUNCHES_OF_EXPERTS: usize = 6;
+
 impl<D: Device> Ops for CudaOps<D> {
     type Buffer = CudaBuffer;
     type Linear = CudaLinear;
@@ -65,6 +70,7 @@ impl<D: Device> Ops for CudaOps<D> {
         spec: &AttentionSpec,
         rope: &Arc<RopeTable>,
     ) -> Result<(), OpsError> {
+        self.num_step_launches += LAUNCHES_PER_LAYER;
         self.layers.prepare(&mut self.device, layer, spec, rope)
     }
 
@@ -77,10 +83,13 @@ impl<D: Device> Ops for CudaOps<D> {
         parts: Vec<WeightView>,
         parallelism: Parallelism,
     ) -> Result<CudaLinear, OpsError> {
-        self.loader().linear(&parts, parallelism)
+        let linear = self.loader().linear(&parts, parallelism)?;
+        self.num_step_launches += product::num_launches(self.options.dtype, &linear);
+        Ok(linear)
     }
 
     fn new_vector(&mut self, parts: Vec<WeightView>, offset: f32) -> Result<CudaVector, OpsError> {
+        self.num_step_launches += 1;
         self.loader().vector(&parts, offset)
     }
 
@@ -95,6 +104,7 @@ impl<D: Device> Ops for CudaOps<D> {
         let experts = self
             .loader()
             .experts(&experts, spec.num_experts_per_token)?;
+        self.num_step_launches += LAUNCHES_OF_EXPERTS;
         let max_rows = self.options.limits.max_num_batched_tokens;
         let dtype = self.options.dtype;
         self.moe_space

@@ -10,6 +10,7 @@ use super::CudaOps;
 use crate::dense::{DenseProduct, PlanId, ProductShape};
 use crate::model_checks::Settings;
 use crate::model_checks::harness::load;
+use crate::profile::LaunchTime;
 use crate::{
     Address, Device, DeviceMemory, Emulator, GraphId, Launch, LaunchError, Launcher, ReadTicket,
 };
@@ -36,6 +37,11 @@ pub(super) struct Failing {
     /// Launches, uploads, replays and starts of reads so far.
     pub(super) num_calls: usize,
     pub(super) is_capturing: bool,
+    /// Of these when a graph was last given back: at load, when those that show what graphs take
+    /// are.
+    pub(super) num_calls_at_drop: usize,
+    /// What a launch of a graph takes from then on, where that is something else.
+    pub(super) later_graph_bytes_per_launch: Option<usize>,
 }
 
 impl Failing {
@@ -47,6 +53,8 @@ impl Failing {
             num_fails: usize::MAX,
             num_calls: 0,
             is_capturing: false,
+            num_calls_at_drop: 0,
+            later_graph_bytes_per_launch: None,
         }
     }
 
@@ -151,6 +159,18 @@ impl Device for Failing {
 
     fn drop_graph(&mut self, graph: GraphId) {
         self.inner.drop_graph(graph);
+        self.num_calls_at_drop = self.num_calls;
+        if let Some(num_bytes) = self.later_graph_bytes_per_launch {
+            self.inner.graph_bytes_per_launch = num_bytes;
+        }
+    }
+
+    fn begin_profile(&mut self, max_num_launches: usize) -> Result<bool, LaunchError> {
+        self.inner.begin_profile(max_num_launches)
+    }
+
+    fn end_profile(&mut self) -> Result<Vec<LaunchTime>, LaunchError> {
+        self.inner.end_profile()
     }
 
     fn open_products(&mut self) -> Result<Option<String>, LaunchError> {

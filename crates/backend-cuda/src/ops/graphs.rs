@@ -15,7 +15,7 @@ use crate::{Device, GraphId};
 /// Graphs at most.
 pub(super) const MAX_GRAPHS: usize = 256;
 
-/// Free memory below which no more graphs are made: the driver takes memory for each.
+/// Free memory below which no more graphs are made, whatever they may hold.
 pub(super) const MIN_GRAPH_BYTES: usize = 64 << 20;
 
 /// How the launches of a step reach the device.
@@ -48,6 +48,21 @@ impl Graphs {
     /// `graph` was captured for `key`.
     pub(super) fn insert(&mut self, key: GraphKey, graph: GraphId) {
         self.buckets.insert(key, graph);
+    }
+
+    /// The least important one; see [`GraphKey::importance`].
+    pub(super) fn least_important(&self) -> Option<GraphKey> {
+        self.buckets
+            .keys()
+            .copied()
+            .max_by_key(GraphKey::importance)
+    }
+
+    /// Gives one back to the device.
+    pub(super) fn remove<D: Device>(&mut self, device: &mut D, key: GraphKey) {
+        if let Some(graph) = self.buckets.remove(&key) {
+            device.drop_graph(graph);
+        }
     }
 
     /// The buckets in the order in which they were captured.

@@ -1,6 +1,7 @@
 //! Loading: what is allocated besides weights, and how much is left for the KV cache.
 //!
-//! Invariant: an engine that cannot start says what it needs, what is free and which flag helps.
+//! Invariant: an engine that cannot start says what it needs, what is free and which flag helps;
+//! under a share of the memory, weights, workspaces, KV cache and graphs together stay within it.
 
 use hotspare_model::ops::{KvCacheSpec, OpsError};
 
@@ -40,14 +41,16 @@ impl<D: Device> CudaOps<D> {
         };
         self.work = Some(Work::new(&mut self.device, &work_shape, spec)?);
         let bytes_per_block = shape.bytes_per_block(spec.num_layers).max(1);
+        self.plan_graphs()?;
         let memory = self.device.memory().map_err(|error| device_error(&error))?;
         let used = self.free_bytes_at_start.saturating_sub(memory.free_bytes);
-        let budget = match self.options.kv_budget {
+        let (budget, graphs) = match self.options.kv_budget {
             KvBudget::Exact => return Ok(spec.num_blocks),
-            KvBudget::Bytes(bytes) => bytes,
+            KvBudget::Bytes(bytes) => (bytes, 0),
             KvBudget::Utilization(share) => {
                 let all = (self.free_bytes_at_start as f64 * share.clamp(0.0, 1.0)) as usize;
-                all.saturating_sub(used)
+                let graphs = self.graph_budget.max_bytes;
+                (all.saturating_sub(used).saturating_sub(graphs), graphs)
             }
         };
         // Places of tokens are numbered in 31 bits.
@@ -61,9 +64,10 @@ impl<D: Device> CudaOps<D> {
                 needed_bytes: needed.saturating_mul(bytes_per_block),
                 reason: format!(
                     "{budget} bytes are left for it: {} were free, weights and workspaces took \
-                     {used} ({}); a smaller --max-model-len, --max-num-batched-tokens or \
-                     --max-num-seqs, a larger --gpu-memory-utilization or \
-                     --kv-cache-memory-bytes, or a quantized model helps",
+                     {used}, CUDA graphs get {graphs} ({}); a smaller --max-model-len, \
+                     --max-num-batched-tokens, --max-num-seqs or --max-cuda-graph-memory-bytes, a \
+                     larger --gpu-memory-utilization or --kv-cache-memory-bytes, or a quantized \
+                     model helps",
                     self.free_bytes_at_start,
                     self.device.description()
                 ),

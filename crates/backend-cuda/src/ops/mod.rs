@@ -14,6 +14,9 @@ mod cuda_ops;
 mod failing_device;
 #[cfg(all(test, emulator))]
 mod faults_test;
+mod graph_budget;
+#[cfg(all(test, emulator))]
+mod graph_budget_test;
 mod graphs;
 mod kv_cache;
 mod launches;
@@ -25,6 +28,7 @@ mod load;
 mod memory;
 mod moe;
 mod product;
+mod profile;
 mod results;
 mod sampling;
 mod slots;

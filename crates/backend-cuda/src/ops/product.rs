@@ -52,6 +52,34 @@ fn columns(out: &Rows, first: usize) -> Rows {
     }
 }
 
+/// Launches of a product of few rows, about.
+pub(super) fn num_launches(dtype: Dtype, weight: &CudaLinear) -> usize {
+    let each = weight
+        .parts
+        .iter()
+        .map(|part| match is_direct(part, dtype, 1) {
+            true => 1,
+            false => {
+                let row_bytes = dtype.stride(part.width) * dtype.size();
+                2 * (part.num_rows * row_bytes).div_ceil(SPACE_BYTES)
+            }
+        });
+    each.sum()
+}
+
+/// Whether a kernel takes the weights as they lie there.
+fn is_direct(weight: &Matrix, dtype: Dtype, num_rows: usize) -> bool {
+    let is_fused = is_fused(weight);
+    weight.format == WeightFormat::Plain(dense(dtype)) || (is_fused && num_rows <= MAX_FUSED_ROWS)
+}
+
+fn is_fused(weight: &Matrix) -> bool {
+    matches!(
+        weight.format,
+        WeightFormat::Q8_0Planes | WeightFormat::Q4KPlanes
+    )
+}
+
 fn matrix<D: Device>(
     device: &mut D,
     library: &mut Library,
@@ -60,17 +88,12 @@ fn matrix<D: Device>(
     weight: &Matrix,
     out: &Rows,
 ) -> Result<(), LaunchError> {
-    let is_fused = matches!(
-        weight.format,
-        WeightFormat::Q8_0Planes | WeightFormat::Q4KPlanes
-    );
-    let is_dense = weight.format == WeightFormat::Plain(dense(x.dtype));
-    if is_dense || (is_fused && x.num_rows <= MAX_FUSED_ROWS) {
+    if is_direct(weight, x.dtype, x.num_rows) {
         if library.product(device, x, weight, out)? || library.is_planning() {
             return Ok(());
         }
         let road = match Road::best(x.num_rows) {
-            Road::Tile if is_fused => Road::Skinny(16),
+            Road::Tile if is_fused(weight) => Road::Skinny(16),
             road => road,
         };
         return run(device, x, weight, out, road, None);

@@ -15,6 +15,7 @@ use hotspare_model::ops::OpsError;
 
 use super::blob::Blob;
 use super::buffer::CudaBuffer;
+use super::graph_budget::GraphBudget;
 use super::graphs::{Graphs, Mode};
 use super::layers::Layers;
 use super::library::{Library, Use};
@@ -49,11 +50,17 @@ pub struct CudaOps<D: Device> {
     awaited: VecDeque<Awaited>,
     pub(super) library: Library,
     pub(super) graphs: Graphs,
+    /// What graphs may take; known once workspaces are there.
+    pub(super) graph_budget: GraphBudget,
+    /// Launches of a decode step, about, as the layers and weights that were loaded have them.
+    pub(super) num_step_launches: usize,
     /// Whether decode steps have no graphs: they were given back.
     gave_graphs_back: bool,
     /// What is done at load; `None` before.
     pub(super) warm_up: Option<WarmUps>,
     pub(super) mode: Mode,
+    /// Whether launches are timed, and therefore made one by one.
+    pub(super) is_profiled: bool,
     pub(super) fault: Option<String>,
     /// Whether `fault` is that the driver has no memory left.
     pub(super) lacks_memory: bool,
@@ -86,9 +93,12 @@ impl<D: Device> CudaOps<D> {
             blob: Blob::default(),
             awaited: VecDeque::new(),
             graphs: Graphs::default(),
+            graph_budget: GraphBudget::default(),
+            num_step_launches: 0,
             gave_graphs_back: false,
             warm_up: None,
             mode: Mode::Single,
+            is_profiled: false,
             fault: None,
             lacks_memory: false,
             death: None,
@@ -227,7 +237,9 @@ impl<D: Device> CudaOps<D> {
         let (rows, masks) = (&batch.rows, &batch.token_masks);
         work.slots
             .put_masks(&mut self.device, work.upload_bytes, rows, masks)?;
-        if let Some(key) = self.step.key {
+        if let Some(key) = self.step.key
+            && !self.is_profiled
+        {
             self.mode = self.graphs.mode(key);
         }
         if !self.step.is_decode {

@@ -2,19 +2,19 @@
 //! captured as graphs, largest first.
 //!
 //! Invariant: a pass that fails costs a plan or a graph and a warning, never the engine, unless the
-//! device itself is lost; nothing is allocated while capturing.
+//! device itself is lost; nothing is allocated while capturing; when the last pass is over, graphs
+//! hold no more than they may.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use hotspare_model::ops::{OpsError, WarmUp};
 
-use super::buckets::{GraphKey, graph_keys};
-use super::graphs::{MAX_GRAPHS, MIN_GRAPH_BYTES, Mode};
+use super::buckets::GraphKey;
+use super::graphs::{MIN_GRAPH_BYTES, Mode};
 use super::library::Use;
-use super::memory::device_error;
 use super::state::CudaOps;
-use crate::{Device, LaunchError};
+use crate::Device;
 
 /// Captures that fail one after the other before the rest is left.
 const MAX_FAILURES: usize = 3;
@@ -37,7 +37,14 @@ pub(super) struct WarmUps {
     /// Captures that failed in a row.
     num_failures: usize,
     started: Instant,
-    free_bytes_before: usize,
+    /// What was free before the first capture.
+    free_bytes_before: Option<usize>,
+    /// What graphs held when the current capture began.
+    held_bytes_before: usize,
+    /// What one capture took, at most.
+    max_taken_bytes: usize,
+    /// Graphs that were left out, or given back, because all hold what they may.
+    num_left_out: usize,
 }
 
 impl<D: Device> CudaOps<D> {
@@ -70,10 +77,7 @@ impl<D: Device> CudaOps<D> {
 
     fn list_passes(&self) -> WarmUps {
         let plans = self.library.buckets().into_iter().map(Pass::Plan);
-        let mut keys = match (&self.work, self.pads_for_graphs()) {
-            (Some(work), true) => graph_keys(&work.shape, MAX_GRAPHS),
-            _ => Vec::new(),
-        };
+        let mut keys = self.graph_budget.keys.clone();
         keys.sort_by(|a, b| b.cmp(a));
         let passes: VecDeque<Pass> = plans.chain(keys.into_iter().map(Pass::Capture)).collect();
         WarmUps {
@@ -82,11 +86,14 @@ impl<D: Device> CudaOps<D> {
             passes,
             num_failures: 0,
             started: Instant::now(),
-            free_bytes_before: self.free_bytes(),
+            free_bytes_before: None,
+            held_bytes_before: 0,
+            max_taken_bytes: 0,
+            num_left_out: 0,
         }
     }
 
-    fn free_bytes(&self) -> usize {
+    pub(super) fn free_bytes(&self) -> usize {
         self.device.memory().map_or(0, |memory| memory.free_bytes)
     }
 
@@ -124,6 +131,12 @@ impl<D: Device> CudaOps<D> {
             self.leave_graphs(&format!("{free_bytes} bytes are free"));
             return false;
         }
+        if let Some(warm_up) = &mut self.warm_up {
+            warm_up.free_bytes_before.get_or_insert(free_bytes);
+        }
+        if !self.make_room(key) {
+            return false;
+        }
         match self.device.begin_capture() {
             Ok(true) => {
                 (self.mode, self.library.now) = (Mode::Capturing, Use::None);
@@ -137,6 +150,54 @@ impl<D: Device> CudaOps<D> {
                 self.capture_failed(key, &error.to_string());
                 false
             }
+        }
+    }
+
+    /// What graphs hold, as far as it shows in what is free.
+    fn held_bytes(&self) -> usize {
+        let before = self.warm_up.as_ref().and_then(|w| w.free_bytes_before);
+        before.map_or(0, |before| before.saturating_sub(self.free_bytes()))
+    }
+
+    /// Whether one more graph may be held, for which a less important one is given back if need be:
+    /// the largest come first, and the most important last.
+    fn make_room(&mut self, key: GraphKey) -> bool {
+        let (held_bytes, max_bytes) = (self.held_bytes(), self.graph_budget.max_bytes);
+        let Some(warm_up) = &mut self.warm_up else {
+            return false;
+        };
+        warm_up.held_bytes_before = held_bytes;
+        if held_bytes.saturating_add(warm_up.max_taken_bytes) <= max_bytes {
+            return true;
+        }
+        warm_up.num_left_out += 1;
+        let least = self.graphs.least_important();
+        let Some(least) = least.filter(|least| least.importance() > key.importance()) else {
+            return false;
+        };
+        self.graphs.remove(&mut self.device, least);
+        let held_bytes = self.held_bytes();
+        if let Some(warm_up) = &mut self.warm_up {
+            warm_up.held_bytes_before = held_bytes;
+        }
+        true
+    }
+
+    /// After a capture: gives the least important graph back where all hold more than they may.
+    fn stay_within(&mut self) {
+        let held_bytes = self.held_bytes();
+        let max_bytes = self.graph_budget.max_bytes;
+        let Some(warm_up) = &mut self.warm_up else {
+            return;
+        };
+        let taken = held_bytes.saturating_sub(warm_up.held_bytes_before);
+        warm_up.max_taken_bytes = warm_up.max_taken_bytes.max(taken);
+        if held_bytes <= max_bytes || taken == 0 {
+            return;
+        }
+        warm_up.num_left_out += 1;
+        if let Some(least) = self.graphs.least_important() {
+            self.graphs.remove(&mut self.device, least);
         }
     }
 
@@ -178,6 +239,7 @@ impl<D: Device> CudaOps<D> {
                 if let Some(warm_up) = &mut self.warm_up {
                     warm_up.num_failures = 0;
                 }
+                self.stay_within();
                 return Ok(());
             }
             (Ok(graph), Some(reason)) => {
@@ -188,13 +250,7 @@ impl<D: Device> CudaOps<D> {
             (Err(error), None) => error.to_string(),
             (Err(_), Some(reason)) => reason,
         };
-        // Whether it was the capture alone.
-        if let Some(work) = &self.work
-            && let Err(error) = self.device.read(work.results_at, &mut [0; 4])
-            && !matches!(error, LaunchError::Misuse(_))
-        {
-            return Err(device_error(&error));
-        }
+        self.check_alive()?;
         self.capture_failed(key, &failure);
         Ok(())
     }
@@ -226,17 +282,25 @@ impl<D: Device> CudaOps<D> {
     }
 
     fn report_graphs(&self) {
-        let free_bytes = self.free_bytes();
         let Some(warm_up) = &self.warm_up else {
             return;
         };
+        if warm_up.num_left_out > 0 {
+            tracing::warn!(
+                num_graphs = self.graphs.len(),
+                num_left_out = warm_up.num_left_out,
+                max_bytes = self.graph_budget.max_bytes,
+                "graphs take more memory than was seen before; the others run as single launches"
+            );
+        }
         if self.graphs.len() == 0 {
             return;
         }
         tracing::info!(
             num_graphs = self.graphs.len(),
             elapsed_ms = warm_up.started.elapsed().as_millis() as u64,
-            device_bytes = warm_up.free_bytes_before.saturating_sub(free_bytes),
+            device_bytes = self.held_bytes(),
+            max_device_bytes = self.graph_budget.max_bytes,
             "decode steps are captured"
         );
     }

@@ -96,11 +96,11 @@ fn a_capture_that_fails_costs_its_graph() {
     }
 }
 
-/// Calls that loading makes before it captures.
+/// Calls that loading makes before it captures what it keeps.
 fn calls_of_load() -> usize {
-    let runner = model(Failing::new(Failure::Misuse), settings(false));
+    let runner = model(Failing::new(Failure::Misuse), settings(true));
     let mut inner = runner.expect("the test data is there").into_runner();
-    inner.ops_mut().device().num_calls
+    inner.ops_mut().device().num_calls_at_drop
 }
 
 #[test]

@@ -219,9 +219,15 @@ pub(crate) struct EngineArgs {
     /// Share of the GPU's memory that an engine takes; so much must be free [default: 0.9].
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     pub(crate) gpu_memory_utilization: Option<f64>,
-    /// How long a start waits until that share is free, after another engine ended [default: 10000].
+    /// How long a start waits until that share is free, after another engine ended [default:
+    /// 10000].
     #[arg(long, value_name = "MS")]
     pub(crate) gpu_memory_wait_ms: Option<u64>,
+    /// Memory that captured decode steps (CUDA graphs) may hold on a GPU, such as 256M; where it
+    /// does not suffice for all sizes of steps, large ones run as single launches; 0 captures none
+    /// [default: 512M].
+    #[arg(long, value_name = "BYTES", value_parser = parse_size_or_zero)]
+    pub(crate) max_cuda_graph_memory_bytes: Option<usize>,
     /// invariant: a result does not depend on who shares a step, so that a stream goes on with the
     /// same bytes on another engine; fast: on a GPU where cuBLASLt is found it computes the large
     /// products of prompts, in an order of its own; elsewhere both are the same [default:
@@ -436,6 +442,7 @@ impl EngineArgs {
             device,
             gpu_memory_utilization,
             gpu_memory_wait_ms,
+            max_cuda_graph_memory_bytes,
             numerics,
             max_num_seqs,
             max_num_batched_tokens,

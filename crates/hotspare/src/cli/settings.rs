@@ -250,6 +250,9 @@ fn engine_options(
         gpu_memory_wait_ms: engine
             .gpu_memory_wait_ms
             .unwrap_or(defaults.gpu_memory_wait_ms),
+        max_cuda_graph_memory_bytes: engine
+            .max_cuda_graph_memory_bytes
+            .unwrap_or(defaults.max_cuda_graph_memory_bytes),
         numerics: match engine.numerics {
             Some(Numerics::Fast) => "fast".to_owned(),
             _ => defaults.numerics,

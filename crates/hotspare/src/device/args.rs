@@ -75,6 +75,10 @@ pub(crate) struct ServerTestsArgs {
 
 /// Arguments of `hotspare bench`.
 #[derive(Args, Clone, Debug)]
+#[cfg_attr(
+    not(feature = "cuda"),
+    allow(dead_code, reason = "only a card times single launches")
+)]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -111,6 +115,13 @@ pub(crate) struct BenchArgs {
     /// Leaves out the dense products of the 8B shape.
     #[arg(long)]
     pub(crate) skip_products: bool,
+    /// On a card: steps of the first model that fits whose launches are timed one by one, for each
+    /// number of streams and the prompt; 0 for none.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(crate) profile_steps: usize,
+    /// Seconds after which they are not begun.
+    #[arg(long, default_value_t = 450, value_name = "SECONDS")]
+    pub(crate) time_limit_s: u64,
     /// Seconds in which a model must be loaded.
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub(crate) start_timeout_s: u64,

@@ -23,9 +23,13 @@ const OUT_OF_MEMORY: &str = "not enough memory";
 const MAX_NUM_BATCHED_TOKENS: usize = 2048;
 
 pub(super) fn run(args: &BenchArgs, report: &mut Report) -> Result<(), String> {
+    // The first that fits, and the seconds of its start.
+    let mut fits: Option<(&str, f64)> = None;
     for model in &args.models {
         match bench_model(args, model, report) {
-            Ok(()) => {}
+            Ok(start_s) => {
+                fits.get_or_insert((model, start_s));
+            }
             // A small card is no mistake: the next model may fit.
             Err(message) if message.starts_with(OUT_OF_MEMORY) => {
                 let more = json!({"model": model, "kind": "does-not-fit"});
@@ -34,13 +38,14 @@ pub(super) fn run(args: &BenchArgs, report: &mut Report) -> Result<(), String> {
             Err(message) => report.result(false, model, &message, json!({})),
         }
     }
-    match args.skip_products {
-        true => Ok(()),
-        false => super::bench_products::run(report),
+    if !args.skip_products {
+        super::bench_products::run(report)?;
     }
+    super::bench_profile::run(args, fits, report)
 }
 
-fn bench_model(args: &BenchArgs, model: &str, report: &mut Report) -> Result<(), String> {
+/// Returns the seconds of the start.
+fn bench_model(args: &BenchArgs, model: &str, report: &mut Report) -> Result<f64, String> {
     let most = args.decode.iter().copied().max().unwrap_or(1);
     let options = EngineOptions {
         model: model.to_owned(),
@@ -90,7 +95,7 @@ fn bench_model(args: &BenchArgs, model: &str, report: &mut Report) -> Result<(),
     let more = json!({"model": model, "kind": "prefill", "tokens": tokens, "ms": median,
         "best_ms": best, "tokens_per_s": tokens_per_s});
     report.result(true, &format!("{model} prefill {tokens}"), &note, more);
-    Ok(())
+    Ok(start_s)
 }
 
 /// Steps in which the prompts of `streams` are read, with some to spare.

@@ -10,6 +10,7 @@
 mod args;
 mod bench;
 mod bench_products;
+mod bench_profile;
 mod engine_client;
 mod kernel_tests;
 mod model_tests;
