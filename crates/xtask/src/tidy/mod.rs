@@ -7,6 +7,7 @@
 
 mod arrows;
 mod functions;
+mod images;
 mod lines;
 mod purity;
 mod source;
@@ -60,6 +61,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>, String> {
         purity::check(source, &mut findings);
     }
     arrows::check(root, &mut findings)?;
+    images::check(root, &mut findings)?;
     Ok(findings)
 }
 
