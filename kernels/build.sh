@@ -25,13 +25,12 @@ fi
 
 # nvcc obeys these, and they are not among what is hashed.
 unset NVCC_APPEND_FLAGS NVCC_PREPEND_FLAGS
-nvcc="$("$here/toolkit.sh")"
-# The sources, this script, and the compiler to the last digit: it enters the bits of results.
+# The sources, the scripts, and the compiler to the last digit: it enters the bits of results.
 hash_sources() {
   (
     cd "$here"
-    sha256sum -- *.cu *.cuh build.sh
-    "$nvcc" --version | tail -2
+    sha256sum -- *.cu *.cuh build.sh toolkit.sh
+    ./toolkit.sh --version
   ) | sha256sum | cut -c1-16
 }
 hash="$(LC_ALL=C hash_sources)"
@@ -40,6 +39,7 @@ if [ -f "$fatbin" ] && [ -f "$packed" ] && [ "$(cat "$folder/kernels.hash" 2>/de
   exit 0
 fi
 
+nvcc="$("$here/toolkit.sh")"
 targets=()
 images=("--image3=kind=ptx,sm=80,file=$folder/keep/all.compute_80.ptx")
 for sm in 80 86 89 90 120; do

@@ -40,6 +40,16 @@ impl Machine {
         nvcc.display().to_string()
     }
 
+    /// What the script says that it would take.
+    fn version(&self) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/toolkit.sh");
+        let mut command = Command::new(script);
+        command.env_clear().env("PATH", self.bin());
+        let output = command.arg("--version").output().expect("bash is there");
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     fn run(&self, home: Option<&Path>) -> (bool, String, String) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernels/toolkit.sh");
         let mut command = Command::new("/usr/bin/env");
@@ -85,6 +95,7 @@ fn the_users_compiler_is_taken_where_it_is_of_the_right_release() {
     let in_path = machine.add_nvcc(&machine.bin(), "13.0");
     assert_eq!(machine.run(Some(&home)).1, of_home);
     assert_eq!(machine.run(None).1, in_path);
+    assert!(machine.version().contains("release 13.0, V13.0"));
     // One that does not know every card is passed over, and that is said.
     machine.add_nvcc(&home.join("bin"), "12.0");
     let (_, path, reason) = machine.run(Some(&home));
@@ -93,4 +104,6 @@ fn the_users_compiler_is_taken_where_it_is_of_the_right_release() {
     machine.add_nvcc(&machine.bin(), "12.8");
     let (is_found, _, reason) = machine.run(Some(&home));
     assert!(!is_found && reason.contains("no python3"), "{reason}");
+    // Which one it would install is known to the last digit, and needs nothing.
+    assert!(machine.version().contains("nvidia-cuda-nvcc==13."));
 }
