@@ -194,6 +194,16 @@ fn a_benchmark_on_the_card_writes_each_result() {
         kinds.starts_with(&["start", "decode", "decode", "prefill"]),
         "{text}"
     );
+    // Each kind of kernel of each step.
+    let profiled = |name: &str| {
+        let of_kind = lines.iter().filter(|line| line["kind"] == "profile");
+        of_kind
+            .filter(|line| line.to_string().contains(name))
+            .count()
+    };
+    for name in ["attention", "linear down", "sample"] {
+        assert!(profiled(name) >= 3, "{name}: {text}");
+    }
     assert_eq!(lines.last().unwrap()["failed"], 0, "{text}");
 }
 

@@ -166,9 +166,9 @@ fn a_capture_that_fails_costs_its_graph_and_nothing_else() {
     };
     let expected = untroubled(folder);
     for fault in [
-        "cuStreamBeginCapture@1:1",
-        "cuGraphInstantiate@2:2",
-        "cuGraphUpload@3:1",
+        "cuStreamBeginCapture@17:1",
+        "cuGraphInstantiate@18:2",
+        "cuGraphUpload@19:1",
     ] {
         let server = serve(folder, &format!("{CARD},fail={fault}"), &[]);
         assert!(
@@ -184,6 +184,53 @@ fn a_capture_that_fails_costs_its_graph_and_nothing_else() {
         assert_eq!(text(&server, PROMPT, NUM_TOKENS), expected, "{fault}");
         assert_no_complaint_of(&server);
     }
+}
+
+#[test]
+fn graphs_are_captured_where_what_they_take_cannot_be_measured() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    let expected = untroubled(folder);
+    let server = serve(
+        folder,
+        &format!("{CARD},fail=cuStreamBeginCapture@1:1"),
+        &[],
+    );
+    assert!(has_line(
+        &server,
+        &["WARN", "could not be measured in full"]
+    ));
+    assert!(has_line(&server, &["decode steps are captured"]));
+    assert_eq!(text(&server, PROMPT, NUM_TOKENS), expected);
+    assert_no_complaint_of(&server);
+}
+
+#[test]
+fn graphs_cost_the_cache_their_memory_and_no_more_than_they_may() {
+    let Some(folder) = driver() else {
+        return;
+    };
+    let num_blocks = |card: &str, args: &[&str]| {
+        let mut options = options(folder, card, args);
+        options
+            .args
+            .retain(|arg| !arg.starts_with("--kv-cache-memory-bytes"));
+        let server = Server::start(binary(), &options);
+        assert!(!text(&server, PROMPT, 4).is_empty());
+        assert_no_complaint_of(&server);
+        let lines = server.log_lines();
+        let ready = lines.iter().find_map(|line| {
+            let (_, rest) = line.split_once("The engine is ready.")?;
+            let (_, number) = rest.split_once("num_blocks=")?;
+            number.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        ready.unwrap()
+    };
+    let free = num_blocks("memory_mb=200,graph_node_bytes=0", &[]);
+    let dear = num_blocks("memory_mb=200,graph_node_bytes=40000", &[]);
+    let none = num_blocks("memory_mb=200", &["--max-cuda-graph-memory-bytes=0"]);
+    assert!(dear < free && free <= none, "{dear} {free} {none}");
 }
 
 #[test]
