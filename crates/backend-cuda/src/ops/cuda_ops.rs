@@ -75,9 +75,9 @@ impl<D: Device> Ops for CudaOps<D> {
     fn new_linear(
         &mut self,
         parts: Vec<WeightView>,
-        parallelism: Parallelism,
+        _parallelism: Parallelism,
     ) -> Result<CudaLinear, OpsError> {
-        self.loader().linear(&parts, parallelism)
+        self.loader().linear(&parts)
     }
 
     fn new_vector(&mut self, parts: Vec<WeightView>, offset: f32) -> Result<CudaVector, OpsError> {
@@ -133,6 +133,7 @@ impl<D: Device> Ops for CudaOps<D> {
                 table: part.weights,
                 token_ids,
                 out: out.at,
+                group_offsets: Address::NULL,
                 format: part.format.code(),
                 first_row,
                 num_table_rows: part.num_rows as u32,
@@ -140,7 +141,7 @@ impl<D: Device> Ops for CudaOps<D> {
                 stride: out.stride as u32,
                 scale,
                 is_last: u32::from(i + 1 == table.parts.len()),
-                unused: 0,
+                rows_per_group: 0,
             };
             self.run(|device| args.launch(device, out.dtype, num_rows));
             first_row += part.num_rows as u32;
@@ -356,9 +357,9 @@ impl<D: Device> Ops for CudaOps<D> {
             && x.num_rows <= self.options.limits.max_num_batched_tokens;
         if self.resize("moe", fits, x.num_rows, out) {
             let out = out.rows;
-            let space = std::mem::take(&mut self.moe_space);
-            self.run(|device| space.run(device, experts, [&x, &routes, &out]));
-            self.moe_space = space;
+            let (space, moe_space) = (self.space, std::mem::take(&mut self.moe_space));
+            self.run(|device| moe_space.run(device, space, experts, [&x, &routes, &out]));
+            self.moe_space = moe_space;
         }
     }
 
