@@ -138,6 +138,8 @@ impl<D: Device> Sampling<'_, D> {
             counts: slots.counts,
             tokens: work.results_at.offset(self.parts.tokens + 4 * first),
             last_tokens: slots.last_tokens,
+            chunk_keys: slots.chunk_keys,
+            block_sums: slots.block_sums,
             vocab_size: rows.width as u32,
             stride: rows.stride as u32,
         };
