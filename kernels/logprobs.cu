@@ -64,35 +64,16 @@ DEVICE double sum_exp(Global<const float> logits, int len, float max, Shared<dou
     return total;
 }
 
-/// A token's place in the order: larger value first, then lower id. Never zero.
-DEVICE unsigned long long key_of(float x, int i) {
-    return (unsigned long long)ordered(x) << 32 | uint32_t(~uint32_t(i));
-}
-
 /// The largest key below `bound` of a token above minus infinity; 0 where there is none.
 DEVICE unsigned long long largest_below(Global<const float> logits, int len,
-                                        unsigned long long bound,
-                                        Shared<unsigned long long> parts) {
+                                        unsigned long long bound) {
     unsigned long long best = 0;
     for (int i = thread_id(); i < len; i += THREADS) {
         float x = logits.get(i);
         unsigned long long key = key_of(x, i);
         best = x > -INFINITY && key < bound && key > best ? key : best;
     }
-    for (int mask = WARP / 2; mask > 0; mask /= 2) {
-        unsigned long long other = shfl_xor(best, mask);
-        best = other > best ? other : best;
-    }
-    sync_block();
-    if (lane_id() == 0) {
-        parts.set(warp_id(), best);
-    }
-    sync_block();
-    for (int i = 0; i < NUM_WARPS; i++) {
-        unsigned long long other = parts.get(i);
-        best = other > best ? other : best;
-    }
-    return best;
+    return block_best(best);
 }
 
 /// How many tokens come before `token`.
@@ -109,7 +90,6 @@ DEVICE uint32_t num_better(Global<const float> logits, int len, uint32_t token, 
 
 DEVICE void run(const Args& args) {
     SHARED_ARRAY(double, sums, MAX_BLOCKS);
-    SHARED_ARRAY(unsigned long long, parts, NUM_WARPS);
     Entry entry = args.entries.get(block_x());
     int len = int(args.vocab_size);
     Global<const float> logits = args.logits.from(int64_t(entry.row) * args.stride);
@@ -126,7 +106,7 @@ DEVICE void run(const Args& args) {
     }
     unsigned long long bound = 0xFFFFFFFFFFFFFFFFull;
     for (uint32_t i = 0; i < entry.num_top; i++) {
-        bound = is_valid ? largest_below(logits, len, bound, parts) : 0;
+        bound = is_valid ? largest_below(logits, len, bound) : 0;
         if (thread_id() == 0) {
             uint32_t best = bound == 0 ? NO_TOKEN : ~uint32_t(bound);
             float x = bound == 0 ? -INFINITY : logits.get(best);

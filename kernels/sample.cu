@@ -1,12 +1,18 @@
-// sample: from logits to a token, row by row: masks, minimum length, bias, penalties, temperature,
-// min-p, top-k, top-p, draw, in this order.
+// sample_scan, sample_weigh, sample: from logits to a token, row by row: masks, minimum length, bias,
+// penalties, temperature, min-p, top-k, top-p, draw, in this order.
 //
 // logits: [rows, vocab_size], f32, rows `stride` elements apart; they are changed. Every row has a
 // `Row` of parameters; lists of several rows lie one after the other. The drawn token goes to
 // tokens[row] and to last_tokens[slot], and is counted in the slot's table if that has room; a row
 // whose logits hold a NaN, plus infinity, or nothing after the masks gets NO_TOKEN and changes
 // nothing. Counts are a table with linear probing: `capacity` pairs (token, times in the output), a
-// power of two, NO_TOKEN where empty. A block a row.
+// power of two, NO_TOKEN where empty.
+//
+// sample_scan, a block a chunk of CHUNK logits, does all that comes before the temperature and
+// leaves the chunk's largest logit; sample_weigh, a block a chunk too, replaces the logits of rows
+// that need all of them by weights and leaves the sums; sample, a block a row, ends it. A greedy row
+// is ended from what the chunks left alone, a row without top-k and top-p from that and the one
+// block of 256 weights that the draw falls into.
 //
 // Invariant: the token is that of crates/sampler for the same logits and parameters: sums are the
 // same operations in the same order (sample.cuh), or exact in any order (see `bucket_sum`).
@@ -14,25 +20,133 @@
 
 namespace sample {
 
-/// The lowest token whose logit is `max`.
-DEVICE uint32_t first_of(Global<float> logits, int len, float max, const Space& space) {
-    uint32_t first = NO_TOKEN;
-    for (int i = thread_id(); i < len; i += THREADS) {
-        first = logits.get(i) == max && uint32_t(i) < first ? uint32_t(i) : first;
+/// Whether only some of the logits become weights.
+DEVICE bool has_top_k(const Row& row, int len) { return row.top_k > 0 && row.top_k < uint32_t(len); }
+
+/// `x` after the penalties of `token`, if the slot's table has it.
+DEVICE float with_penalties(const Args& args, const Row& row, uint32_t token, float x) {
+    uint32_t mask = row.counts_capacity - 1;
+    for (uint32_t i = 0; i < row.counts_capacity; i++) {
+        int64_t at = 2 * (int64_t(row.counts_start) + ((token * 0x9E3779B1u + i) & mask));
+        uint32_t key = args.counts.get(at);
+        if (key == token) {
+            return penalized(x, row, args.counts.get(at + 1));
+        }
+        if (key == NO_TOKEN) {
+            break;
+        }
     }
-    for (int mask = WARP / 2; mask > 0; mask /= 2) {
-        uint32_t other = shfl_xor(first, mask);
-        first = other < first ? other : first;
+    return x;
+}
+
+DEVICE bool is_allowed(const Args& args, const Row& row, int words, int i) {
+    bool allowed = true;
+    if (row.allowed != NO_TOKEN) {
+        allowed &= args.masks.get(int64_t(row.allowed) * words + i / 32) >> (i % 32) & 1;
     }
-    if (lane_id() == 0) {
-        space.words.set(warp_id(), first);
+    if (row.grammar != NO_TOKEN) {
+        allowed &= args.masks.get(int64_t(row.grammar) * words + i / 32) >> (i % 32) & 1;
     }
-    sync_block();
-    for (int i = 0; i < NUM_WARPS; i++) {
-        uint32_t other = space.words.get(i);
-        first = other < first ? other : first;
+    return allowed;
+}
+
+/// A chunk of a row, of which a thread has every SCAN_THREADS-th logit: nobody else touches it, so
+/// that what comes one after the other needs no barrier.
+DEVICE void scan(const Args& args) {
+    Row row = args.rows.get(block_y());
+    int len = int(args.vocab_size), words = div_up(len, 32);
+    int begin = block_x() * CHUNK, end = min_of(begin + CHUNK, len), own = begin + thread_id();
+    Global<float> logits = args.logits.from(int64_t(block_y()) * args.stride);
+    // A masked NaN is still a failure of the model.
+    bool is_bad = false;
+    for (int i = own; i < end; i += SCAN_THREADS) {
+        is_bad |= !(logits.get(i) < INFINITY);
+        if (!is_allowed(args, row, words, i)) {
+            logits.set(i, -INFINITY);
+        }
     }
-    return first;
+    auto is_own = [=](uint32_t token) {
+        return token >= uint32_t(own) && token < uint32_t(end) &&
+               (token - uint32_t(own)) % SCAN_THREADS == 0;
+    };
+    for (uint32_t i = row.masked_start; i < row.masked_end; i++) {
+        uint32_t token = args.masked.get(i);
+        if (is_own(token)) {
+            logits.set(token, -INFINITY);
+        }
+    }
+    // A token may occur twice: one after the other.
+    for (uint32_t i = row.bias_start; i < row.bias_end; i++) {
+        uint32_t token = args.bias_tokens.get(i);
+        if (is_own(token)) {
+            logits.set(token, logits.get(token) + args.biases.get(i));
+        }
+    }
+    unsigned long long best = 0;
+    for (int i = own; i < end; i += SCAN_THREADS) {
+        float x = logits.get(i);
+        if (row.counts_capacity > 0) {
+            x = with_penalties(args, row, uint32_t(i), x);
+            logits.set(i, x);
+        }
+        is_bad |= !(x < INFINITY);
+        unsigned long long key = key_of(x, i);
+        best = key > best ? key : best;
+    }
+    best = block_best(is_bad ? key_of(INFINITY, 0) : best);
+    if (thread_id() == 0) {
+        args.chunk_keys.set(int64_t(block_y()) * div_up(len, CHUNK) + block_x(), best);
+    }
+}
+
+/// The largest logit of a row, and the lowest token that has it.
+struct Best {
+    float max;
+    uint32_t token;
+    bool is_valid;
+};
+DEVICE Best row_best(const Args& args, int row) {
+    int num_chunks = div_up(int(args.vocab_size), CHUNK);
+    unsigned long long best = 0;
+    for (int i = thread_id(); i < num_chunks; i += num_threads()) {
+        unsigned long long key = args.chunk_keys.get(int64_t(row) * num_chunks + i);
+        best = key > best ? key : best;
+    }
+    best = block_best(best);
+    float max = unordered(uint32_t(best >> 32));
+    return {max, ~uint32_t(best), max > -INFINITY && max < INFINITY};
+}
+
+/// Replaces the logits of a chunk by weights, and sums each 256 of them: sixteen lanes in f32, then
+/// the lanes in f64.
+DEVICE void weigh(const Args& args) {
+    Row row = args.rows.get(block_y());
+    int len = int(args.vocab_size), num_blocks = div_up(len, BLOCK);
+    if (row.temperature < GREEDY_BELOW || has_top_k(row, len)) {
+        return;
+    }
+    Best best = row_best(args, block_y());
+    if (!best.is_valid) {
+        return;
+    }
+    Global<float> logits = args.logits.from(int64_t(block_y()) * args.stride);
+    float inverse = 1.0f / row.temperature;
+    int lane = lane_id() % LANES, half = lane_id() / LANES;
+    int block = block_x() * (CHUNK / BLOCK) + thread_id() / LANES;
+    float sum = 0.0f;
+    for (int i = block * BLOCK + lane; i < min_of((block + 1) * BLOCK, len); i += LANES) {
+        float weight = exp_nonpositive((logits.get(i) - best.max) * inverse);
+        weight = weight < row.min_p ? 0.0f : weight;
+        logits.set(i, weight);
+        sum += weight;
+    }
+    double folded = 0.0;
+    for (int i = 0; i < LANES; i++) {
+        folded += double(shfl(sum, half * LANES + i));
+    }
+    if (lane == 0 && block < num_blocks) {
+        args.block_sums.set(int64_t(block_y()) * num_blocks + block, folded);
+    }
 }
 
 /// Counts in each block the values for which `f` holds: `block_counts`, then their sum over the
@@ -124,36 +238,19 @@ DEVICE uint32_t find_kth(Global<float> values, int len, uint32_t k, uint32_t& nu
     return prefix;
 }
 
-/// Replaces logits by weights, sums them block by block as `fill_weights` does, and returns the
-/// sum of all.
-DEVICE double fill_weights(Global<float> logits, int len, float max, const Row& row,
-                           const Space& space) {
-    float inverse = 1.0f / row.temperature;
-    int num_blocks = div_up(len, BLOCK), lane = lane_id() % LANES, half = lane_id() / LANES;
-    sync_block();
-    for (int pair = warp_id(); pair < div_up(num_blocks, 2); pair += NUM_WARPS) {
-        int block = 2 * pair + half;
-        float sum = 0.0f;
-        for (int i = block * BLOCK + lane; i < min_of((block + 1) * BLOCK, len); i += LANES) {
-            float weight = exp_nonpositive((logits.get(i) - max) * inverse);
-            weight = weight < row.min_p ? 0.0f : weight;
-            logits.set(i, weight);
-            sum += weight;
-        }
-        double folded = 0.0;
-        for (int i = 0; i < LANES; i++) {
-            folded += double(shfl(sum, half * LANES + i));
-        }
-        if (lane == 0 && block < num_blocks) {
-            space.block_sums.set(block, folded);
-        }
+/// Takes the sums of blocks that `weigh` left, marks the blocks that have any weight, and returns
+/// the sum of all, in order.
+DEVICE double take_sums(const Args& args, int num_blocks, const Space& space) {
+    for (int i = thread_id(); i < num_blocks; i += THREADS) {
+        double sum = args.block_sums.get(int64_t(block_x()) * num_blocks + i);
+        space.block_sums.set(i, sum);
+        space.block_counts.set(i, sum > 0.0 ? 1 : 0);
     }
     sync_block();
     double total = 0.0;
     for (int block = 0; block < num_blocks; block++) {
         total += space.block_sums.get(block);
     }
-    sync_block();
     return total;
 }
 
@@ -253,14 +350,12 @@ DEVICE double walk(Global<float> weights, int first_block, int end_block, int le
             int first = block * BLOCK + step * WARP, i = first + lane_id();
             float weight = i < len ? weights.get(i) : 0.0f;
             uint32_t votes = warp_ballot(weight > 0.0f);
-            for (int lane = 0; votes != 0 && lane < WARP; lane++) {
-                float x = shfl(weight, lane);
-                if (x > 0.0f) {
-                    last = uint32_t(first + lane);
-                    sum += double(x);
-                    if (sum > target) {
-                        return sum;
-                    }
+            for (; votes != 0; votes &= votes - 1) {
+                int lane = count_bits(~votes & (votes - 1));
+                last = uint32_t(first + lane);
+                sum += double(shfl(weight, lane));
+                if (sum > target) {
+                    return sum;
                 }
             }
         }
@@ -313,12 +408,12 @@ DEVICE double sum_in_order(Global<float> weights, int len, const Space& space) {
 }
 
 /// Temperature, min-p, top-k, top-p, draw. The token is the first warp's.
-DEVICE uint32_t draw_token(const Row& row, Global<float> logits, int len, float max,
-                           const Space& space) {
+DEVICE uint32_t draw_token(const Args& args, const Row& row, Global<float> logits, int len,
+                           float max, const Space& space) {
     double random = uniform(row.seed_low, row.seed_high, row.position, row.choice, 0);
     float floor = 0.0f, inverse = 1.0f / row.temperature, min_p = row.min_p;
     double total;
-    if (row.top_k > 0 && row.top_k < uint32_t(len)) {
+    if (has_top_k(row, len)) {
         uint32_t num_ties;
         uint32_t border = find_kth(logits, len, row.top_k, num_ties, space);
         keep(logits, len, num_ties, 0.0f, space,
@@ -330,9 +425,8 @@ DEVICE uint32_t draw_token(const Row& row, Global<float> logits, int len, float 
              });
         total = row.top_p < 1.0f ? sum_in_order(logits, len, space) : 0.0;
     } else {
-        total = fill_weights(logits, len, max, row, space);
+        total = take_sums(args, div_up(len, BLOCK), space);
         if (row.top_p >= 1.0f) {
-            count_blocks(logits, len, space, [](float x) { return x > 0.0f; });
             return warp_id() == 0 ? draw_in_blocks(logits, len, total, random, space) : 0;
         }
         // One percent less than the bound, so that rounding in the sum cannot matter.
@@ -370,19 +464,12 @@ DEVICE void run(const Args& args) {
     Row row = args.rows.get(block_x());
     int len = int(args.vocab_size);
     Global<float> logits = args.logits.from(int64_t(block_x()) * args.stride);
-    bool is_valid;
-    // A masked NaN is still a failure of the model.
-    Global<const float> unchanged{logits.at};
-    finite_max(unchanged, len, is_valid);
+    Best best = row_best(args, block_x());
     uint32_t token = NO_TOKEN;
-    if (is_valid) {
-        adjust(args, row, logits, len);
-        float max = finite_max(unchanged, len, is_valid);
-        if (is_valid && row.temperature < GREEDY_BELOW) {
-            token = first_of(logits, len, max, space);
-        } else if (is_valid) {
-            token = draw_token(row, logits, len, max, space);
-        }
+    if (best.is_valid && row.temperature < GREEDY_BELOW) {
+        token = best.token;
+    } else if (best.is_valid) {
+        token = draw_token(args, row, logits, len, best.max, space);
     }
     if (thread_id() == 0) {
         args.tokens.set(block_x(), token);
@@ -393,6 +480,8 @@ DEVICE void run(const Args& args) {
     }
 }
 
+KERNEL(sample_scan, Args, SCAN_THREADS, scan)
+KERNEL(sample_weigh, Args, WEIGH_THREADS, weigh)
 KERNEL(sample, Args, THREADS, run)
 
 }  // namespace sample

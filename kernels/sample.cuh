@@ -57,4 +57,9 @@ DEVICE uint32_t ordered(float x) {
     return bits >> 31 ? ~bits : bits | 1u << 31;
 }
 
+/// The value of a number that `ordered` gave.
+DEVICE float unordered(uint32_t key) {
+    return bits_float(key >> 31 ? key & 0x7FFFFFFFu : ~key);
+}
+
 }  // namespace sample

@@ -1,8 +1,6 @@
-// A row's parameters, and what changes its logits before temperature: masks, minimum length, bias,
-// penalties, in this order.
+// What sampling and log-probabilities share: a row's parameters, penalties, the largest logit.
 //
-// Invariant: each step touches only the logits of the tokens it names; an id outside the vocabulary
-// names none.
+// Invariant: of equal logits the one of the lowest token is the larger key.
 #pragma once
 
 #include "sample.cuh"
@@ -16,6 +14,11 @@ constexpr float GREEDY_BELOW = 1e-5f;
 /// Blocks of 256 of the largest vocabulary.
 constexpr int MAX_BLOCKS = 1536;
 constexpr int NUM_BUCKETS = 1024;
+/// Logits of a block of sample_scan and sample_weigh, whatever the vocabulary and the batch.
+constexpr int CHUNK = 2048;
+constexpr int SCAN_THREADS = 256;
+/// Sixteen for each 256 logits.
+constexpr int WEIGH_THREADS = CHUNK / BLOCK * LANES;
 
 /// Parameters of a row; the struct of the host's `SampleRow`.
 struct Row {
@@ -57,6 +60,11 @@ struct Args {
     Global<uint32_t> counts;
     Global<uint32_t> tokens;
     Global<uint32_t> last_tokens;
+    /// [rows, (vocab_size + CHUNK - 1) / CHUNK]: `key_of` each chunk's largest logit, or of infinity
+    /// where the chunk holds what no logits may.
+    Global<unsigned long long> chunk_keys;
+    /// [rows, (vocab_size + BLOCK - 1) / BLOCK]: the sums of weights.
+    Global<double> block_sums;
     uint32_t vocab_size;
     uint32_t stride;
 };
@@ -82,51 +90,34 @@ DEVICE float finite_max(Global<const float> logits, int len, bool& is_valid) {
     return max;
 }
 
+/// A token's place in the order: larger value first, then lower id. Never zero.
+DEVICE unsigned long long key_of(float x, int i) {
+    return (unsigned long long)ordered(x) << 32 | uint32_t(~uint32_t(i));
+}
+
+/// The largest key of a block, in every thread.
+DEVICE unsigned long long block_best(unsigned long long best) {
+    SHARED_ARRAY(unsigned long long, parts, WARP);
+    for (int mask = WARP / 2; mask > 0; mask /= 2) {
+        unsigned long long other = shfl_xor(best, mask);
+        best = other > best ? other : best;
+    }
+    sync_block();
+    if (lane_id() == 0) {
+        parts.set(warp_id(), best);
+    }
+    sync_block();
+    for (int i = 0; i < num_threads() / WARP; i++) {
+        unsigned long long other = parts.get(i);
+        best = other > best ? other : best;
+    }
+    return best;
+}
+
 DEVICE float penalized(float x, const Row& row, uint32_t count) {
     x = x > 0.0f ? x / row.repetition_penalty : x * row.repetition_penalty;
     x = x - row.frequency_penalty * float(count);
     return count > 0 ? x - row.presence_penalty : x;
-}
-
-/// Masks, minimum length, bias, penalties. Barriers order what touches the same logits.
-DEVICE void adjust(const Args& args, const Row& row, Global<float> logits, int len) {
-    int words = div_up(len, 32);
-    for (int i = thread_id(); i < len; i += THREADS) {
-        bool allowed = true;
-        if (row.allowed != NO_TOKEN) {
-            allowed &= args.masks.get(int64_t(row.allowed) * words + i / 32) >> (i % 32) & 1;
-        }
-        if (row.grammar != NO_TOKEN) {
-            allowed &= args.masks.get(int64_t(row.grammar) * words + i / 32) >> (i % 32) & 1;
-        }
-        if (!allowed) {
-            logits.set(i, -INFINITY);
-        }
-    }
-    sync_block();
-    for (uint32_t i = row.masked_start + thread_id(); i < row.masked_end; i += THREADS) {
-        uint32_t token = args.masked.get(i);
-        if (token < uint32_t(len)) {
-            logits.set(token, -INFINITY);
-        }
-    }
-    sync_block();
-    // A token may occur twice: one after the other.
-    for (uint32_t i = row.bias_start; thread_id() == 0 && i < row.bias_end; i++) {
-        uint32_t token = args.bias_tokens.get(i);
-        if (token < uint32_t(len)) {
-            logits.set(token, logits.get(token) + args.biases.get(i));
-        }
-    }
-    sync_block();
-    for (uint32_t i = thread_id(); i < row.counts_capacity; i += THREADS) {
-        int64_t at = 2 * (int64_t(row.counts_start) + i);
-        uint32_t token = args.counts.get(at);
-        if (token < uint32_t(len)) {
-            logits.set(token, penalized(logits.get(token), row, args.counts.get(at + 1)));
-        }
-    }
-    sync_block();
 }
 
 }  // namespace sample

@@ -115,6 +115,7 @@ pub(crate) fn embed(launcher: &mut dyn Launcher, seed: u64) -> Result<(), Launch
                 },
                 token_ids,
                 out: out.at,
+                group_offsets: Address::NULL,
                 format: WeightFormat::Plain(weight_dtype).code(),
                 first_row: part.start as u32,
                 num_table_rows: part.len() as u32,
@@ -122,7 +123,7 @@ pub(crate) fn embed(launcher: &mut dyn Launcher, seed: u64) -> Result<(), Launch
                 stride: out.stride() as u32,
                 scale,
                 is_last: u32::from(part.end == num_rows),
-                unused: 0,
+                rows_per_group: 0,
             };
             args.launch(launcher, dtype, ids.len())?;
         }
@@ -155,6 +156,7 @@ pub(crate) fn dequantize(launcher: &mut dyn Launcher, seed: u64) -> Result<(), L
             },
             token_ids: Address::NULL,
             out: out.at,
+            group_offsets: Address::NULL,
             format: WeightFormat::Plain(weight_dtype).code(),
             first_row: 0,
             num_table_rows: num_rows as u32,
@@ -162,7 +164,7 @@ pub(crate) fn dequantize(launcher: &mut dyn Launcher, seed: u64) -> Result<(), L
             stride: out.stride() as u32,
             scale: 1.0,
             is_last: 1,
-            unused: 0,
+            rows_per_group: 0,
         };
         args.launch(launcher, Dtype::F32, num_rows)?;
         same_bits(weight_dtype.name(), &out.read(launcher)?, &expected)?;

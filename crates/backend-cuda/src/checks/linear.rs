@@ -230,6 +230,7 @@ fn dequantize(
         },
         token_ids: Address::NULL,
         out: to.at,
+        group_offsets: Address::NULL,
         format: format.code(),
         first_row: 0,
         num_table_rows: to.num_rows as u32,
@@ -237,7 +238,7 @@ fn dequantize(
         stride: to.stride() as u32,
         scale: 1.0,
         is_last: 1,
-        unused: 0,
+        rows_per_group: 0,
     };
     args.launch(launcher, to.dtype, to.num_rows)
 }

@@ -10,14 +10,14 @@ mod attention;
 mod checks_test;
 mod dense;
 mod elementwise;
-mod embed;
+pub(crate) mod embed;
 mod linear;
 mod logprobs;
 mod moe;
 mod oracle;
 mod rope;
 mod sample;
-mod support;
+pub(crate) mod support;
 
 pub use dense::dense_products;
 

@@ -193,7 +193,7 @@ struct Drawing {
 
 impl Drawing {
     fn new(launcher: &mut dyn Launcher, random: &mut Random) -> Result<Self, LaunchError> {
-        let vocab_size = random.choose(&[1, 37, 300, 2050]);
+        let vocab_size = random.choose(&[1, 37, 300, 2050, 4500]);
         let num_rows = random.within(1, 6);
         let sequences: Vec<Sequence> = (0..num_rows)
             .map(|_| Sequence::new(random, vocab_size))
@@ -251,6 +251,8 @@ impl Drawing {
             counts: self.counts,
             tokens,
             last_tokens: self.last_tokens,
+            chunk_keys: launcher.alloc(8 * num_rows * Sample::num_chunks(self.vocab_size))?,
+            block_sums: launcher.alloc(8 * num_rows * Sample::num_blocks(self.vocab_size))?,
             vocab_size: self.vocab_size as u32,
             stride: self.vocab_size as u32,
         };

@@ -65,8 +65,11 @@ pub struct Embed {
     pub table: Weights,
     /// One for each row of `out`, or null.
     pub token_ids: Address,
-    /// `[rows, width]`.
+    /// `[rows, width]`, rows at multiples of sixteen bytes.
     pub out: Address,
+    /// Without ids: `[groups + 1]`, u32, the rows of each group of `rows_per_group` rows of the
+    /// table; groups without rows are left out. Null: all are widened.
+    pub group_offsets: Address,
     /// [`WeightFormat::code`].
     pub format: u32,
     /// The id of the table's first row, where a table has several parts.
@@ -81,8 +84,8 @@ pub struct Embed {
     pub scale: f32,
     /// 1 for the last part: it makes rows of unknown ids NaN.
     pub is_last: u32,
-    /// Zero.
-    pub unused: u32,
+    /// Rows of the table that a group has, where there are groups.
+    pub rows_per_group: u32,
 }
 
 impl Embed {
@@ -99,11 +102,11 @@ impl Embed {
         num_rows: usize,
     ) -> Result<(), LaunchError> {
         let kernel = pick(dtype, ["embed_f32", "embed_f16", "embed_bf16"]);
-        let columns = (self.width as usize).div_ceil(Self::NUM_THREADS as usize);
+        let packs = (self.width as usize).div_ceil(16 / dtype.size());
         launch(
             launcher,
             kernel,
-            [num_rows, columns, 1],
+            [num_rows, packs.div_ceil(Self::NUM_THREADS as usize), 1],
             Self::NUM_THREADS,
             0,
             self,

@@ -1,4 +1,4 @@
-//! The sampler: kernels/sample.cu.
+//! The sampler: kernels/sample.cu, three kernels with one struct of arguments.
 //!
 //! Invariant: the token is the CPU sampler's for the same logits and parameters.
 
@@ -98,6 +98,10 @@ pub struct Sample {
     pub tokens: Address,
     /// `[slots]`, u32: what the next step takes its tokens from.
     pub last_tokens: Address,
+    /// `[rows, `[`Sample::num_chunks`]`]`, u64: a workspace.
+    pub chunk_keys: Address,
+    /// `[rows, `[`Sample::num_blocks`]`]`, f64: a workspace.
+    pub block_sums: Address,
     /// Logits of a row.
     pub vocab_size: u32,
     /// Elements from one row of logits to the next.
@@ -108,7 +112,17 @@ impl Sample {
     /// Tokens of a vocabulary at most.
     pub const MAX_VOCAB_SIZE: u32 = 1536 * 256;
 
-    /// Runs it for `num_rows` rows.
+    /// Chunks of a row, each of which a thread block reads by itself.
+    pub fn num_chunks(vocab_size: usize) -> usize {
+        vocab_size.div_ceil(2048)
+    }
+
+    /// Blocks of a row whose weights are summed in f32.
+    pub fn num_blocks(vocab_size: usize) -> usize {
+        vocab_size.div_ceil(256)
+    }
+
+    /// Runs it for `num_rows` rows: three launches.
     ///
     /// # Errors
     /// Too large a vocabulary; what the device says.
@@ -119,6 +133,9 @@ impl Sample {
                 self.vocab_size
             )));
         }
+        let chunks = [Self::num_chunks(self.vocab_size as usize), num_rows, 1];
+        launch(launcher, "sample_scan", chunks, 256, 0, self)?;
+        launch(launcher, "sample_weigh", chunks, 128, 0, self)?;
         launch(launcher, "sample", [num_rows, 1, 1], 512, 0, self)
     }
 }

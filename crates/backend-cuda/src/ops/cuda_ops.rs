@@ -23,8 +23,8 @@ use crate::{Address, Device, Dtype};
 
 /// Of a decode step beside products and norms: rotation, attention, its merge, the activation.
 const LAUNCHES_PER_LAYER: usize = 4;
-/// Routes, the sorting by expert, two products, the activation, the weighted sum.
-const LAUNCHES_OF_EXPERTS: usize = 6;
+/// Routes, the sorting by expert, the activation, the weighted sum; products are counted apart.
+const LAUNCHES_OF_EXPERTS: usize = 4;
 
 impl<D: Device> Ops for CudaOps<D> {
     type Buffer = CudaBuffer;
@@ -81,9 +81,9 @@ impl<D: Device> Ops for CudaOps<D> {
     fn new_linear(
         &mut self,
         parts: Vec<WeightView>,
-        parallelism: Parallelism,
+        _parallelism: Parallelism,
     ) -> Result<CudaLinear, OpsError> {
-        let linear = self.loader().linear(&parts, parallelism)?;
+        let linear = self.loader().linear(&parts)?;
         self.num_step_launches += product::num_launches(self.options.dtype, &linear);
         Ok(linear)
     }
@@ -104,9 +104,13 @@ impl<D: Device> Ops for CudaOps<D> {
         let experts = self
             .loader()
             .experts(&experts, spec.num_experts_per_token)?;
-        self.num_step_launches += LAUNCHES_OF_EXPERTS;
         let max_rows = self.options.limits.max_num_batched_tokens;
         let dtype = self.options.dtype;
+        self.num_step_launches += LAUNCHES_OF_EXPERTS;
+        for weight in [&experts.gate_up, &experts.down] {
+            self.num_step_launches +=
+                product::num_grouped_launches(dtype, weight, experts.num_experts);
+        }
         self.moe_space
             .reserve(&mut self.device, dtype, max_rows, &experts)?;
         Ok(experts)
@@ -143,6 +147,7 @@ impl<D: Device> Ops for CudaOps<D> {
                 table: part.weights,
                 token_ids,
                 out: out.at,
+                group_offsets: Address::NULL,
                 format: part.format.code(),
                 first_row,
                 num_table_rows: part.num_rows as u32,
@@ -150,7 +155,7 @@ impl<D: Device> Ops for CudaOps<D> {
                 stride: out.stride as u32,
                 scale,
                 is_last: u32::from(i + 1 == table.parts.len()),
-                unused: 0,
+                rows_per_group: 0,
             };
             self.run(|device| args.launch(device, out.dtype, num_rows));
             first_row += part.num_rows as u32;
@@ -366,9 +371,9 @@ impl<D: Device> Ops for CudaOps<D> {
             && x.num_rows <= self.options.limits.max_num_batched_tokens;
         if self.resize("moe", fits, x.num_rows, out) {
             let out = out.rows;
-            let space = std::mem::take(&mut self.moe_space);
-            self.run(|device| space.run(device, experts, [&x, &routes, &out]));
-            self.moe_space = space;
+            let (space, moe_space) = (self.space, std::mem::take(&mut self.moe_space));
+            self.run(|device| moe_space.run(device, space, experts, [&x, &routes, &out]));
+            self.moe_space = moe_space;
         }
     }
 

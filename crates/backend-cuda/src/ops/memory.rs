@@ -9,7 +9,7 @@ use crate::{Address, Device, LaunchError};
 
 /// What helps where weights do not fit.
 pub(super) const FOR_WEIGHTS: &str =
-    "a smaller model or a quantized one needs less; see what else uses the card";
+    "a smaller model, or one with fewer bits a weight, needs less; see what else uses the card";
 /// What helps where buffers do not fit.
 pub(super) const FOR_BUFFERS: &str =
     "a smaller --max-num-batched-tokens, --max-num-seqs or --max-model-len needs less";

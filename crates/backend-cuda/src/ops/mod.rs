@@ -27,11 +27,14 @@ mod library_test;
 mod load;
 mod memory;
 mod moe;
+#[cfg(all(test, emulator))]
+mod packed_test;
 mod product;
 mod profile;
 mod results;
 mod sampling;
 mod slots;
+mod space;
 mod state;
 mod step;
 mod warm_up;

@@ -8,6 +8,7 @@ use hotspare_model::ops::OpsError;
 use super::buffer::Rows;
 use super::memory::{FOR_BUFFERS, alloc, product};
 use super::product::{Groups, grouped};
+use super::space::Space;
 use super::weights::CudaExperts;
 use crate::kernels::{Activation, Gated, Moe};
 use crate::{Address, Device, Dtype, LaunchError};
@@ -68,6 +69,7 @@ impl MoeSpace {
     pub(super) fn run<D: Device>(
         &self,
         device: &mut D,
+        space: Option<Space>,
         experts: &CudaExperts,
         [x, routes, out]: [&Rows; 3],
     ) -> Result<(), LaunchError> {
@@ -108,13 +110,13 @@ impl MoeSpace {
             max_rows: x.num_rows,
             usual_rows: num_pairs.div_ceil(experts.num_experts),
         };
-        grouped(device, x, &experts.gate_up, &gate_up, groups)?;
+        grouped(device, space, x, &experts.gate_up, &gate_up, groups)?;
         gated(device, Activation::Silu, &gate_up, &activated)?;
         let groups = Groups {
             x_rows: Address::NULL,
             ..groups
         };
-        grouped(device, &activated, &experts.down, &down, groups)?;
+        grouped(device, space, &activated, &experts.down, &down, groups)?;
         moe.combine(device, dtype)
     }
 }

@@ -5,8 +5,9 @@
 
 use super::buffer::Rows;
 use super::library::Library;
+use super::space::Space;
 use super::weights::{CudaLinear, Matrix, SPACE_BYTES, dense};
-use crate::kernels::{Linear, Road, WeightFormat, Weights};
+use crate::kernels::{Linear, Road, WeightFormat};
 use crate::{Address, Device, Dtype, LaunchError};
 
 /// Rows above which quantized weights are widened once instead of in each tile of rows.
@@ -30,7 +31,7 @@ pub(super) struct Groups {
 pub(super) fn linear<D: Device>(
     device: &mut D,
     library: &mut Library,
-    space: Option<Address>,
+    space: Option<Space>,
     x: &Rows,
     weight: &CudaLinear,
     out: &Rows,
@@ -67,6 +68,17 @@ pub(super) fn num_launches(dtype: Dtype, weight: &CudaLinear) -> usize {
     each.sum()
 }
 
+/// Launches of a product with `num_groups` experts' weights.
+pub(super) fn num_grouped_launches(dtype: Dtype, weight: &Matrix, num_groups: usize) -> usize {
+    if !weight.is_packed() {
+        return 1;
+    }
+    let row_bytes = dtype.stride(weight.width) * dtype.size();
+    let fit = (SPACE_BYTES / row_bytes).max(1);
+    let num_outputs = (weight.num_rows / num_groups.max(1)).max(1);
+    2 * num_groups.div_ceil((fit / num_outputs).max(1)) * num_outputs.div_ceil(fit)
+}
+
 /// Whether a kernel takes the weights as they lie there.
 fn is_direct(weight: &Matrix, dtype: Dtype, num_rows: usize) -> bool {
     let is_fused = is_fused(weight);
@@ -83,7 +95,7 @@ fn is_fused(weight: &Matrix) -> bool {
 fn matrix<D: Device>(
     device: &mut D,
     library: &mut Library,
-    space: Option<Address>,
+    space: Option<Space>,
     x: &Rows,
     weight: &Matrix,
     out: &Rows,
@@ -98,27 +110,13 @@ fn matrix<D: Device>(
         };
         return run(device, x, weight, out, road, None);
     }
-    let space = space.ok_or_else(|| LaunchError::Misuse("no space to widen weights".into()))?;
-    let row_bytes = x.dtype.stride(weight.width) * x.dtype.size();
-    // Whole tiles of outputs, where that many fit.
-    let fit = SPACE_BYTES / row_bytes;
-    let rows_per_piece = if fit >= 128 { fit / 128 * 128 } else { fit };
-    if rows_per_piece == 0 {
-        return Err(LaunchError::Misuse(format!("rows of {}", weight.width)));
-    }
+    let space = space.ok_or_else(no_space)?;
+    let rows_per_piece = space.num_rows(x.dtype, weight.width)?;
     for first in (0..weight.num_rows).step_by(rows_per_piece) {
         let piece = weight.rows(first, rows_per_piece.min(weight.num_rows - first));
-        if !library.is_planning() {
-            piece.widen(device, x.dtype, space, row_bytes)?;
-        }
-        let widened = Matrix {
-            format: WeightFormat::Plain(dense(x.dtype)),
-            weights: Weights {
-                data: space,
-                row_bytes: row_bytes as u64,
-                ..Weights::default()
-            },
-            ..piece
+        let widened = match library.is_planning() {
+            true => space.holding(&piece, x.dtype),
+            false => space.widen(device, &piece, x.dtype, None)?,
         };
         let out = columns(out, first);
         if library.product(device, x, &widened, &out)? || library.is_planning() {
@@ -130,20 +128,50 @@ fn matrix<D: Device>(
     Ok(())
 }
 
+fn no_space() -> LaunchError {
+    LaunchError::Misuse("no space to widen weights".into())
+}
+
 /// Products of groups of rows with the group's own part of `weight`, whose rows are
 /// `num_groups * num_outputs`.
+///
+/// Packed weights are widened a few groups at a time, or where one does not fit a part of one; of
+/// these a step reads only those that have rows, but queues launches for all.
 pub(super) fn grouped<D: Device>(
     device: &mut D,
+    space: Option<Space>,
     x: &Rows,
     weight: &Matrix,
     out: &Rows,
     groups: Groups,
 ) -> Result<(), LaunchError> {
+    let is_fused = !matches!(weight.format, WeightFormat::Plain(_));
     let road = match Road::best(groups.usual_rows) {
-        Road::Tile if weight.format != WeightFormat::Plain(dense(x.dtype)) => Road::Skinny(16),
+        Road::Tile if is_fused => Road::Skinny(16),
         road => road,
     };
-    run(device, x, weight, out, road, Some(groups))
+    if !weight.is_packed() {
+        return run(device, x, weight, out, road, Some(groups));
+    }
+    let space = space.ok_or_else(no_space)?;
+    let num_outputs = weight.num_rows / groups.num_groups;
+    let fit = space.num_rows(x.dtype, weight.width)?;
+    let groups_per_piece = (fit / num_outputs).max(1);
+    for group in (0..groups.num_groups).step_by(groups_per_piece) {
+        let some = Groups {
+            num_groups: groups_per_piece.min(groups.num_groups - group),
+            offsets: groups.offsets.offset(4 * group),
+            ..groups
+        };
+        for first in (0..num_outputs).step_by(fit.min(num_outputs)) {
+            let len = fit.min(num_outputs - first);
+            let piece = weight.rows(group * num_outputs + first, some.num_groups * len);
+            let part_of = Some((some.offsets, len));
+            let widened = space.widen(device, &piece, x.dtype, part_of)?;
+            run(device, x, &widened, &columns(out, first), road, Some(some))?;
+        }
+    }
+    Ok(())
 }
 
 fn run<D: Device>(

@@ -7,6 +7,7 @@ use super::buffer::{CudaBuffer, Rows};
 use super::library::Library;
 use super::product;
 use super::results::ResultParts;
+use super::space::Space;
 use super::step::Step;
 use super::work::Work;
 use crate::kernels::{Logprobs, LogprobsEntry, Rowwise, Sample, SampleRow};
@@ -16,7 +17,7 @@ use crate::{Address, Device, LaunchError};
 pub(super) struct Sampling<'a, D> {
     pub(super) device: &'a mut D,
     pub(super) library: &'a mut Library,
-    pub(super) space: Option<Address>,
+    pub(super) space: Option<Space>,
     pub(super) work: &'a Work,
     pub(super) step: &'a Step,
     pub(super) parts: ResultParts,
@@ -61,7 +62,7 @@ pub(super) fn gather<D: Device>(
 pub(super) fn logits_rows<D: Device>(
     device: &mut D,
     library: &mut Library,
-    space: Option<Address>,
+    space: Option<Space>,
     logits: &CudaBuffer,
     first: usize,
     num_rows: usize,
@@ -137,6 +138,8 @@ impl<D: Device> Sampling<'_, D> {
             counts: slots.counts,
             tokens: work.results_at.offset(self.parts.tokens + 4 * first),
             last_tokens: slots.last_tokens,
+            chunk_keys: slots.chunk_keys,
+            block_sums: slots.block_sums,
             vocab_size: rows.width as u32,
             stride: rows.stride as u32,
         };

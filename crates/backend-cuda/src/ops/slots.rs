@@ -15,7 +15,7 @@ use hotspare_batch::{Row, RowError, SamplingParams, SlotInit, StopParams, TokenI
 use hotspare_model::ops::{OpsError, StepLimits};
 
 use super::memory::{FOR_BUFFERS, alloc, product};
-use crate::kernels::{CountPair, NO_TOKEN, SampleRow, counts_table};
+use crate::kernels::{CountPair, NO_TOKEN, Sample, SampleRow, counts_table};
 use crate::{Address, Device, LaunchError};
 
 /// Tokens that a request may bias. The API's own bound is lower.
@@ -82,6 +82,9 @@ pub(super) struct Slots {
     pub(super) biases: Address,
     /// `[slots]`.
     pub(super) last_tokens: Address,
+    /// Workspaces of the kernels, for as many rows as slots.
+    pub(super) chunk_keys: Address,
+    pub(super) block_sums: Address,
 }
 
 impl Slots {
@@ -113,6 +116,8 @@ impl Slots {
             bias_tokens: memory(&[num_slots, MAX_NUM_BIASES, 4])?,
             biases: memory(&[num_slots, MAX_NUM_BIASES, 4])?,
             last_tokens: memory(&[num_slots, 4])?,
+            chunk_keys: memory(&[num_slots, Sample::num_chunks(vocab_size), 8])?,
+            block_sums: memory(&[num_slots, Sample::num_blocks(vocab_size), 8])?,
         })
     }
 

@@ -23,11 +23,12 @@ use super::memory::device_error;
 use super::moe::MoeSpace;
 use super::results::{Awaited, parts};
 use super::sampling::Sampling;
+use super::space::Space;
 use super::step::Step;
 use super::warm_up::WarmUps;
 use super::work::Work;
 use crate::kernels::ResolveTokens;
-use crate::{Address, CudaOptions, Device, Dtype, LaunchError};
+use crate::{CudaOptions, Device, Dtype, LaunchError};
 
 /// The CUDA backend over a device.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct CudaOps<D: Device> {
     /// Before anything was allocated.
     pub(super) free_bytes_at_start: usize,
     /// Where weights are widened.
-    pub(super) space: Option<Address>,
+    pub(super) space: Option<Space>,
     pub(super) layers: Layers,
     pub(super) moe_space: MoeSpace,
     pub(super) vocab_size: usize,

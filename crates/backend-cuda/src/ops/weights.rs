@@ -1,18 +1,19 @@
 //! Weights on the device: how each type of a file lies there.
 //!
-//! Sixteen-bit activations meet dense weights of their own type and `Q8_0` and `Q4_K` in planes;
-//! f32 activations meet f32. Whatever else a file has is converted as it is loaded, but for
-//! quantized matrices that are not cut (embeddings, the output): those stay as they are and are
-//! widened piece by piece when a product needs them.
+//! Quantized weights take what they take in the file: `Q8_0` and `Q4_K` in planes, for their fused
+//! products; the other types as they are, and a piece is widened to sixteen bits whenever a product
+//! needs it. Dense weights become the activations' type as they are loaded, and so does everything
+//! under f32 activations, and experts of a layer whose gate and up are of unlike types.
 //!
 //! Invariant: a product's bits do not depend on which of these ways its weights take.
 
 use std::sync::Arc;
 
-use hotspare_model::ops::{ExpertViews, OpsError, Parallelism};
+use hotspare_model::ops::{ExpertViews, OpsError};
 use hotspare_model::weights::{WeightDtype, WeightView};
 
 use super::memory::{FOR_WEIGHTS, alloc, device_error, product, unsupported};
+use super::space::Space;
 use crate::kernels::{Embed, WeightFormat, Weights};
 use crate::planes::planes;
 use crate::{Address, Device, Dtype};
@@ -70,12 +71,12 @@ pub(super) fn dense(dtype: Dtype) -> WeightDtype {
 }
 
 /// How weights of `file`'s type lie on the device for activations of `dtype`.
-fn format_for(dtype: Dtype, file: WeightDtype, stays: bool) -> WeightFormat {
+fn format_for(dtype: Dtype, file: WeightDtype) -> WeightFormat {
     match file {
         _ if dtype == Dtype::F32 => WeightFormat::Plain(WeightDtype::F32),
         WeightDtype::Q8_0 => WeightFormat::Q8_0Planes,
         WeightDtype::Q4K => WeightFormat::Q4KPlanes,
-        file if file.is_quantized() && stays => WeightFormat::Plain(file),
+        file if file.is_quantized() => WeightFormat::Plain(file),
         _ => WeightFormat::Plain(dense(dtype)),
     }
 }
@@ -98,17 +99,12 @@ pub(super) struct WeightLoader<'a, D> {
     pub(super) device: &'a mut D,
     pub(super) dtype: Dtype,
     /// [`SPACE_BYTES`], once something was converted.
-    pub(super) space: &'a mut Option<Address>,
+    pub(super) space: &'a mut Option<Space>,
 }
 
 impl<D: Device> WeightLoader<'_, D> {
     /// A linear layer that stacks `views`.
-    pub(super) fn linear(
-        &mut self,
-        views: &[WeightView],
-        parallelism: Parallelism,
-    ) -> Result<CudaLinear, OpsError> {
-        let stays = parallelism == Parallelism::Replicated;
+    pub(super) fn linear(&mut self, views: &[WeightView]) -> Result<CudaLinear, OpsError> {
         let shapes: Option<Vec<[usize; 2]>> = views
             .iter()
             .map(|view| view.shape().try_into().ok())
@@ -121,7 +117,7 @@ impl<D: Device> WeightLoader<'_, D> {
         let mut parts = Vec::new();
         let formats = views
             .iter()
-            .map(|view| format_for(self.dtype, view.dtype(), stays));
+            .map(|view| format_for(self.dtype, view.dtype()));
         let all: Vec<(&WeightView, WeightFormat)> = views.iter().zip(formats).collect();
         for group in all.chunk_by(|a, b| a.1 == b.1) {
             let num_rows = group.iter().map(|(view, _)| view.shape()[0]).sum();
@@ -171,6 +167,9 @@ impl<D: Device> WeightLoader<'_, D> {
         let gate_up = self.stack(gate_up, num_experts * 2 * width, hidden)?;
         let downs = experts.iter().map(|expert| &expert.down);
         let down = self.stack(downs, num_experts * hidden, width)?;
+        if gate_up.is_packed() || down.is_packed() {
+            self.space()?;
+        }
         Ok(CudaExperts {
             gate_up,
             down,
@@ -190,7 +189,7 @@ impl<D: Device> WeightLoader<'_, D> {
     ) -> Result<Matrix, OpsError> {
         let mut formats = views
             .clone()
-            .map(|view| format_for(self.dtype, view.dtype(), false));
+            .map(|view| format_for(self.dtype, view.dtype()));
         let first = formats.next();
         let format = first
             .filter(|first| formats.all(|format| format == *first))
@@ -209,16 +208,15 @@ impl<D: Device> WeightLoader<'_, D> {
         format != WeightFormat::Plain(dense(self.dtype))
     }
 
-    fn space(&mut self) -> Result<Address, OpsError> {
+    fn space(&mut self) -> Result<Space, OpsError> {
         if let Some(space) = *self.space {
             return Ok(space);
         }
-        let space = alloc(
-            self.device,
-            "space to widen weights",
-            SPACE_BYTES,
-            FOR_WEIGHTS,
-        )?;
+        let what = "space to widen weights";
+        let space = Space {
+            at: alloc(self.device, what, SPACE_BYTES, FOR_WEIGHTS)?,
+            num_bytes: SPACE_BYTES,
+        };
         *self.space = Some(space);
         Ok(space)
     }
@@ -307,7 +305,7 @@ impl<D: Device> WeightLoader<'_, D> {
         bytes: &[u8],
         file_bytes: usize,
     ) -> Result<(), OpsError> {
-        let space = self.space()?;
+        let space = self.space()?.at;
         self.write(space, bytes)?;
         let source = Matrix {
             format: WeightFormat::Plain(from),
@@ -321,7 +319,7 @@ impl<D: Device> WeightLoader<'_, D> {
         };
         let row_bytes = matrix.weights.row_bytes as usize;
         let out = matrix.weights.data.offset(first * row_bytes);
-        let widened = source.widen(self.device, self.dtype, out, row_bytes);
+        let widened = source.widen(self.device, self.dtype, out, row_bytes, None);
         widened.map_err(|error| device_error(&error))
     }
 
@@ -365,6 +363,11 @@ impl<D: Device> WeightLoader<'_, D> {
 }
 
 impl Matrix {
+    /// Whether it has no product of its own, and is widened for each.
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self.format, WeightFormat::Plain(dtype) if dtype.is_quantized())
+    }
+
     /// Rows `first` to `first + num_rows`.
     pub(super) fn rows(&self, first: usize, num_rows: usize) -> Self {
         let w = &self.weights;
@@ -383,18 +386,22 @@ impl Matrix {
         }
     }
 
-    /// Widens all rows to `dtype`, `row_bytes` from one to the next, at `out`.
+    /// Widens all rows to `dtype`, `row_bytes` from one to the next, at `out`; where they belong to
+    /// `groups` (offsets, rows of a group), those of groups that have rows to multiply.
     pub(super) fn widen<D: Device>(
         &self,
         device: &mut D,
         dtype: Dtype,
         out: Address,
         row_bytes: usize,
+        groups: Option<(Address, usize)>,
     ) -> Result<(), crate::LaunchError> {
+        let (group_offsets, rows_per_group) = groups.unwrap_or((Address::NULL, 0));
         let args = Embed {
             table: self.weights,
             token_ids: Address::NULL,
             out,
+            group_offsets,
             format: self.format.code(),
             first_row: 0,
             num_table_rows: self.num_rows as u32,
@@ -402,7 +409,7 @@ impl Matrix {
             stride: (row_bytes / dtype.size()) as u32,
             scale: 1.0,
             is_last: 1,
-            unused: 0,
+            rows_per_group: rows_per_group as u32,
         };
         args.launch(device, dtype, self.num_rows)
     }
