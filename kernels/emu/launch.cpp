@@ -235,8 +235,8 @@ static std::string check_launch(const emu::Launch& launch, const emu::Registrati
         return "no such kernel";
     }
     if (launch.args_len != kernel->args_len) {
-        return "arguments of " + std::to_string(launch.args_len) + " bytes where the kernel takes " +
-               std::to_string(kernel->args_len);
+        return "arguments of " + std::to_string(launch.args_len) +
+               " bytes where the kernel takes " + std::to_string(kernel->args_len);
     }
     if (launch.num_threads == 0 || launch.num_threads % 32 != 0 ||
         int(launch.num_threads) > kernel->max_threads) {

@@ -276,11 +276,14 @@ pub(crate) fn attention(launcher: &mut dyn Launcher, seed: u64) -> Result<(), La
         check_case(launcher, &case)?;
         launcher.free_all();
     }
-    every_class(launcher, &mut random, seed)
+    match seed {
+        0..6 => every_class(launcher, &mut random, seed),
+        _ => Ok(()),
+    }
 }
 
-/// One pair of dtypes, which the seed numbers, with every kernel: contexts of several splits, with
-/// and without a window that is wider than one.
+/// The pair of dtypes that `seed` numbers (there are six) with every kernel: contexts of several
+/// splits, with and without a window that is wider than one.
 fn every_class(
     launcher: &mut dyn Launcher,
     random: &mut Random,
