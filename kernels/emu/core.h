@@ -2,8 +2,9 @@
 // checked at each access.
 //
 // One launch runs on the calling thread, block after block; a fibre runs until it has to wait for
-// others. The shadow remembers who wrote and read each two bytes of shared memory last and when,
-// so that a missing barrier is seen in every order of execution, not only in an unlucky one.
+// others. Shadows remember who wrote and read each two bytes of shared memory, and of the global
+// memory that may be written, last and when: a missing barrier is seen in every order of execution,
+// not only in an unlucky one.
 //
 // Invariant: the first mistake ends the launch; its message names the kernel, block and thread.
 #pragma once
@@ -12,7 +13,9 @@
 #include <stdint.h>
 
 #include <deque>
+#include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace emu {
@@ -48,6 +51,32 @@ constexpr uint8_t ATOMIC = 0xFE;
 struct Granule {
     Stamp writer;
     Stamp reader;
+};
+
+/// As `Granule`, of global memory, which all blocks of a launch share.
+struct GlobalGranule {
+    Granule in_block;
+    /// The launch (its first epoch) in which more than one block read it, or added to it.
+    uint32_t read_by_blocks;
+    uint32_t added_to_by_blocks;
+};
+
+constexpr size_t PAGE_BYTES = 4096;
+struct Page {
+    GlobalGranule granules[PAGE_BYTES / GRANULE];
+};
+
+/// Shadow pages of the global memory that was touched.
+struct GlobalShadow {
+    /// What is kept from launch to launch: about a hundred megabytes.
+    static constexpr size_t MAX_PAGES = 2048;
+    static constexpr size_t NUM_RECENT = 64;
+    std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;
+    struct Recent {
+        uintptr_t number;
+        Page* page;
+    };
+    Recent recent[NUM_RECENT];
 };
 
 /// A copy that was started and has not landed.
@@ -104,6 +133,8 @@ struct Context {
     uint32_t grid[3];
     std::vector<Region> regions;
     size_t last_region;
+    uint32_t launch_epoch;
+    GlobalShadow global_shadow;
     // The block.
     uint32_t block[3];
     uint32_t epoch;
@@ -119,6 +150,9 @@ struct Context {
     std::vector<uint8_t> in_flight;
     std::vector<Fiber> fibers;
     std::vector<WarpState> warps;
+    /// The order in which they run: warps, and the lanes of each.
+    std::vector<uint32_t> warp_order;
+    std::vector<uint32_t> lane_order;
     // The machine.
     Fiber* fiber;
     void* main_stack_pointer;
@@ -134,10 +168,40 @@ extern __thread Context* current;
 /// Ends the launch; does not return.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-/// Checks `num_bytes` of global memory.
-void check_global(const void* at, size_t num_bytes, size_t alignment, bool writes);
-
 enum class Access { Read, Write, Atomic };
+/// Checks `num_bytes` of global memory and notes the access of the running fibre. `bytes`: what a
+/// write is about to put there.
+void check_global(const void* at, size_t num_bytes, size_t alignment, Access access,
+                  const void* bytes = nullptr);
+/// Notes an access to writable global memory; ends the launch where it is a race.
+void note_global(Context& c, const unsigned char* at, size_t num_bytes, Access access,
+                 const void* bytes);
+
+/// Whether an access of the running block noted in `stamp` is not ordered before one that `fiber`
+/// makes now.
+inline bool conflicts(const Context& c, const Stamp& stamp, const Fiber& fiber) {
+    if (stamp.epoch != c.epoch) {
+        return false;
+    }
+    if (stamp.warp != fiber.warp) {
+        return true;
+    }
+    return stamp.lane != fiber.lane && stamp.warp_epoch == c.warps[fiber.warp].epoch;
+}
+
+/// Adds a read to those since the block's last barrier.
+inline void note_read(const Context& c, Stamp& reader, const Stamp& own) {
+    if (reader.epoch != c.epoch) {
+        reader = own;
+    } else if (reader.warp != own.warp) {
+        reader.warp = MANY;
+    } else if (reader.warp_epoch != own.warp_epoch) {
+        reader = own;
+    } else if (reader.lane != own.lane) {
+        reader.lane = MANY;
+    }
+}
+
 /// Checks `num_bytes` of shared memory from `offset` on and notes the access of `fiber`.
 void check_shared(Fiber& fiber, size_t offset, size_t num_bytes, size_t alignment, Access access);
 

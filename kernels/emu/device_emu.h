@@ -1,7 +1,7 @@
 // The host's side of device.cuh: the same names as on the card, each checked.
 //
-// Invariant: a kernel that passes here touches only memory that it may touch, in an order that
-// barriers give it.
+// Invariant: a kernel that passes here touches only memory that it may touch, shared and global, in
+// an order that barriers give it.
 #pragma once
 
 #include <math.h>
@@ -60,13 +60,14 @@ template <typename T>
 struct Global {
     T* at;
     T get(int64_t i) const {
-        emu::check_global(at + i, sizeof(T), alignof(T), false);
+        emu::check_global(at + i, sizeof(T), alignof(T), emu::Access::Read);
         return at[i];
     }
     template <typename U>
     void set(int64_t i, U x) const {
-        emu::check_global(at + i, sizeof(T), alignof(T), true);
-        at[i] = x;
+        T value = x;
+        emu::check_global(at + i, sizeof(T), alignof(T), emu::Access::Write, &value);
+        at[i] = value;
     }
     template <typename U = T>
     Pack<U> get_pack(int64_t i) const {
@@ -74,7 +75,7 @@ struct Global {
     }
     template <typename U>
     void set_pack(int64_t i, const Pack<U>& x) const {
-        emu::check_global(at + i, 16, 16, true);
+        emu::check_global(at + i, 16, 16, emu::Access::Write, &x);
         memcpy(at + i, &x, 16);
     }
     Global<T> from(int64_t i) const { return Global<T>{at + i}; }
@@ -88,11 +89,11 @@ template <typename T>
 struct Global<const T> {
     const T* at;
     T get(int64_t i) const {
-        emu::check_global(at + i, sizeof(T), alignof(T), false);
+        emu::check_global(at + i, sizeof(T), alignof(T), emu::Access::Read);
         return at[i];
     }
     Pack<T> get_pack(int64_t i) const {
-        emu::check_global(at + i, 16, 16, false);
+        emu::check_global(at + i, 16, 16, emu::Access::Read);
         Pack<T> pack;
         memcpy(&pack, at + i, 16);
         return pack;
@@ -171,7 +172,7 @@ void atomic_add(Shared<T> s, int i, T x) {
     memcpy(emu::current->arena + at, &sum, sizeof(T));
 }
 inline uint32_t atomic_add(Global<uint32_t> s, int64_t i, uint32_t x) {
-    emu::check_global(s.at + i, 4, 4, true);
+    emu::check_global(s.at + i, 4, 4, emu::Access::Atomic);
     uint32_t before = s.at[i];
     s.at[i] = before + x;
     return before;

@@ -164,13 +164,25 @@ static void start_block(Context& c) {
     }
 }
 
+/// Draws the order in which the block's warps, and the lanes of each, run.
+static void shuffle_threads(Context& c, uint64_t& random) {
+    shuffle(c.warp_order, c.warps.size(), random);
+    c.lane_order.clear();
+    std::vector<uint32_t> lanes;
+    for (size_t warp = 0; warp < c.warps.size(); warp++) {
+        shuffle(lanes, WARP_LANES, random);
+        c.lane_order.insert(c.lane_order.end(), lanes.begin(), lanes.end());
+    }
+}
+
 /// Resumes the lanes of a warp for as long as one of them can go on; whether any could.
-static bool run_warp(Context& c, int warp, int first_lane) {
+static bool run_warp(Context& c, uint32_t warp) {
     bool has_run = false;
     for (bool goes_on = true; goes_on && !c.has_failed;) {
         goes_on = false;
         for (int i = 0; i < WARP_LANES && !c.has_failed; i++) {
-            Fiber& fiber = c.fibers[warp * WARP_LANES + (first_lane + i) % WARP_LANES];
+            uint32_t first = warp * WARP_LANES;
+            Fiber& fiber = c.fibers[first + c.lane_order[first + uint32_t(i)]];
             if (fiber.wait == Wait::None) {
                 resume(fiber);
                 goes_on = has_run = true;
@@ -182,18 +194,27 @@ static bool run_warp(Context& c, int warp, int first_lane) {
 
 static void run_block(Context& c, uint64_t& random) {
     start_block(c);
-    int num_warps = c.num_threads / WARP_LANES;
-    int first_warp = int(next_random(random) % uint64_t(num_warps));
-    int first_lane = int(next_random(random) % WARP_LANES);
+    shuffle_threads(c, random);
     while (c.num_done < c.num_threads && !c.has_failed) {
         bool has_run = false;
-        for (int i = 0; i < num_warps && !c.has_failed; i++) {
-            has_run |= run_warp(c, (first_warp + i) % num_warps, first_lane);
+        for (size_t i = 0; i < c.warp_order.size() && !c.has_failed; i++) {
+            has_run |= run_warp(c, c.warp_order[i]);
         }
         if (!has_run && !c.has_failed) {
             c.has_failed = true;
             c.error = "deadlock: threads wait for others that never come";
         }
+    }
+}
+
+static void start_launch(Context& c) {
+    c.last_region = 0;
+    c.has_failed = false;
+    c.error.clear();
+    // Every block starts a new epoch.
+    c.launch_epoch = c.epoch + 1;
+    if (c.global_shadow.pages.size() > GlobalShadow::MAX_PAGES) {
+        c.global_shadow = GlobalShadow{};
     }
 }
 
@@ -214,8 +235,8 @@ static std::string check_launch(const emu::Launch& launch, const emu::Registrati
         return "no such kernel";
     }
     if (launch.args_len != kernel->args_len) {
-        return "arguments of " + std::to_string(launch.args_len) + " bytes where the kernel takes " +
-               std::to_string(kernel->args_len);
+        return "arguments of " + std::to_string(launch.args_len) +
+               " bytes where the kernel takes " + std::to_string(kernel->args_len);
     }
     if (launch.num_threads == 0 || launch.num_threads % 32 != 0 ||
         int(launch.num_threads) > kernel->max_threads) {
@@ -246,10 +267,8 @@ static std::string run_grid(const emu::Launch& launch, const emu::Registration* 
     c.regions.assign(launch.regions, launch.regions + launch.num_regions);
     std::sort(c.regions.begin(), c.regions.end(),
               [](const emu::Region& a, const emu::Region& b) { return a.base < b.base; });
-    c.last_region = 0;
     c.dynamic_bytes = launch.shared_bytes;
-    c.has_failed = false;
-    c.error.clear();
+    emu::start_launch(c);
     uint64_t random = launch.seed;
     std::vector<uint32_t> order;
     emu::shuffle(order, size_t(launch.grid[0]) * launch.grid[1] * launch.grid[2], random);
@@ -281,12 +300,17 @@ extern "C" int hotspare_emu_launch(const emu::Launch* launch) {
     return 1;
 }
 
-/// The name of kernel number `index` in no particular order; null after the last.
-extern "C" const char* hotspare_emu_kernel_name(size_t index) {
+/// The name of kernel number `index` in no particular order, and the length of its arguments; null
+/// after the last.
+extern "C" const char* hotspare_emu_kernel(size_t index, size_t* args_len) {
     const emu::Registration* kernel = emu::first_registration();
     while (kernel != nullptr && index > 0) {
         kernel = kernel->next;
         index -= 1;
     }
-    return kernel == nullptr ? nullptr : kernel->name;
+    if (kernel == nullptr) {
+        return nullptr;
+    }
+    *args_len = kernel->args_len;
+    return kernel->name;
 }

@@ -1,5 +1,5 @@
 // Memory as a kernel sees it: bounds and alignment of global memory, the shadow of shared memory,
-// and copies that land at their wait.
+// and copies that land at their wait. Races on global memory: races.cpp.
 //
 // Invariant: an access that the card would get wrong in some order of execution is an error in
 // every order.
@@ -16,8 +16,10 @@ static bool holds(const Region& region, const unsigned char* at, size_t num_byte
            size_t(at - region.base) <= region.len - num_bytes;
 }
 
-void check_global(const void* address, size_t num_bytes, size_t alignment, bool writes) {
+void check_global(const void* address, size_t num_bytes, size_t alignment, Access access,
+                  const void* bytes) {
     Context& c = *current;
+    bool writes = access != Access::Read;
     const unsigned char* at = static_cast<const unsigned char*>(address);
     const char* what = writes ? "write" : "read";
     if (uintptr_t(at) % alignment != 0) {
@@ -38,32 +40,10 @@ void check_global(const void* address, size_t num_bytes, size_t alignment, bool 
                  ssize_t(at - region.base), region.len);
         }
     }
-    if (writes && !c.regions[c.last_region].is_writable) {
+    if (c.regions[c.last_region].is_writable) {
+        note_global(c, at, num_bytes, access, bytes);
+    } else if (writes) {
         fail("global write of %zu bytes to an input", num_bytes);
-    }
-}
-
-/// Whether an access noted in `stamp` is not ordered before one that `fiber` makes now.
-static bool conflicts(const Context& c, const Stamp& stamp, const Fiber& fiber) {
-    if (stamp.epoch != c.epoch) {
-        return false;
-    }
-    if (stamp.warp != fiber.warp) {
-        return true;
-    }
-    return stamp.lane != fiber.lane && stamp.warp_epoch == c.warps[fiber.warp].epoch;
-}
-
-static void note_read(const Context& c, Granule& granule, const Stamp& own) {
-    Stamp& reader = granule.reader;
-    if (reader.epoch != c.epoch) {
-        reader = own;
-    } else if (reader.warp != own.warp) {
-        reader.warp = MANY;
-    } else if (reader.warp_epoch != own.warp_epoch) {
-        reader = own;
-    } else if (reader.lane != own.lane) {
-        reader.lane = MANY;
     }
 }
 
@@ -94,7 +74,7 @@ void check_shared(Fiber& fiber, size_t offset, size_t num_bytes, size_t alignmen
                  g * GRANULE);
         }
         if (access == Access::Read) {
-            note_read(c, granule, own);
+            note_read(c, granule.reader, own);
             continue;
         }
         if (conflicts(c, granule.reader, fiber)) {
@@ -150,7 +130,7 @@ void start_copy(size_t to, const void* from, int num_bytes) {
         fail("cp.async of %d bytes", num_bytes);
     }
     if (num_bytes > 0) {
-        check_global(from, size_t(num_bytes), 1, false);
+        check_global(from, size_t(num_bytes), 1, Access::Read);
     }
     // The card faults on a misaligned source even where nothing is read from it.
     if (uintptr_t(from) % 16 != 0) {
@@ -174,6 +154,10 @@ void wait_for_copies(uint64_t num_young_groups) {
             c.in_flight[g] = 0;
         }
         check_shared(fiber, copy.to, 16, 16, Access::Write);
+        if (copy.num_bytes > 0) {
+            // The card may read as late as this.
+            check_global(copy.from, size_t(copy.num_bytes), 1, Access::Read);
+        }
         memset(c.arena + copy.to, 0, 16);
         memcpy(c.arena + copy.to, copy.from, size_t(copy.num_bytes));
         fiber.copies.pop_front();

@@ -189,6 +189,105 @@ DEVICE void count(const Args& args) {
     args.out.set(i, float(counter.get(0)) + args.x.get(i));
 }
 
+enum class Barrier { None, Warp, Block };
+
+template <Barrier KIND>
+DEVICE void wait_for_others() {
+    if (KIND == Barrier::Block) {
+        sync_block();
+    } else if (KIND == Barrier::Warp) {
+        sync_warp();
+    }
+}
+
+/// As `clean`, by way of global memory: a barrier before others read, and one before the overwrite.
+template <Barrier BEFORE_READ, Barrier BEFORE_WRITE>
+DEVICE void in_place(const Args& args) {
+    int i = thread_id();
+    args.out.set(i, args.x.get(i));
+    wait_for_others<BEFORE_READ>();
+    float x = args.out.get(THREADS - 1 - i);
+    wait_for_others<BEFORE_WRITE>();
+    args.out.set(i, x);
+}
+
+/// Neighbours in a warp: its barrier is enough.
+template <Barrier KIND>
+DEVICE void in_warp(const Args& args) {
+    int i = thread_id();
+    args.out.set(i, args.x.get(i));
+    wait_for_others<KIND>();
+    float x = args.out.get(i ^ 1);
+    wait_for_others<KIND>();
+    args.out.set(i, x);
+}
+
+/// A copy from what others wrote, and one that others overwrite before it has landed.
+template <Barrier BEFORE_COPY, bool WAITS>
+DEVICE void copy_of_output(const Args& args) {
+    Shared<float> values = dynamic_shared<float>(0, THREADS);
+    int i = thread_id();
+    args.out.set(i, args.x.get(i));
+    wait_for_others<BEFORE_COPY>();
+    if (i < THREADS / 4) {
+        cp_async16(values, 4 * i, Global<const float>{args.out.at}, 4 * i, 16);
+    }
+    cp_async_commit();
+    if (WAITS) {
+        cp_async_wait<0>();
+    }
+    sync_block();
+    args.out.set(i, 2.0f * args.x.get(i));
+    cp_async_wait<0>();
+    sync_block();
+    args.out.set(i, values.get(THREADS - 1 - i));
+}
+
+/// Blocks have no order: right for one block, or where each has its own place.
+DEVICE void blocks_write(const Args& args) {
+    int i = thread_id();
+    args.out.set(i, args.x.get(i) + float(block_x()));
+}
+DEVICE void blocks_write_the_same(const Args& args) {
+    int i = thread_id();
+    args.out.set(i, args.x.get(i));
+}
+DEVICE void blocks_write_apart(const Args& args) {
+    int i = thread_id(), half = THREADS / 2;
+    if (i < half) {
+        args.out.set(block_x() * half + i, args.x.get(i));
+    }
+}
+
+/// Each block reads what the other, or somebody, writes.
+DEVICE void block_reads_other(const Args& args) {
+    int i = thread_id(), half = THREADS / 2;
+    if (i < half) {
+        float x = args.out.get((1 - block_x()) * half + i);
+        args.out.set(block_x() * half + i, args.x.get(i) + (x == x ? 0.0f : 1.0f));
+    }
+}
+DEVICE void last_block_writes(const Args& args) {
+    int i = thread_id();
+    float x = args.out.get(i);
+    if (block_x() == 1) {
+        args.out.set(i, x == x ? 0.0f : args.x.get(i));
+    }
+}
+
+/// Counting in global memory over all blocks; the sum may be read by later launches alone.
+template <bool READS>
+DEVICE void count_globally(const Args& args) {
+    Global<uint32_t> out = args.out.cast<uint32_t>();
+    if (thread_id() > 0) {
+        atomic_add(out, 0, 1);
+    }
+    sync_block();
+    if (READS) {
+        out.set(1 + block_x(), out.get(0));
+    }
+}
+
 /// One of everything that works on fragments, checked against sums by hand.
 DEVICE void matrices(const Args& args) {
     SHARED_ARRAY(bf16, a, 16 * 16);
@@ -239,6 +338,23 @@ KERNEL(mistake_too_much_static, Args, THREADS, too_much_static)
 KERNEL(mistake_static_beside_dynamic, Args, THREADS, static_beside_dynamic)
 KERNEL(mistake_none_atomic, Args, THREADS, count<true>)
 KERNEL(mistake_atomic_without_barrier, Args, THREADS, count<false>)
+using B = Barrier;
+KERNEL(mistake_none_in_place, Args, THREADS, in_place<B::Block, B::Block>)
+KERNEL(mistake_global_read_early, Args, THREADS, in_place<B::None, B::Block>)
+KERNEL(mistake_global_narrow_barrier, Args, THREADS, in_place<B::Warp, B::Block>)
+KERNEL(mistake_global_write_early, Args, THREADS, in_place<B::Block, B::None>)
+KERNEL(mistake_none_in_warp, Args, THREADS, in_warp<B::Warp>)
+KERNEL(mistake_global_in_warp, Args, THREADS, in_warp<B::None>)
+KERNEL(mistake_none_copied, Args, THREADS, copy_of_output<B::Block, true>)
+KERNEL(mistake_global_copied_early, Args, THREADS, copy_of_output<B::None, true>)
+KERNEL(mistake_global_overwritten_early, Args, THREADS, copy_of_output<B::Block, false>)
+KERNEL(mistake_blocks_write, Args, THREADS, blocks_write)
+KERNEL(mistake_none_blocks_write_the_same, Args, THREADS, blocks_write_the_same)
+KERNEL(mistake_none_blocks_write_apart, Args, THREADS, blocks_write_apart)
+KERNEL(mistake_block_reads_other, Args, THREADS, block_reads_other)
+KERNEL(mistake_last_block_writes, Args, THREADS, last_block_writes)
+KERNEL(mistake_none_count_globally, Args, THREADS, count_globally<false>)
+KERNEL(mistake_count_read_early, Args, THREADS, count_globally<true>)
 KERNEL(mistake_none_matrices, Args, THREADS, matrices)
 
 }  // namespace mistakes

@@ -45,7 +45,7 @@ struct Region {
 
 unsafe extern "C" {
     fn hotspare_emu_launch(launch: *const EmuLaunch) -> i32;
-    fn hotspare_emu_kernel_name(index: usize) -> *const c_char;
+    fn hotspare_emu_kernel(index: usize, args_len: *mut usize) -> *const c_char;
 }
 
 #[derive(Debug)]
@@ -102,15 +102,16 @@ impl Emulator {
         emulator
     }
 
-    /// The names of all kernels that were compiled for the emulator, those of its own tests among
-    /// them.
-    pub fn kernel_names() -> impl Iterator<Item = &'static str> {
+    /// All kernels that were compiled for the emulator, those of its own tests among them: names,
+    /// and lengths of the arguments in bytes.
+    pub fn kernels() -> impl Iterator<Item = (&'static str, usize)> {
         (0..).map_while(|index| {
-            // SAFETY: any index has an answer.
-            let name = unsafe { hotspare_emu_kernel_name(index) };
+            let mut args_len = 0;
+            // SAFETY: any index has an answer, and the length is written to a variable of our own.
+            let name = unsafe { hotspare_emu_kernel(index, &raw mut args_len) };
             // SAFETY: a string of the program's own, or null.
             let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) });
-            name?.to_str().ok()
+            Some((name?.to_str().ok()?, args_len))
         })
     }
 

@@ -18,8 +18,17 @@ mod with_compiler {
         out: Address,
     }
 
-    /// Runs a kernel of mistakes.cu; its output, or what the emulator said.
+    /// Runs one block of a kernel of mistakes.cu; its output, or what the emulator said.
     fn run(kernel: &str, shared_bytes: u32, seed: u64) -> Result<Vec<f32>, String> {
+        run_blocks(kernel, 1, shared_bytes, seed)
+    }
+
+    fn run_blocks(
+        kernel: &str,
+        num_blocks: u32,
+        shared_bytes: u32,
+        seed: u64,
+    ) -> Result<Vec<f32>, String> {
         let mut emulator = Emulator::new(seed);
         let x: Vec<f32> = (0..THREADS).map(|i| i as f32).collect();
         let mut out = vec![0.0f32; THREADS];
@@ -32,7 +41,7 @@ mod with_compiler {
             emulator.protect(args.x);
             emulator.launch(&Launch {
                 kernel,
-                grid: [1, 1, 1],
+                grid: [num_blocks, 1, 1],
                 num_threads: THREADS as u32,
                 shared_bytes,
                 args: bytemuck::bytes_of(&args),
@@ -47,15 +56,24 @@ mod with_compiler {
 
     #[track_caller]
     fn caught(kernel: &str, message: &str) {
-        for seed in 0..8 {
+        for seed in 0..32 {
             let error = run(kernel, 256, seed).expect_err("a planted mistake");
+            assert!(error.contains(message), "{kernel}: {error}");
+        }
+    }
+
+    /// As `caught`, of two blocks; one alone is right.
+    #[track_caller]
+    fn caught_between_blocks(kernel: &str, message: &str) {
+        for seed in 0..32 {
+            let error = run_blocks(kernel, 2, 0, seed).expect_err("a planted mistake");
             assert!(error.contains(message), "{kernel}: {error}");
         }
     }
 
     #[test]
     fn what_is_right_passes() {
-        for seed in 0..8 {
+        for seed in 0..32 {
             for kernel in ["mistake_none", "mistake_none_async"] {
                 let out = run(kernel, 256, seed).unwrap();
                 assert!(
@@ -88,6 +106,42 @@ mod with_compiler {
         caught("mistake_narrow_barrier", "shared memory at offset");
         caught("mistake_write_after_read", "data race");
         caught("mistake_atomic_without_barrier", "data race");
+    }
+
+    #[test]
+    fn races_of_threads_on_global_memory_are_caught() {
+        for seed in 0..32 {
+            for kernel in ["mistake_none_in_place", "mistake_none_copied"] {
+                let out = run(kernel, 256, seed).unwrap();
+                let mut numbered = out.iter().enumerate();
+                assert!(numbered.all(|(i, &x)| x == (THREADS - 1 - i) as f32));
+            }
+            let out = run("mistake_none_in_warp", 0, seed).unwrap();
+            assert!(out.iter().enumerate().all(|(i, &x)| x == (i ^ 1) as f32));
+        }
+        for kernel in ["read_early", "narrow_barrier", "in_warp", "copied_early"] {
+            let kernel = format!("mistake_global_{kernel}");
+            caught(&kernel, "data race on global memory at ");
+            caught(&kernel, "by another thread since the last barrier");
+        }
+        caught("mistake_global_write_early", "by another thread since");
+        caught("mistake_global_overwritten_early", "by another thread");
+    }
+
+    #[test]
+    fn races_of_blocks_are_caught() {
+        caught_between_blocks("mistake_blocks_write", "written by another block");
+        caught_between_blocks("mistake_block_reads_other", "by another block");
+        caught_between_blocks("mistake_last_block_writes", "by another block");
+        caught_between_blocks("mistake_count_read_early", "by another");
+        for seed in 0..32 {
+            assert!(run("mistake_blocks_write", 0, seed).is_ok());
+            assert!(run_blocks("mistake_none_blocks_write_the_same", 3, 0, seed).is_ok());
+            assert!(run_blocks("mistake_none_blocks_write_apart", 2, 0, seed).is_ok());
+            // Added to poison: minus one and one after the other.
+            let out = run_blocks("mistake_none_count_globally", 5, 0, seed).unwrap();
+            assert_eq!(out[0].to_bits(), 5 * (THREADS as u32 - 1) - 1);
+        }
     }
 
     #[test]

@@ -11,13 +11,15 @@ use hotspare_model::ops::{AttentionSpec, Ops, RopeTable};
 
 use super::oracle::{Oracle, RowPlan, batch};
 use super::rope::places;
-use super::support::{Random, Rows, Tolerance, compare, same_bits, upload};
+use super::support::{Random, Rows, Tolerance, compare, poisoned, same_bits, upload};
 use crate::attention_plan::{AttentionPlan, PlanShape, Sequence};
 use crate::kernels::{Attention, AttentionItem, RopeKvWrite, Variant};
 use crate::{Address, Dtype, LaunchError, Launcher};
 
 /// Tokens that are in the cache before the step, and tokens of the step, of each sequence.
 const LENGTHS: [(usize, usize); 6] = [(0, 1), (0, 37), (300, 1), (255, 3), (515, 2), (63, 20)];
+/// A head's width for each kernel: of all its dimensions, or of some.
+const CLASSES: [usize; 6] = [16, 32, 64, 80, 128, 256];
 
 /// A step of several sequences.
 struct Case {
@@ -47,11 +49,21 @@ impl Case {
             logits_soft_cap: maybe(random).then_some(2.0),
             sinks: random.floats(Dtype::F32, sinks),
         };
-        let block_size = random.choose(&[16, 16, 24]);
         let num_sequences = random.within(2, 3);
         let lengths: Vec<_> = (0..num_sequences)
             .map(|_| random.choose(&LENGTHS))
             .collect();
+        Self::with(random, [dtype, kv_dtype], spec, &lengths)
+    }
+
+    /// Sequences of `lengths`; rows of the first dtype over a cache of the second.
+    fn with(
+        random: &mut Random,
+        [dtype, kv_dtype]: [Dtype; 2],
+        spec: AttentionSpec,
+        lengths: &[(usize, usize)],
+    ) -> Self {
+        let block_size = random.choose(&[16, 16, 24]);
         let total = |(before, new): &(usize, usize)| before + new;
         let num_blocks: usize = lengths.iter().map(|l| total(l).div_ceil(block_size)).sum();
         let mut blocks = random.permutation(num_blocks).into_iter();
@@ -65,7 +77,7 @@ impl Case {
         };
         let plans: Vec<RowPlan> = lengths.iter().map(plan).collect();
         let num_tokens: usize = lengths.iter().map(total).sum();
-        let width = (num_heads + 2 * num_kv_heads) * head_dim;
+        let width = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim;
         // Numbers that rows and cache hold exactly.
         let qkv = random.floats(kv_dtype, num_tokens * width);
         Self {
@@ -228,7 +240,7 @@ fn run(
     let width = case.spec.num_heads * case.spec.head_dim;
     let out = Rows::poisoned(launcher, case.dtype, num_tokens, width)?;
     let partial_len = case.spec.num_kv_heads * 64 * (case.spec.head_dim + 2);
-    let partials = launcher.alloc(4 * partial_len * plan.num_partials)?;
+    let partials = poisoned(launcher, 4 * partial_len * plan.num_partials)?;
     let mut attention = Attention {
         out: out.at,
         partials,
@@ -261,6 +273,35 @@ pub(crate) fn attention(launcher: &mut dyn Launcher, seed: u64) -> Result<(), La
         let kv_dtype = random.choose(&Dtype::HALVES);
         let dtype = random.choose(&[kv_dtype, kv_dtype, Dtype::F32]);
         let case = Case::new(&mut random, dtype, kv_dtype, head_dim);
+        check_case(launcher, &case)?;
+        launcher.free_all();
+    }
+    match seed {
+        0..6 => every_class(launcher, &mut random, seed),
+        _ => Ok(()),
+    }
+}
+
+/// The pair of dtypes that `seed` numbers (there are six) with every kernel: contexts of several
+/// splits, with and without a window that is wider than one.
+fn every_class(
+    launcher: &mut dyn Launcher,
+    random: &mut Random,
+    seed: u64,
+) -> Result<(), LaunchError> {
+    let dtype = Dtype::ALL[seed as usize % 3];
+    let kv_dtype = Dtype::HALVES[seed as usize / 3 % 2];
+    for (i, head_dim) in CLASSES.into_iter().enumerate() {
+        let spec = AttentionSpec {
+            num_heads: 2,
+            num_kv_heads: 1,
+            head_dim,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            sliding_window: ((i as u64 + seed) % 2 == 1).then_some(300),
+            logits_soft_cap: None,
+            sinks: Vec::new(),
+        };
+        let case = Case::with(random, [dtype, kv_dtype], spec, &[(515, 1), (260, 10)]);
         check_case(launcher, &case)?;
         launcher.free_all();
     }
@@ -323,13 +364,13 @@ fn check_case(launcher: &mut dyn Launcher, case: &Case) -> Result<(), LaunchErro
             row.fill(f32::NAN);
         }
     }
-    // Weights are rounded to the cache's format before they multiply values.
-    let tolerance = match case.kv_dtype {
-        Dtype::Bf16 => Tolerance {
+    // Weights are rounded to the cache's format before they multiply values, results to the rows'.
+    let tolerance = match [case.dtype, case.kv_dtype].contains(&Dtype::Bf16) {
+        true => Tolerance {
             absolute: 6e-3,
             relative: 9e-3,
         },
-        _ => Tolerance {
+        false => Tolerance {
             absolute: 8e-4,
             relative: 1.5e-3,
         },

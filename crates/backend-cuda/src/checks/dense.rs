@@ -56,7 +56,7 @@ pub fn dense_products(device: &mut dyn Device, seed: u64) -> Result<(), LaunchEr
                 let found = out.read(device)?;
                 let (found, behind) = found.split_at(num_rows * num_outputs);
                 let expected = &expected[..num_rows * num_outputs];
-                compare(&what, found, expected, sum_tolerance(out_dtype))?;
+                compare(&what, found, expected, sum_tolerance(out_dtype, num_inputs))?;
                 if behind.iter().any(|x| !x.is_nan()) {
                     return Err(wrong(format!("{what}: wrote behind its rows")));
                 }

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use hotspare_model::ops::{AttentionSpec, Ops};
 
 use super::oracle::Oracle;
-use super::support::{Random, Rows, Tolerance, compare, upload, wrong};
+use super::support::{Random, Rows, Tolerance, compare, poisoned, upload, wrong};
 use crate::kernels::{Activation, Gated, HeadRmsNorm, RmsNorm, Rowwise};
 use crate::{Address, Dtype, Launch, LaunchError, Launcher};
 
@@ -44,8 +44,8 @@ pub(crate) fn conversions(launcher: &mut dyn Launcher, seed: u64) -> Result<(), 
     let args = Conversions {
         x: upload(launcher, &x)?,
         halves: upload(launcher, &halves)?,
-        rounded: launcher.alloc(4 * len)?,
-        widened: launcher.alloc(8 * len)?,
+        rounded: poisoned(launcher, 4 * len)?,
+        widened: poisoned(launcher, 8 * len)?,
         len: len as u32,
         unused: 0,
     };

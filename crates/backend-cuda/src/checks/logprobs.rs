@@ -4,15 +4,19 @@
 
 use hotspare_sampler::token_logprobs;
 
-use super::support::{Random, Tolerance, compare, upload, wrong};
+use super::support::{Random, Tolerance, compare, poisoned, upload, wrong};
 use crate::kernels::{Logprobs, LogprobsEntry, NO_TOKEN};
 use crate::{LaunchError, Launcher};
 
 /// Tokens of the prompt, and tokens that were drawn; rows with ties, and unusable ones.
 pub(crate) fn logprobs(launcher: &mut dyn Launcher, seed: u64) -> Result<(), LaunchError> {
     let mut random = Random::new("logprobs", seed);
-    for vocab_size in [1, 300, 2050] {
-        let num_rows = 3;
+    let mut cases = vec![(1, 3), (300, 3), (2050, 3)];
+    if seed == 0 {
+        // Models' own.
+        cases.extend([(151_936, 1), (262_144, 1)]);
+    }
+    for (vocab_size, num_rows) in cases {
         let spread = random.choose(&[1.0, 12.0]);
         let mut logits: Vec<f32> = (0..num_rows * vocab_size)
             .map(|_| (random.float() * spread * 8.0).round() / 8.0)
@@ -43,10 +47,10 @@ pub(crate) fn logprobs(launcher: &mut dyn Launcher, seed: u64) -> Result<(), Lau
             logits: upload(launcher, &logits)?,
             entries: upload(launcher, &entries)?,
             tokens: upload(launcher, &drawn)?,
-            own_logprobs: launcher.alloc(4 * entries.len())?,
-            ranks: launcher.alloc(4 * entries.len())?,
-            top_tokens: launcher.alloc(4 * top_start as usize)?,
-            top_logprobs: launcher.alloc(4 * top_start as usize)?,
+            own_logprobs: poisoned(launcher, 4 * entries.len())?,
+            ranks: poisoned(launcher, 4 * entries.len())?,
+            top_tokens: poisoned(launcher, 4 * top_start as usize)?,
+            top_logprobs: poisoned(launcher, 4 * top_start as usize)?,
             vocab_size: vocab_size as u32,
             stride: vocab_size as u32,
         };

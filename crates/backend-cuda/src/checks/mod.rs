@@ -3,7 +3,8 @@
 //! A check makes random inputs from a seed, rounds them to the kernel's format, runs both and
 //! compares every element; what has to be invariant is compared bit for bit.
 //!
-//! Invariant: outputs are poisoned before a launch, rows included that nobody should write.
+//! Invariant: outputs are poisoned before a launch, on a card too, rows and padding included that
+//! nobody should write.
 
 mod attention;
 #[cfg(test)]

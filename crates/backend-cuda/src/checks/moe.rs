@@ -6,7 +6,7 @@ use hotspare_model::ops::{ExpertViews, MoeSpec, Ops};
 use hotspare_model::weights::WeightDtype;
 
 use super::oracle::{Oracle, failed, view};
-use super::support::{Random, Rows, Tolerance, compare, same_bits};
+use super::support::{Random, Rows, Tolerance, compare, poisoned, same_bits};
 use crate::kernels::{Activation, Gated, Linear, Moe, Road, WeightFormat};
 use crate::{Address, Dtype, LaunchError, Launcher};
 
@@ -93,10 +93,10 @@ impl Case {
         let out = Rows::poisoned(launcher, dtype, num_rows, self.hidden)?;
         let moe = Moe {
             logits: logits.at,
-            routes: launcher.alloc(4 * num_rows * experts)?,
-            offsets: launcher.alloc(4 * (experts + 1))?,
-            pair_rows: launcher.alloc(4 * max_pairs)?,
-            pair_of: launcher.alloc(4 * num_rows * experts)?,
+            routes: poisoned(launcher, 4 * num_rows * experts)?,
+            offsets: poisoned(launcher, 4 * (experts + 1))?,
+            pair_rows: poisoned(launcher, 4 * max_pairs)?,
+            pair_of: poisoned(launcher, 4 * num_rows * experts)?,
             pairs: second.at,
             out: out.at,
             num_rows: num_rows as u32,

@@ -167,13 +167,13 @@ fn check_case(
     let (keys, values) = cached(&found, spec, &kv_slots, block_size, kv_dtype);
     compare(
         &format!("{what}: K"),
-        &k_cache.read(launcher)?,
+        &k_cache.read_with_padding(launcher)?,
         &keys,
         Tolerance::EXACT,
     )?;
     compare(
         &format!("{what}: V"),
-        &v_cache.read(launcher)?,
+        &v_cache.read_with_padding(launcher)?,
         &values,
         Tolerance::EXACT,
     )
@@ -194,7 +194,8 @@ pub(crate) fn places(plans: &[RowPlan], block_size: usize) -> (Vec<u32>, Vec<i32
     places
 }
 
-/// What the caches have to hold after the rows `qkv`: NaN where nothing was written.
+/// What the caches have to hold after the rows `qkv`: NaN where nothing was written, zero behind
+/// each head that was.
 fn cached(
     qkv: &[f32],
     spec: &AttentionSpec,
@@ -203,7 +204,8 @@ fn cached(
     kv_dtype: Dtype,
 ) -> (Vec<f32>, Vec<f32>) {
     let (d, heads) = (spec.head_dim, spec.num_kv_heads);
-    let len = NUM_BLOCKS * heads * block_size * d;
+    let stride = kv_dtype.stride(d);
+    let len = NUM_BLOCKS * heads * block_size * stride;
     let (mut keys, mut values) = (vec![f32::NAN; len], vec![f32::NAN; len]);
     let width = (spec.num_heads + 2 * heads) * d;
     let round = |x: f32| match kv_dtype {
@@ -215,7 +217,9 @@ fn cached(
             continue;
         };
         for head in 0..heads {
-            let to = ((slot / block_size * heads + head) * block_size + slot % block_size) * d;
+            let to = ((slot / block_size * heads + head) * block_size + slot % block_size) * stride;
+            keys[to + d..to + stride].fill(0.0);
+            values[to + d..to + stride].fill(0.0);
             for i in 0..d {
                 keys[to + i] = round(row[(spec.num_heads + head) * d + i]);
                 values[to + i] = round(row[(spec.num_heads + heads + head) * d + i]);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hotspare_batch::{SamplingParams, SlotInit, StopParams};
 use hotspare_sampler::{Scratch, SlotState, sample_row};
 
-use super::support::{Random, upload, wrong};
+use super::support::{Random, poisoned, upload, wrong};
 use crate::kernels::{CountPair, NO_TOKEN, Sample, SampleRow, counts_table};
 use crate::{Address, LaunchError, Launcher};
 
@@ -30,20 +30,25 @@ struct Sequence {
 
 impl Sequence {
     fn new(random: &mut Random, vocab_size: usize) -> Self {
+        let sampling = SamplingParams {
+            temperature: random.choose(&[0.0, 0.3, 1.0, 1.7]),
+            top_k: random.choose(&[0, 0, 1, 7, 50, 100_000]),
+            top_p: random.choose(&[1.0, 1.0, 0.1, 0.7, 0.95, 0.999]),
+            min_p: random.choose(&[0.0, 0.0, 0.02, 0.3]),
+            ..SamplingParams::default()
+        };
+        Self::with(random, vocab_size, sampling)
+    }
+
+    /// With the seed, penalties, biases and masks still to be drawn.
+    fn with(random: &mut Random, vocab_size: usize, mut sampling: SamplingParams) -> Self {
         let maybe = |random: &mut Random| random.below(2) == 1;
         let token = |random: &mut Random| random.below(vocab_size) as u32;
         let tokens = |random: &mut Random, max: usize| -> Vec<u32> {
             (0..random.within(1, max)).map(|_| token(random)).collect()
         };
-        let mut sampling = SamplingParams {
-            temperature: random.choose(&[0.0, 0.3, 1.0, 1.7]),
-            top_k: random.choose(&[0, 0, 1, 7, 50, 100_000]),
-            top_p: random.choose(&[1.0, 1.0, 0.1, 0.7, 0.95, 0.999]),
-            min_p: random.choose(&[0.0, 0.0, 0.02, 0.3]),
-            seed: random.next(),
-            choice: random.below(3) as u32,
-            ..SamplingParams::default()
-        };
+        sampling.seed = random.next();
+        sampling.choice = random.below(3) as u32;
         if maybe(random) {
             sampling.repetition_penalty = 1.3;
             sampling.frequency_penalty = 0.4;
@@ -192,12 +197,12 @@ struct Drawing {
 }
 
 impl Drawing {
-    fn new(launcher: &mut dyn Launcher, random: &mut Random) -> Result<Self, LaunchError> {
-        let vocab_size = random.choose(&[1, 37, 300, 2050, 4500]);
-        let num_rows = random.within(1, 6);
-        let sequences: Vec<Sequence> = (0..num_rows)
-            .map(|_| Sequence::new(random, vocab_size))
-            .collect();
+    fn new(
+        launcher: &mut dyn Launcher,
+        vocab_size: usize,
+        sequences: Vec<Sequence>,
+    ) -> Result<Self, LaunchError> {
+        let num_rows = sequences.len();
         let tables = sequences
             .iter()
             .map(|sequence| counts_table(&sequence.counts(), CAPACITY));
@@ -240,7 +245,7 @@ impl Drawing {
     ) -> Result<(), LaunchError> {
         let (lists, logits, expected) = self.step(random);
         let num_rows = expected.len();
-        let tokens = launcher.alloc(4 * num_rows)?;
+        let tokens = poisoned(launcher, 4 * num_rows)?;
         let args = Sample {
             logits: upload(launcher, &logits)?,
             rows: upload(launcher, &lists.rows)?,
@@ -251,8 +256,8 @@ impl Drawing {
             counts: self.counts,
             tokens,
             last_tokens: self.last_tokens,
-            chunk_keys: launcher.alloc(8 * num_rows * Sample::num_chunks(self.vocab_size))?,
-            block_sums: launcher.alloc(8 * num_rows * Sample::num_blocks(self.vocab_size))?,
+            chunk_keys: poisoned(launcher, 8 * num_rows * Sample::num_chunks(self.vocab_size))?,
+            block_sums: poisoned(launcher, 8 * num_rows * Sample::num_blocks(self.vocab_size))?,
             vocab_size: self.vocab_size as u32,
             stride: self.vocab_size as u32,
         };
@@ -281,10 +286,42 @@ impl Drawing {
 pub(crate) fn sample(launcher: &mut dyn Launcher, seed: u64) -> Result<(), LaunchError> {
     let mut random = Random::new("sample", seed);
     for _ in 0..6 {
-        let mut drawing = Drawing::new(launcher, &mut random)?;
+        let vocab_size = random.choose(&[1, 37, 300, 2050, 4500]);
+        let sequences = (0..random.within(1, 6)).map(|_| Sequence::new(&mut random, vocab_size));
+        let sequences = sequences.collect();
+        let mut drawing = Drawing::new(launcher, vocab_size, sequences)?;
         for _ in 0..NUM_DRAWS {
             drawing.check_step(launcher, &mut random)?;
         }
+        launcher.free_all();
+    }
+    match seed {
+        0 => large_vocabularies(launcher, &mut random),
+        _ => Ok(()),
+    }
+}
+
+/// Vocabularies of models, each way of drawing in one row.
+fn large_vocabularies(launcher: &mut dyn Launcher, random: &mut Random) -> Result<(), LaunchError> {
+    for vocab_size in [151_936, 262_144] {
+        let ways: [(f32, u32, f32); 5] = [
+            (0.0, 0, 1.0),
+            (1.0, 0, 1.0),
+            (0.7, 50, 0.9),
+            (1.0, 100_000, 1.0),
+            (1.0, 0, 0.95),
+        ];
+        let sequence = |(temperature, top_k, top_p)| {
+            let sampling = SamplingParams {
+                temperature,
+                top_k,
+                top_p,
+                ..SamplingParams::default()
+            };
+            Sequence::with(random, vocab_size, sampling)
+        };
+        let sequences = ways.map(sequence).into();
+        Drawing::new(launcher, vocab_size, sequences)?.check_step(launcher, random)?;
         launcher.free_all();
     }
     Ok(())
