@@ -125,7 +125,8 @@ fn models_pass_their_checks_whenever_the_card_comes_to_its_work() {
         return;
     };
     let assets = path.parent().unwrap().to_str().unwrap();
-    for (seed, only, num_passed) in [(2, "look-ahead", 3), (3, "q4_k_m", 6), (4, "moe", 4)] {
+    // Every family and file in every type, and look-ahead once more at other moments.
+    for (seed, only, num_passed) in [(2, "", 72), (3, "look-ahead", 3)] {
         let card = format!("{CARD},seed={seed}");
         let args = ["model-tests", "--assets", assets, "--only", only];
         let text = run(folder, &card, &args);

@@ -75,7 +75,8 @@ fn every_launch_of_a_step_is_timed_by_its_operation() {
             for (name, num) in [("rope_kv_write", 3), ("silu_mul", 3), ("rms_norm", 7)] {
                 assert_eq!(launches(&times, name), [(None, num)], "{kind:?}");
             }
-            for (name, num) in [("embed", 1), ("sample", 1), ("gather_rows", 2)] {
+            // Sampling has two stages and, for those who draw, one between.
+            for (name, num) in [("embed", 1), ("sample", 3), ("gather_rows", 2)] {
                 assert_eq!(launches(&times, name), [(None, num)], "{kind:?}");
             }
             // A context of more than a split is merged.
