@@ -77,7 +77,7 @@ fn what_does_not_fit_at_the_start_is_said_with_what_helps() {
     };
     // Too little for weights; for buffers; for a cache.
     for (card, words) in [
-        ("memory_mb=1", ["a weight", "bytes", "quantized"]),
+        ("memory_mb=1", ["a weight", "bytes", "fewer bits"]),
         (
             "memory_mb=9",
             ["needs", "are free", "--max-num-batched-tokens"],
